@@ -1,0 +1,40 @@
+/* common/half.h - IEEE binary16 and bfloat16 <-> binary32, round to nearest even, subnormals kept. */
+#ifndef HG_COMMON_HALF_H
+#define HG_COMMON_HALF_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+static inline uint32_t hg_float_bits(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return u;
+}
+
+static inline float hg_bits_float(uint32_t u)
+{
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+static inline float hg_bf16_to_f32(uint16_t h)
+{
+    return hg_bits_float((uint32_t)h << 16);
+}
+
+/* NaN stays NaN (quiet bit set). */
+static inline uint16_t hg_f32_to_bf16(float f)
+{
+    uint32_t u = hg_float_bits(f);
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)((u >> 16) | 0x40u);
+    return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+
+float hg_f16_to_f32(uint16_t h);
+uint16_t hg_f32_to_f16(float f);
+
+#endif

@@ -1,0 +1,39 @@
+/* common/image_io.h - PNG and JPEG in, PNG out, as 8-bit RGB.
+ *
+ * The header is checked before anything is allocated: each side 1..8192, at most 16,777,216 pixels.
+ * Ancillary PNG chunks are skipped undecoded. Colour rules are those of PIL's open + convert('RGB')
+ * (docs: model/MODEL.md, preprocessing): alpha is dropped without compositing, palettes are
+ * expanded, grey is replicated, 16-bit grey samples above 255 clip to 255, 16-bit RGB keeps the high
+ * byte, CMYK (Adobe, inverted) becomes RGB; EXIF orientation is not applied.
+ * All functions are thread-safe. */
+#ifndef HG_COMMON_IMAGE_IO_H
+#define HG_COMMON_IMAGE_IO_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/status.h"
+
+enum { HG_IMAGE_MAX_SIDE = 8192, HG_IMAGE_MAX_PIXELS = 16777216 };
+
+struct hg_image {
+    int width, height;
+    uint8_t *rgb; /* [height][width][3], heap, owned */
+};
+
+void hg_image_deinit(struct hg_image *im); /* zeroed struct is fine */
+enum hg_status hg_image_init(struct hg_image *im, int width, int height, struct hg_error *err);
+
+/* Decode a whole PNG or JPEG held in memory. On failure *out is zeroed. HG_STATUS_BAD_IMAGE for
+ * anything wrong with the bytes (empty, unknown format, damaged), TOO_LARGE for the size rules. */
+enum hg_status hg_image_decode(const void *data, size_t n, struct hg_image *out,
+                               struct hg_error *err);
+enum hg_status hg_image_read(const char *path, struct hg_image *out, struct hg_error *err);
+
+/* Append a PNG (8-bit RGB, zlib level 6). `text` is NULL or a NULL-terminated list of
+ * key, value, key, value ... written as uncompressed tEXt chunks (marks synthetic images). */
+enum hg_status hg_image_encode_png(const struct hg_image *im, const char *const *text,
+                                   struct hg_buf *out, struct hg_error *err);
+
+#endif

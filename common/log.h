@@ -1,0 +1,12 @@
+/* common/log.h - one logger: a line on stderr per event, text or JSON. Thread-safe, never blocks
+ * longer than one write(2), never fails the caller. Client bytes are escaped. */
+#ifndef HG_COMMON_LOG_H
+#define HG_COMMON_LOG_H
+
+enum hg_log_level { HG_LOG_DEBUG, HG_LOG_INFO, HG_LOG_WARN, HG_LOG_ERROR, HG_LOG_OFF };
+
+void hg_log_set(enum hg_log_level min_level, int as_json);
+void hg_log(enum hg_log_level level, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+#endif
