@@ -1,0 +1,353 @@
+/* kernels/backend.h - the op table: the only header that model/ includes from kernels/.
+ *
+ * A backend owns memory, packed weights, the paged KV cache and about twenty operations on them.
+ * `ref` is the definition of every op (plain loops, double accumulators); `cpu` and `cuda` are tested
+ * against it. Pointers marked (dev) come from ops->alloc and may only be touched by the backend;
+ * pointers marked (host) are ordinary memory. Activations are (dev) matrices of `ops->act_type`, row
+ * major, one row per token, patch or pixel; `ld*` is the distance between rows in elements.
+ *
+ * Threading: one engine thread calls everything. Ops are asynchronous until download() or sync().
+ *
+ * THE ORDER RULE: every reduction behind an output row has an order fixed by the layer's shape alone.
+ * A row's result never depends on how many rows, or which, share the call, nor on the thread count.
+ *
+ * Numerics of a linear, by stored weight type: F32, F16 - activations stay fp32; BF16 - activations
+ * are rounded to bf16 (nearest even) first; I8 - W is quantised per output row (symmetric, scale =
+ * max|w|/127) and activations per row and call (scale = max|x|/127, nearest even), the integer sum is
+ * exact. Accumulation is fp32 or better. Adapters (A, B, R) are kept in the weight's stored type, or
+ * BF16 where that is I8, and follow the same rule.
+ *
+ * Dims: T tokens in the batch, S sequence length, D model dim, H query heads, G kv heads, P head dim,
+ * F ffn dim, V vocab, K in features, N out features, R total rank, E experts. */
+#ifndef HG_KERNELS_BACKEND_H
+#define HG_KERNELS_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/status.h"
+#include "kernels/dtype.h"
+
+enum {
+    HG_MAX_PLUGINS = 4,  /* H-LoRA slots resident side by side; slot -1 means none */
+    HG_MAX_PARTS = 3,    /* q, k, v of an unfused checkpoint stacked into one weight */
+    HG_MAX_TOP = 20,     /* top_logprobs kept per sampled token */
+    HG_BLOCK_TOKENS = 16 /* tokens per KV block */
+};
+
+struct hg_backend; /* begins with: const struct hg_backend_ops *ops */
+struct hg_weight;  /* packed by the backend, read-only afterwards */
+struct hg_kv;      /* paged key/value cache of all layers */
+
+/* ---- weights -------------------------------------------------------------------------------- */
+
+struct hg_host_tensor {
+    const void *data; /* (host) contiguous, row major; NULL = absent */
+    enum hg_dtype type; /* F32, F16 or BF16 */
+};
+
+/* y += B (gate_{j / (R/E)} * scaling * (A x)_j), gate = softmax over experts of (Rt x), per token
+ * (reference.md section 6). scaling = alpha / R * E. */
+struct hg_adapter {
+    struct hg_host_tensor a;     /* [R, K] */
+    struct hg_host_tensor b;     /* [N, R] */
+    struct hg_host_tensor route; /* [E, K] */
+    int rank, n_experts;         /* R is a multiple of E; rank 0 = this slot has no adapter */
+    float scaling;
+};
+
+struct hg_weight_part {
+    struct hg_host_tensor w;    /* [n_out, K] */
+    struct hg_host_tensor bias; /* [n_out] or absent */
+    int n_out;
+    struct hg_adapter adapters[HG_MAX_PLUGINS];
+};
+
+/* Parts are stacked along the outputs: N = sum of n_out; each part keeps its own adapters. */
+struct hg_weight_desc {
+    const char *name; /* for messages */
+    int n_in;
+    int n_parts;
+    struct hg_weight_part parts[HG_MAX_PARTS];
+    enum hg_dtype store; /* how W is kept: F32, F16, BF16, I8 */
+};
+
+/* ---- the plan of one step: integers made on the host, only read by kernels -------------------- */
+
+struct hg_sample_params {
+    int32_t lo, hi;     /* allowed ids [lo, hi) */
+    float temperature;  /* 0 = greedy, lowest id wins ties */
+    int32_t top_k;      /* 0 = off */
+    float top_p;        /* 1 = off */
+    float repetition_penalty;  /* 1 = off; applies to the distinct ids of `history` only */
+    const int32_t *history;    /* (host) ids generated so far */
+    int32_t n_history;
+    uint64_t seed, position;   /* the draw is hg_uniform(seed, position, 0) */
+    int32_t n_top;             /* top_logprobs wanted, 0..HG_MAX_TOP */
+};
+
+struct hg_plan {
+    int n_tokens; /* T */
+    int n_seqs;
+    int n_out;    /* rows that get logits and a sample */
+    int max_blocks;             /* columns of block_table */
+    const int32_t *token;       /* (host) [T] id >= 0, or -1 - r: row r of the feature buffer */
+    const int32_t *pos;         /* (host) [T] position in its sequence */
+    const int32_t *seq;         /* (host) [T] index into block_table rows */
+    const int32_t *slot;        /* (host) [T] H-LoRA plug-in, -1 none */
+    const int32_t *table;       /* (host) [T] embedding table set */
+    const int32_t *block_table; /* (host) [n_seqs, max_blocks] KV block ids; token p of a sequence is
+                                   entry p % HG_BLOCK_TOKENS of block p / HG_BLOCK_TOKENS */
+    const int32_t *out_row;     /* (host) [n_out] token row */
+    const int32_t *out_table;   /* (host) [n_out] head set */
+    const struct hg_sample_params *sample; /* (host) [n_out] */
+};
+/* Tokens of one sequence are contiguous in the plan and ascending in position. */
+
+struct hg_sample_result {
+    int32_t token;
+    float logprob;  /* natural log, softmax over [lo, hi) after penalty, at temperature 1 */
+    bool finite;    /* false: some logit of the row was NaN or infinite; token is then lo */
+    int32_t n_top;
+    int32_t top_id[HG_MAX_TOP];
+    float top_logprob[HG_MAX_TOP]; /* descending, ties by lowest id */
+};
+
+/* ---- arguments, one struct per op ------------------------------------------------------------- */
+
+struct hg_embed_args { /* y[t] = table[plan.table[t]][token] or features[-1 - token] */
+    const struct hg_plan *plan;
+    const void *tables[HG_MAX_PLUGINS]; /* (dev) [V, D] */
+    enum hg_dtype table_type;
+    const void *features; /* (dev) activations [n, D], may be NULL */
+    int dim;
+    void *y; /* (dev) [T, D] */
+};
+
+/* Rotary embedding and KV append for the QKV output [q: H*P | k: G*P | v: G*P]. Half-split pairs
+ * (i, i + P/2); angle = inv_freq[i] * pos in fp32 (reference.md 5.4). */
+struct hg_rope_kv {
+    const struct hg_plan *plan;
+    const float *inv_freq; /* (dev) [P/2] fp32 */
+    struct hg_kv *kv;
+    int layer;
+    int n_heads, n_kv_heads, head_dim;
+};
+
+enum hg_epilogue {
+    HG_EPILOGUE_NONE,       /* y = Wx (+ bias) + adapters */
+    HG_EPILOGUE_RESIDUAL,   /* y = residual + that; residual may be y */
+    HG_EPILOGUE_SWIGLU,     /* N = 2F: y[F] = silu(first half) * second half */
+    HG_EPILOGUE_QUICK_GELU, /* v * sigmoid(1.702 v) */
+    HG_EPILOGUE_GELU,       /* exact, erf */
+    HG_EPILOGUE_ROPE_KV     /* y[H*P] = rotated q; rotated k and v go to the cache */
+};
+
+struct hg_linear_args {
+    const struct hg_weight *w;
+    int n_rows;
+    const void *x; /* (dev) [n_rows, K] */
+    int64_t ldx;
+    const float *norm; /* (dev) [K] RMSNorm weight applied to x first, or NULL */
+    float norm_eps;
+    const int32_t *slot; /* (host) [n_rows] plug-in per row, or NULL: none */
+    enum hg_epilogue epilogue;
+    const void *residual; /* (dev) [n_rows, N], HG_EPILOGUE_RESIDUAL */
+    int64_t ld_residual;
+    const struct hg_rope_kv *rope; /* HG_EPILOGUE_ROPE_KV */
+    void *y;                       /* (dev) */
+    int64_t ldy;
+};
+
+struct hg_layernorm_args { /* y = (x - mean) / sqrt(var + eps) * weight + bias, biased variance */
+    int n_rows, dim;
+    const void *x; /* (dev) [n_rows, dim] */
+    const float *weight, *bias; /* (dev) [dim] */
+    float eps;
+    void *y; /* (dev), may be x */
+};
+
+/* Causal, ragged, paged: token t of sequence s at position p sees keys max(0, p - window + 1)..p of
+ * its own sequence (window 0 = all). Its own key is already in the cache. Query head h reads kv head
+ * h / (H / G). softmax in fp32, masked keys are skipped, never multiplied by zero. */
+struct hg_attention_args {
+    const struct hg_plan *plan;
+    const struct hg_kv *kv;
+    int layer;
+    int n_heads, n_kv_heads, head_dim;
+    int window;
+    float scale;
+    const void *q; /* (dev) [T, H*P] */
+    void *y;       /* (dev) [T, H*P] */
+};
+
+/* Dense, non-causal attention inside each of n_batch groups of S rows (CLIP; VQGAN with H = 1). */
+struct hg_attention_full_args {
+    int n_batch, n_rows; /* S */
+    int n_heads, head_dim;
+    float scale;
+    const void *q, *k, *v; /* (dev) [n_batch * S, ld] */
+    int64_t ld;
+    void *y; /* (dev) [n_batch * S, H*P] */
+};
+
+/* Logits of the plan's out rows: RMSNorm, then head set out_table[i], only ids [lo_i, hi_i).
+ * logits[i][v - lo_i]; ld >= max(hi - lo). */
+struct hg_head_args {
+    const struct hg_plan *plan;
+    const void *x; /* (dev) [T, D] */
+    const float *norm; /* (dev) [D] */
+    float norm_eps;
+    const struct hg_weight *heads[HG_MAX_PLUGINS];
+    float *logits; /* (dev) [n_out, ld] fp32 */
+    int64_t ld;
+};
+
+struct hg_sample_args { /* order: penalty, temperature, top-k, top-p, softmax, draw */
+    const struct hg_plan *plan;
+    const float *logits; /* (dev) [n_out, ld] */
+    int64_t ld;
+    struct hg_sample_result *result; /* (host) [n_out], valid after sync() */
+};
+
+struct hg_im2row_args { /* patches of planar pixels, rows in (c, ky, kx) order, patches row major */
+    int n_images, n_channels, side, patch;
+    const float *pixels; /* (dev) fp32 [n_images, C, side, side] */
+    void *y;             /* (dev) [n_images * (side/patch)^2, C * patch * patch] */
+};
+
+struct hg_vision_embed_args { /* y[i][0] = cls + pos[0]; y[i][1 + p] = patches[i][p] + pos[1 + p] */
+    int n_images, n_patches, dim;
+    const void *patches;     /* (dev) [n_images * n_patches, dim] */
+    const float *cls, *pos;  /* (dev) [dim], [1 + n_patches, dim] */
+    void *y;                 /* (dev) [n_images * (1 + n_patches), dim] */
+};
+
+struct hg_copy_rows_args { /* y[i] = x[row[i]] */
+    int n_rows, dim;
+    const int32_t *row; /* (host) [n_rows] */
+    const void *x;      /* (dev) */
+    int64_t ldx;
+    void *y; /* (dev) */
+    int64_t ldy;
+};
+
+/* Convolution on rows [height * width, C] (NHWC), kernel 1 or 3, one image. Optional prologue:
+ * GroupNorm (biased variance) then optional swish. Input may first be upsampled (nearest, x2).
+ * Zero padding pad_lo on top/left, pad_hi on bottom/right. The weight is an hg_weight whose K is
+ * kernel*kernel*C in (ky, kx, c) order. Output [out_h * out_w, N] (+ residual). */
+struct hg_conv_args {
+    const struct hg_weight *w;
+    int kernel, stride, pad_lo, pad_hi, upsample; /* upsample 1 or 2 */
+    int height, width, channels;                  /* of x, before upsampling */
+    int norm_groups;                              /* 0 = no GroupNorm */
+    const float *norm_weight, *norm_bias;         /* (dev) [channels] */
+    float norm_eps;
+    bool swish;
+    const void *x;        /* (dev) */
+    const void *residual; /* (dev) [out_h * out_w, N] or NULL */
+    void *y;              /* (dev), not x */
+};
+
+struct hg_lookup_args { /* y[i] = table[index[i]]: VQ codebook */
+    int n_rows, dim;
+    const int32_t *index; /* (host) */
+    const float *table;   /* (dev) fp32 [n, dim] */
+    void *y;              /* (dev) */
+};
+
+struct hg_argmax_args { /* index[i] = lowest argmax of x[i]; NaN counts as largest */
+    int n_rows, dim;
+    const void *x; /* (dev) */
+    int64_t ldx;
+    int32_t *index; /* (host), valid after sync() */
+};
+
+struct hg_to_rgb_args { /* clamp to [-1, 1], (v + 1) / 2 * 255, truncate (reference.md 10.3) */
+    int n_pixels;
+    const void *x; /* (dev) [n_pixels, 3] */
+    uint8_t *rgb;  /* (host), valid after sync() */
+    bool *finite;  /* (host) false if any value was NaN or infinite */
+};
+
+/* ---- the table -------------------------------------------------------------------------------- */
+
+struct hg_kv_desc {
+    int n_layers, n_blocks, n_kv_heads, head_dim;
+    enum hg_dtype type; /* F32, F16 or BF16 */
+};
+
+/* Upper bounds that size every scratch buffer once, at load. */
+struct hg_backend_limits {
+    int max_rows;     /* rows of a linear (tokens, patches) */
+    int max_in;       /* K of any linear */
+    int max_out;      /* N of any linear, also vocab rows of a head */
+    int max_rank;     /* sum of R + E over the parts of a weight */
+    int max_context;  /* positions of one sequence */
+    int64_t max_conv; /* height * width * kernel^2 * C of a convolution input, after upsampling */
+};
+
+struct hg_backend_ops {
+    const char *name;       /* "ref", "cpu", "cuda" */
+    enum hg_dtype act_type; /* of activations */
+
+    void (*close)(struct hg_backend *b);
+    const char *(*describe)(struct hg_backend *b); /* "cpu avx512-bf16 2 threads" */
+    enum hg_status (*reserve)(struct hg_backend *b, const struct hg_backend_limits *limits,
+                              struct hg_error *err);
+
+    /* memory: alloc zeroes and aligns to 64 bytes; transfers are ordered with the ops */
+    enum hg_status (*alloc)(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);
+    void (*free)(struct hg_backend *b, void *p);
+    enum hg_status (*upload)(struct hg_backend *b, void *dst, const void *src, size_t bytes);
+    enum hg_status (*upload_act)(struct hg_backend *b, void *dst, const float *src, size_t n);
+    enum hg_status (*download_act)(struct hg_backend *b, float *dst, const void *src, size_t n);
+    enum hg_status (*sync)(struct hg_backend *b);
+
+    enum hg_status (*weight_create)(struct hg_backend *b, const struct hg_weight_desc *desc,
+                                    struct hg_weight **out, struct hg_error *err);
+    void (*weight_free)(struct hg_backend *b, struct hg_weight *w);
+    size_t (*weight_bytes)(const struct hg_weight *w);
+
+    enum hg_status (*kv_create)(struct hg_backend *b, const struct hg_kv_desc *desc,
+                                struct hg_kv **out, struct hg_error *err);
+    void (*kv_free)(struct hg_backend *b, struct hg_kv *kv);
+    enum hg_status (*kv_zero)(struct hg_backend *b, struct hg_kv *kv, const int32_t *blocks, int n);
+
+    /* a step is bracketed, so that a backend may copy the plan, capture and replay */
+    enum hg_status (*step_begin)(struct hg_backend *b, const struct hg_plan *plan);
+    enum hg_status (*step_end)(struct hg_backend *b);
+
+    enum hg_status (*embed)(struct hg_backend *b, const struct hg_embed_args *a);
+    enum hg_status (*linear)(struct hg_backend *b, const struct hg_linear_args *a);
+    enum hg_status (*layernorm)(struct hg_backend *b, const struct hg_layernorm_args *a);
+    enum hg_status (*attention)(struct hg_backend *b, const struct hg_attention_args *a);
+    enum hg_status (*attention_full)(struct hg_backend *b, const struct hg_attention_full_args *a);
+    enum hg_status (*head)(struct hg_backend *b, const struct hg_head_args *a);
+    enum hg_status (*sample)(struct hg_backend *b, const struct hg_sample_args *a);
+    enum hg_status (*im2row)(struct hg_backend *b, const struct hg_im2row_args *a);
+    enum hg_status (*vision_embed)(struct hg_backend *b, const struct hg_vision_embed_args *a);
+    enum hg_status (*copy_rows)(struct hg_backend *b, const struct hg_copy_rows_args *a);
+    enum hg_status (*conv)(struct hg_backend *b, const struct hg_conv_args *a);
+    enum hg_status (*lookup)(struct hg_backend *b, const struct hg_lookup_args *a);
+    enum hg_status (*argmax)(struct hg_backend *b, const struct hg_argmax_args *a);
+    enum hg_status (*to_rgb)(struct hg_backend *b, const struct hg_to_rgb_args *a);
+};
+
+struct hg_backend {
+    const struct hg_backend_ops *ops;
+};
+
+/* name: "auto" (best available), "cpu", "ref", or "cpu-scalar" / "cpu-avx2" / "cpu-avx512" to force a
+ * path (UNSUPPORTED when the processor lacks it). n_threads 0 = all. */
+enum hg_status hg_backend_open(const char *name, int n_threads, struct hg_backend **out,
+                               struct hg_error *err);
+void hg_backend_close(struct hg_backend *b); /* NULL is fine */
+
+static inline void *hg_act_at(const struct hg_backend *b, const void *base, int64_t n_elements)
+{
+    return (char *)(uintptr_t)base + n_elements * (int64_t)hg_dtype_bytes(b->ops->act_type);
+}
+
+#endif
