@@ -1,0 +1,50 @@
+/* model/load/weights.h - one name space of tensors built from shards and overlays.
+ *
+ * A weights set collects files (a folder with *.safetensors, sharded with model.safetensors.index.json,
+ * or pytorch_model.bin; or single files). Later files override earlier names. Keys are normalised
+ * with the tolerant mapping of reference.md 2.3 (leading "module.", "base_model.model.", an inserted
+ * ".default", mm_projector without "model."). Tensors are fetched by name with the expected shape;
+ * a fetched tensor is marked as used, so that what is surplus can be listed. */
+#ifndef HG_MODEL_LOAD_WEIGHTS_H
+#define HG_MODEL_LOAD_WEIGHTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/status.h"
+#include "kernels/dtype.h"
+#include "model/load/tensor_file.h"
+
+struct hg_weights;
+
+enum hg_status hg_weights_create(struct hg_weights **out, struct hg_error *err);
+void hg_weights_free(struct hg_weights *w); /* unmaps every file */
+
+/* Add a model folder: model.safetensors.index.json + shards, else model.safetensors, else
+ * pytorch_model.bin (or pytorch_model.bin.index.json). */
+enum hg_status hg_weights_add_dir(struct hg_weights *w, const char *dir, struct hg_error *err);
+/* Add one file of any container. root: name of the dictionary to take inside a torch checkpoint
+ * ("state_dict" for Lightning; NULL: the top level, or state_dict when the top level has one). */
+enum hg_status hg_weights_add_file(struct hg_weights *w, const char *path, struct hg_error *err);
+
+size_t hg_weights_count(const struct hg_weights *w);
+const struct hg_tensor *hg_weights_at(const struct hg_weights *w, size_t i, const char **file);
+const struct hg_tensor *hg_weights_find(const struct hg_weights *w, const char *name);
+
+/* Find `name`, check rank and dims (dims[i] < 0 accepts any) and type (F32, F16, BF16, F64). Messages:
+ * "<file>: tensor X: missing" / "...: expected [a, b], got [c, d]". Marks it used. */
+enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims,
+                              const int64_t *dims, const struct hg_tensor **out,
+                              struct hg_error *err);
+
+/* Contiguous copy converted to F32, F16 or BF16 (nearest even) into dst[count]. */
+void hg_tensor_convert(const struct hg_tensor *t, enum hg_dtype type, void *dst);
+
+/* Mark every name with this prefix as expected but unneeded ("loss.", "text_model."). */
+void hg_weights_ignore_prefix(struct hg_weights *w, const char *prefix);
+/* Names that nobody fetched or ignored: BAD_FILE naming the first and how many, or OK. */
+enum hg_status hg_weights_check_all_used(const struct hg_weights *w, struct hg_error *err);
+
+#endif
