@@ -15,6 +15,9 @@ struct hg_buf {
 
 void hg_buf_deinit(struct hg_buf *b);
 void hg_buf_clear(struct hg_buf *b); /* keeps the memory */
+/* Make room for n more bytes (and the NUL) without changing len: appends of up to n cannot fail. */
+enum hg_status hg_buf_reserve(struct hg_buf *b, size_t n);
+/* `data` and `s` must not point into the buffer itself. */
 enum hg_status hg_buf_append(struct hg_buf *b, const void *data, size_t n);
 enum hg_status hg_buf_append_str(struct hg_buf *b, const char *s);
 enum hg_status hg_buf_printf(struct hg_buf *b, const char *format, ...)

@@ -7,9 +7,10 @@
 
 #include <stdint.h>
 
+/* Key = seed (low word first), counter = {position low, position high, lane low, lane high}. */
 void hg_philox(uint64_t seed, uint64_t position, uint64_t lane, uint32_t out[4]);
 
-/* Uniform in [0, 1) with 53 bits: out[0], out[1] of hg_philox. */
+/* Uniform in [0, 1): the top 53 bits of out[0] * 2^32 + out[1], times 2^-53. */
 double hg_uniform(uint64_t seed, uint64_t position, uint64_t lane);
 
 #endif

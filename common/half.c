@@ -1,0 +1,45 @@
+/* common/half.c - binary16 <-> binary32 in integer arithmetic: the same bits on every machine. */
+#include "common/half.h"
+
+/* Layout: 1 sign, 5 exponent (bias 15), 10 mantissa bits against 1, 8 (bias 127), 23. */
+
+float hg_f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
+    uint32_t exponent = (h >> 10) & 0x1fu;
+    uint32_t mantissa = h & 0x3ffu;
+    if (exponent == 0) {
+        /* Zero or subnormal: mantissa * 2^-24, exact in binary32. */
+        float magnitude = (float)mantissa * 0x1p-24f;
+        return hg_bits_float(sign | hg_float_bits(magnitude));
+    }
+    if (exponent == 31)
+        return hg_bits_float(sign | 0x7f800000u | mantissa << 13);
+    return hg_bits_float(sign | (exponent + 112u) << 23 | mantissa << 13);
+}
+
+/* Shift right by n (1..31), rounding the dropped bits to nearest, ties to even. */
+static uint32_t shift_round(uint32_t v, uint32_t n)
+{
+    uint32_t half = 1u << (n - 1);
+    uint32_t rest = v & ((half << 1) - 1u);
+    uint32_t q = v >> n;
+    return q + (rest > half || (rest == half && (q & 1u)));
+}
+
+uint16_t hg_f32_to_f16(float f)
+{
+    uint32_t u = hg_float_bits(f);
+    uint32_t sign = (u >> 16) & 0x8000u;
+    u &= 0x7fffffffu;
+    if (u > 0x7f800000u) /* NaN: keep the payload's top bits, set the quiet bit */
+        return (uint16_t)(sign | 0x7e00u | (u >> 13 & 0x3ffu));
+    if (u >= 0x47800000u) /* 2^16 and above, infinity */
+        return (uint16_t)(sign | 0x7c00u);
+    if (u >= 0x38800000u) /* 2^-14 and above; a carry may run up to infinity, as it should */
+        return (uint16_t)(sign | shift_round(u - (112u << 23), 13));
+    if (u < 0x33000000u) /* below 2^-25, half of the smallest subnormal */
+        return (uint16_t)sign;
+    uint32_t mantissa = (u & 0x7fffffu) | 0x800000u;
+    return (uint16_t)(sign | shift_round(mantissa, 126u - (u >> 23)));
+}
