@@ -1,0 +1,145 @@
+# healthgpt-server. `make help` lists the targets; CONTRIBUTING.md explains the variants.
+#   make                                  optimised build: build/healthgpt, build/healthgptd
+#   make SANITIZE=address,undefined       the same programs under sanitizers (also: thread)
+MAKEFLAGS += -r --no-print-directory
+.DEFAULT_GOAL := all
+
+PREFIX ?= /usr/local
+IMAGE ?=
+CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+SANITIZE ?=
+comma := ,
+VARIANT := $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
+OUT := build/$(VARIANT)
+OPT := $(if $(SANITIZE),-O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all,-O3)
+
+PKGS := libmicrohttpd jansson libpng libjpeg libpcre2-8
+LIBS = $(shell pkg-config --libs $(PKGS)) -lunistring -lm -lpthread
+CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -fno-math-errno -fno-trapping-math -ffp-contract=off \
+  -fstack-protector-strong -fPIE -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla \
+  -Wformat=2 -Werror=implicit-function-declaration $(if $(WERROR),-Werror) -MMD -MP $(CFLAGS)
+LDFLAGS_ALL := -pie -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
+
+LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c))
+CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c))
+TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>/dev/null))
+TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' 2>/dev/null))
+obj = $(patsubst %.c,$(OUT)/%.o,$(1))
+LIB := $(OUT)/libhealthgpt.a
+TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC))
+PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
+
+.PHONY: all deps demo run test test-asan test-tsan bench golden fuzz format format-check lint layers \
+  install clean help report programs check-deps
+
+all: programs ## build build/healthgpt and build/healthgptd
+	@cp -f $(PROGRAMS) build/
+
+programs: check-deps report $(PROGRAMS)
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+report:
+	@tools/build/report.sh "$(CC)" "$(VARIANT)" $(PKGS)
+
+deps: ## install the Debian/Ubuntu packages that the build needs (root or sudo)
+	@tools/build/deps.sh install
+
+check-deps:
+	@tools/build/deps.sh check
+
+demo: check-deps ## build, draw a chest X-ray, ask about it (and about IMAGE=file)
+	@$(MAKE) -s all
+	@tools/demo/demo.sh build "$(IMAGE)"
+
+run: check-deps ## build and start the daemon on 127.0.0.1:8080 with the demo model
+	@$(MAKE) -s all
+	build/healthgptd
+
+test: check-deps ## build and run every test; ends with "N passed, N failed, N skipped"
+	@$(MAKE) -s all test-programs
+	@python3 tests/run.py $(OUT)
+
+test-asan: check-deps ## the tests under AddressSanitizer and UBSan
+	@$(MAKE) -s programs test-programs SANITIZE=address,undefined
+	@python3 tests/run.py build/address-undefined
+
+test-tsan: check-deps ## the threaded tests under ThreadSanitizer
+	@$(MAKE) -s programs test-programs SANITIZE=thread
+	@python3 tests/run.py build/thread
+
+.PHONY: test-programs
+test-programs: check-deps $(TESTS)
+
+bench: all $(OUT)/kernel-bench ## kernel and whole-model speed, as fractions of this machine's bandwidth
+	@$(OUT)/kernel-bench
+	@build/healthgpt bench
+
+golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads PyTorch)
+	@tools/oracle/golden.sh build/venv
+
+fuzz: ## build the libFuzzer targets with clang into build/fuzz
+	@tools/build/fuzz.sh
+
+C_FILES = $(shell git ls-files '*.c' '*.h' '*.cu' '*.cuh')
+format: ## reformat every source file in place
+	@clang-format -i $(C_FILES)
+
+format-check: ## fail when a source file is not formatted
+	@clang-format --dry-run -Werror $(C_FILES)
+
+lint: ## clang-tidy, and the limits: functions <= 80 lines, files <= 600
+	@python3 tools/build/limits.py $(C_FILES)
+	@tools/build/tidy.sh $(filter-out tests/%,$(filter %.c,$(C_FILES)))
+
+layers: ## fail when a folder includes what stands to its right
+	@tools/build/layers.sh
+
+install: all ## install programs, the demo model and the service files under PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/healthgpt/models
+	install -m 755 build/healthgpt build/healthgptd $(DESTDIR)$(PREFIX)/bin
+	cp -R config/models/demo $(DESTDIR)$(PREFIX)/share/healthgpt/models/
+	cp -R deploy config/default.json $(DESTDIR)$(PREFIX)/share/healthgpt/
+
+clean: ## remove build/
+	rm -rf build
+
+# ---- rules -----------------------------------------------------------------------------------------
+# One object folder per variant. The SIMD files get their instruction sets; the choice between them is
+# made at run time. -ffp-contract=off: fused multiply-adds are written out, never invented.
+SIMD_avx2 := -mavx2 -mfma -mf16c
+SIMD_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 $(SIMD_avx2)
+
+$(OUT)/kernels/cpu/simd_avx2%.o: CFLAGS_SIMD = $(SIMD_avx2)
+$(OUT)/kernels/cpu/simd_avx512%.o: CFLAGS_SIMD = $(SIMD_avx512)
+
+$(OUT)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(shell pkg-config --cflags $(PKGS)) $(CFLAGS_SIMD) -c $< -o $@
+
+$(LIB): $(call obj,$(LIB_SRC))
+	@rm -f $@
+	ar rcs $@ $^
+
+$(OUT)/healthgptd: $(call obj,server/main.c) $(LIB)
+	$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/healthgpt: $(call obj,$(CLI_SRC)) $(LIB)
+	$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/kernel-bench: $(call obj,$(sort $(wildcard tools/bench/*.c))) $(LIB)
+	$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC))
+	@rm -f $@
+	ar rcs $@ $^
+
+$(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/libtest.a $(LIB)
+	$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -lcmocka -o $@
+
+.SECONDARY:
+-include $(shell find $(OUT) -name '*.d' 2>/dev/null)
