@@ -148,13 +148,11 @@ static void expand_row(const struct decoder *d, uint32_t n, uint8_t *rgb, size_t
         expand_direct(d, n, rgb, step);
 }
 
-/* PIL starts from a grey ramp, so an index beyond the palette is the grey of its own number. */
+/* An index beyond the palette is black, as in PIL: the table starts zeroed. */
 static void load_palette(struct decoder *d)
 {
     png_colorp entries = NULL;
     int n = 0;
-    for (int i = 0; i < 256; i++)
-        put_grey(d->palette[i], (unsigned)i);
     if (d->colour_type != PNG_COLOR_TYPE_PALETTE)
         return;
     if (!png_get_PLTE(d->png, d->info, &entries, &n))
