@@ -1,0 +1,53 @@
+/* kernels/backend.c - a backend by name. */
+#include "kernels/backend.h"
+
+#include <string.h>
+
+#include "kernels/ref/ref.h"
+
+#if __has_include("kernels/cpu/cpu_backend.h")
+#include "kernels/cpu/cpu_backend.h"
+#else
+static enum hg_status hg_cpu_open(const char *path, int n_threads, struct hg_backend **out,
+                                  struct hg_error *err)
+{
+    (void)n_threads;
+    if (strcmp(path, "auto") == 0)
+        return hg_ref_open(out, err);
+    return hg_fail(err, HG_STATUS_UNSUPPORTED, "backend cpu-%s is not in this build", path);
+}
+#endif
+
+static const struct {
+    const char *name, *cpu_path; /* NULL: not the cpu backend */
+} backends[] = {
+    {"auto", "auto"},     {"cpu", "auto"},          {"cpu-scalar", "scalar"},
+    {"cpu-avx2", "avx2"}, {"cpu-avx512", "avx512"}, {"ref", NULL},
+};
+
+enum hg_status hg_backend_open(const char *name, int n_threads, struct hg_backend **out,
+                               struct hg_error *err)
+{
+    *out = NULL;
+    if (strcmp(name, "cuda") == 0)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                       "backend cuda: this build holds no CUDA kernels; use auto or cpu");
+    for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
+        if (strcmp(name, backends[i].name) != 0)
+            continue;
+        if (!backends[i].cpu_path)
+            return hg_ref_open(out, err);
+        return hg_cpu_open(backends[i].cpu_path, n_threads, out, err);
+    }
+    return hg_fail(
+        err, HG_STATUS_BAD_REQUEST,
+        "backend '%.32s' is unknown; known: auto, cpu, cpu-scalar, cpu-avx2, cpu-avx512, "
+        "cuda, ref",
+        name);
+}
+
+void hg_backend_close(struct hg_backend *b)
+{
+    if (b)
+        b->ops->close(b);
+}

@@ -1,0 +1,97 @@
+/* kernels/ref/kv.c - the paged key/value cache: [layer][block][head][entry][P] for keys and values.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/half.h"
+#include "kernels/ref/ref.h"
+
+static enum hg_status count_elements(const struct hg_kv_desc *d, size_t *n, struct hg_error *err)
+{
+    if (d->n_layers <= 0 || d->n_blocks <= 0 || d->n_kv_heads <= 0 || d->head_dim <= 0 ||
+        (d->type != HG_DTYPE_F32 && d->type != HG_DTYPE_F16 && d->type != HG_DTYPE_BF16))
+        return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                       "kv cache of %d layers, %d blocks, %d heads, head dim %d, type %s",
+                       d->n_layers, d->n_blocks, d->n_kv_heads, d->head_dim,
+                       hg_dtype_name(d->type));
+    size_t total = HG_BLOCK_TOKENS;
+    const int dims[] = {d->n_layers, d->n_blocks, d->n_kv_heads, d->head_dim};
+    for (int i = 0; i < 4; i++)
+        if (__builtin_mul_overflow(total, (size_t)dims[i], &total) || total > SIZE_MAX / 16)
+            return hg_fail(err, HG_STATUS_TOO_LARGE, "kv cache size overflows");
+    *n = total;
+    return HG_STATUS_OK;
+}
+
+enum hg_status ref_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc,
+                             struct hg_kv **out, struct hg_error *err)
+{
+    size_t n = 0;
+    *out = NULL;
+    HG_TRY(count_elements(desc, &n, err));
+    struct hg_kv *kv = calloc(1, sizeof *kv);
+    if (!kv)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "kv cache");
+    kv->desc = *desc;
+    kv->k = calloc(n, hg_dtype_bytes(desc->type));
+    kv->v = calloc(n, hg_dtype_bytes(desc->type));
+    if (!kv->k || !kv->v) {
+        ref_kv_free(b, kv);
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "kv cache of 2 * %zu %s", n,
+                       hg_dtype_name(desc->type));
+    }
+    *out = kv;
+    return HG_STATUS_OK;
+}
+
+void ref_kv_free(struct hg_backend *b, struct hg_kv *kv)
+{
+    (void)b;
+    if (!kv)
+        return;
+    free(kv->k);
+    free(kv->v);
+    free(kv);
+}
+
+int64_t ref_kv_index(const struct hg_kv *kv, int layer, int32_t block, int head, int entry)
+{
+    const struct hg_kv_desc *d = &kv->desc;
+    int64_t i = (int64_t)layer * d->n_blocks + block;
+    i = i * d->n_kv_heads + head;
+    return (i * HG_BLOCK_TOKENS + entry) * d->head_dim;
+}
+
+float ref_kv_get(const struct hg_kv *kv, const void *k_or_v, int64_t i)
+{
+    return ref_decode(k_or_v, kv->desc.type, (size_t)i);
+}
+
+void ref_kv_set(const struct hg_kv *kv, void *k_or_v, int64_t i, float value)
+{
+    if (kv->desc.type == HG_DTYPE_F32)
+        ((float *)k_or_v)[i] = value;
+    else if (kv->desc.type == HG_DTYPE_F16)
+        ((uint16_t *)k_or_v)[i] = hg_f32_to_f16(value);
+    else
+        ((uint16_t *)k_or_v)[i] = hg_f32_to_bf16(value);
+}
+
+enum hg_status ref_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_t *blocks, int n)
+{
+    (void)b;
+    const struct hg_kv_desc *d = &kv->desc;
+    size_t element = hg_dtype_bytes(d->type);
+    size_t bytes = (size_t)d->n_kv_heads * HG_BLOCK_TOKENS * (size_t)d->head_dim * element;
+    for (int i = 0; i < n; i++) {
+        if (blocks[i] < 0 || blocks[i] >= d->n_blocks)
+            return ref_refuse("kv_zero: block %d of %d", blocks[i], d->n_blocks);
+        for (int l = 0; l < d->n_layers; l++) {
+            size_t at = (size_t)ref_kv_index(kv, l, blocks[i], 0, 0) * element;
+            memset((char *)kv->k + at, 0, bytes);
+            memset((char *)kv->v + at, 0, bytes);
+        }
+    }
+    return HG_STATUS_OK;
+}

@@ -1,0 +1,44 @@
+/* kernels/ref/rope_kv.c - rotary embedding of q and k, append of k and v to the cache. */
+#include <math.h>
+
+#include "kernels/ref/ref.h"
+
+/* Half-split pairs (i, i + P/2). The angle is an fp32 product (reference.md 5.4). */
+static void rotate(const double *x, const float *inv_freq, int32_t pos, int head_dim, float *y)
+{
+    int half = head_dim / 2;
+    for (int i = 0; i < half; i++) {
+        float angle = inv_freq[i] * (float)pos;
+        double c = (float)cos(angle), s = (float)sin(angle);
+        y[i] = (float)(x[i] * c - x[i + half] * s);
+        y[i + half] = (float)(x[i + half] * c + x[i] * s);
+    }
+}
+
+static void append(const struct hg_rope_kv *a, int t, int head, const double *k, const double *v)
+{
+    const struct hg_plan *p = a->plan;
+    int half = a->head_dim / 2;
+    int32_t pos = p->pos[t];
+    int32_t block = p->block_table[(int64_t)p->seq[t] * p->max_blocks + pos / HG_BLOCK_TOKENS];
+    int64_t at = ref_kv_index(a->kv, a->layer, block, head, pos % HG_BLOCK_TOKENS);
+    for (int i = 0; i < half; i++) {
+        double pair[2] = {k[i], k[i + half]};
+        float rotated[2];
+        rotate(pair, a->inv_freq + i, pos, 2, rotated);
+        ref_kv_set(a->kv, a->kv->k, at + i, rotated[0]);
+        ref_kv_set(a->kv, a->kv->k, at + i + half, rotated[1]);
+    }
+    for (int i = 0; i < a->head_dim; i++)
+        ref_kv_set(a->kv, a->kv->v, at + i, (float)v[i]);
+}
+
+void ref_rope_kv_row(const struct hg_rope_kv *a, int t, const double *qkv, float *y)
+{
+    int dim = a->head_dim;
+    const double *k = qkv + a->n_heads * dim, *v = k + a->n_kv_heads * dim;
+    for (int h = 0; h < a->n_heads; h++)
+        rotate(qkv + h * dim, a->inv_freq, a->plan->pos[t], dim, y + h * dim);
+    for (int g = 0; g < a->n_kv_heads; g++)
+        append(a, t, g, k + g * dim, v + g * dim);
+}

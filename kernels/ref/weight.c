@@ -1,0 +1,148 @@
+/* kernels/ref/weight.c - a linear's weight: parts stacked along the outputs, adapters per part. */
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernels/ref/ref.h"
+
+static enum hg_status check_adapter(const char *name, int part, int slot,
+                                    const struct hg_adapter *a, struct hg_error *err)
+{
+    if (a->rank == 0)
+        return HG_STATUS_OK;
+    if (a->rank < 0 || a->n_experts <= 0 || a->rank % a->n_experts != 0)
+        return hg_fail(err, HG_STATUS_BAD_FILE,
+                       "%s: part %d slot %d: rank %d is not a positive multiple of %d experts",
+                       name, part, slot, a->rank, a->n_experts);
+    if (!a->a.data || !a->b.data || !a->route.data)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d slot %d: adapter tensor is absent",
+                       name, part, slot);
+    if (a->a.type == HG_DTYPE_I8 || a->b.type == HG_DTYPE_I8 || a->route.type == HG_DTYPE_I8)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d slot %d: i8 adapter tensor", name,
+                       part, slot);
+    return HG_STATUS_OK;
+}
+
+static enum hg_status check_part(const struct hg_weight_desc *d, int i, struct hg_error *err)
+{
+    const struct hg_weight_part *p = &d->parts[i];
+    if (p->n_out <= 0 || !p->w.data)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d has %d outputs%s", d->name, i,
+                       p->n_out, p->w.data ? "" : " and no weight");
+    if (p->w.type == HG_DTYPE_I8 || (p->bias.data && p->bias.type == HG_DTYPE_I8))
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d: i8 host tensor", d->name, i);
+    for (int s = 0; s < HG_MAX_PLUGINS; s++)
+        HG_TRY(check_adapter(d->name, i, s, &p->adapters[s], err));
+    return HG_STATUS_OK;
+}
+
+/* Counts the outputs while checking. */
+static enum hg_status check_desc(const struct hg_weight_desc *d, int *n_out, struct hg_error *err)
+{
+    if (d->n_in <= 0 || d->n_parts < 1 || d->n_parts > HG_MAX_PARTS ||
+        (unsigned)d->store >= HG_DTYPE_COUNT)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: %d inputs, %d parts, store type %d", d->name,
+                       d->n_in, d->n_parts, (int)d->store);
+    int64_t n = 0;
+    for (int i = 0; i < d->n_parts; i++) {
+        HG_TRY(check_part(d, i, err));
+        n += d->parts[i].n_out;
+    }
+    if (n > INT_MAX)
+        return hg_fail(err, HG_STATUS_TOO_LARGE, "%s: %lld outputs", d->name, (long long)n);
+    *n_out = (int)n;
+    return HG_STATUS_OK;
+}
+
+static enum hg_status set_adapter(struct ref_adapter *to, const struct hg_adapter *from, int n_in,
+                                  int n_out, enum hg_dtype store, struct hg_error *err)
+{
+    if (from->rank == 0)
+        return HG_STATUS_OK;
+    enum hg_dtype type = store == HG_DTYPE_I8 ? HG_DTYPE_BF16 : store;
+    to->rank = from->rank;
+    to->n_experts = from->n_experts;
+    to->scaling = from->scaling;
+    HG_TRY(ref_matrix_init(&to->a, from->rank, n_in, type, err));
+    HG_TRY(ref_matrix_init(&to->b, n_out, from->rank, type, err));
+    HG_TRY(ref_matrix_init(&to->route, from->n_experts, n_in, type, err));
+    ref_matrix_set(&to->a, 0, from->rank, &from->a);
+    ref_matrix_set(&to->b, 0, n_out, &from->b);
+    ref_matrix_set(&to->route, 0, from->n_experts, &from->route);
+    return HG_STATUS_OK;
+}
+
+static enum hg_status set_part(struct hg_weight *w, int i, int row0, const struct hg_weight_desc *d,
+                               struct hg_error *err)
+{
+    const struct hg_weight_part *from = &d->parts[i];
+    struct ref_part *to = &w->parts[i];
+    to->row0 = row0;
+    to->n_out = from->n_out;
+    ref_matrix_set(&w->w, row0, from->n_out, &from->w);
+    for (int j = 0; from->bias.data && j < from->n_out; j++)
+        w->bias[row0 + j] = ref_decode(from->bias.data, from->bias.type, (size_t)j);
+    for (int s = 0; s < HG_MAX_PLUGINS; s++)
+        HG_TRY(
+            set_adapter(&to->adapters[s], &from->adapters[s], d->n_in, from->n_out, d->store, err));
+    return HG_STATUS_OK;
+}
+
+enum hg_status ref_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc,
+                                 struct hg_weight **out, struct hg_error *err)
+{
+    enum hg_status status = HG_STATUS_OK;
+    int n_out = 0, row0 = 0;
+    *out = NULL;
+    HG_TRY(check_desc(desc, &n_out, err));
+    struct hg_weight *w = calloc(1, sizeof *w);
+    float *bias = calloc((size_t)n_out, sizeof *bias);
+    if (!w || !bias) {
+        free(w);
+        free(bias);
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "weight %s", desc->name);
+    }
+    w->bias = bias;
+    w->n_in = desc->n_in;
+    w->n_out = n_out;
+    w->n_parts = desc->n_parts;
+    HG_TRY_OUT(ref_matrix_init(&w->w, n_out, desc->n_in, desc->store, err));
+    for (int i = 0; i < desc->n_parts; i++) {
+        HG_TRY_OUT(set_part(w, i, row0, desc, err));
+        row0 += desc->parts[i].n_out;
+    }
+    *out = w;
+    w = NULL;
+out:
+    ref_weight_free(b, w);
+    return status;
+}
+
+void ref_weight_free(struct hg_backend *b, struct hg_weight *w)
+{
+    (void)b;
+    if (!w)
+        return;
+    for (int i = 0; i < HG_MAX_PARTS; i++)
+        for (int s = 0; s < HG_MAX_PLUGINS; s++) {
+            ref_matrix_deinit(&w->parts[i].adapters[s].a);
+            ref_matrix_deinit(&w->parts[i].adapters[s].b);
+            ref_matrix_deinit(&w->parts[i].adapters[s].route);
+        }
+    ref_matrix_deinit(&w->w);
+    free(w->bias);
+    free(w);
+}
+
+size_t ref_weight_bytes(const struct hg_weight *w)
+{
+    size_t n = ref_matrix_bytes(&w->w) + (size_t)w->n_out * sizeof *w->bias;
+    for (int i = 0; i < w->n_parts; i++)
+        for (int s = 0; s < HG_MAX_PLUGINS; s++) {
+            const struct ref_adapter *a = &w->parts[i].adapters[s];
+            if (a->rank)
+                n +=
+                    ref_matrix_bytes(&a->a) + ref_matrix_bytes(&a->b) + ref_matrix_bytes(&a->route);
+        }
+    return n;
+}
