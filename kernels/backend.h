@@ -192,12 +192,12 @@ struct hg_attention_full_args {
     void *y; /* (dev) [n_batch * S, H*P] */
 };
 
-/* Logits of the plan's out rows: RMSNorm, then head set out_table[i], only ids [lo_i, hi_i).
+/* Logits of the plan's out rows: RMSNorm and head of set out_table[i], only ids [lo_i, hi_i).
  * logits[i][v - lo_i]; ld >= max(hi - lo). */
 struct hg_head_args {
     const struct hg_plan *plan;
     const void *x; /* (dev) [T, D] */
-    const float *norm; /* (dev) [D] */
+    const float *norms[HG_MAX_PLUGINS]; /* (dev) [D], per head set */
     float norm_eps;
     const struct hg_weight *heads[HG_MAX_PLUGINS];
     float *logits; /* (dev) [n_out, ld] fp32 */

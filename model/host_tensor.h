@@ -1,0 +1,35 @@
+/* model/host_tensor.h - fetch tensors of a weight set in the form that a backend packs.
+ *
+ * Tensors that are contiguous, aligned and F32/F16/BF16 are used where they lie in the mapped file;
+ * others are converted into memory owned by the loader. Use one loader per weight object and reset
+ * it after weight_create, so that at most one layer's copies exist. */
+#ifndef HG_MODEL_HOST_TENSOR_H
+#define HG_MODEL_HOST_TENSOR_H
+
+#include "common/arena.h"
+#include "kernels/backend.h"
+#include "model/load/weights.h"
+
+struct hg_loader {
+    struct hg_backend *backend;
+    struct hg_weights *weights;
+    struct hg_arena arena; /* converted copies */
+};
+
+void hg_loader_reset(struct hg_loader *l);
+
+/* Rows x cols matrix (or a vector when cols == 0), any count when rows < 0: the number found is
+ * stored in *n_rows when that is not NULL. */
+enum hg_status hg_loader_get(struct hg_loader *l, const char *name, int64_t rows, int64_t cols,
+                             int64_t *n_rows, struct hg_host_tensor *out, struct hg_error *err);
+
+/* A vector of n fp32 values on the device (norm weights). */
+enum hg_status hg_loader_vector(struct hg_loader *l, const char *name, int64_t n, float **out,
+                                struct hg_error *err);
+
+/* A whole matrix on the device in the given type (embedding tables). */
+enum hg_status hg_loader_matrix(struct hg_loader *l, const char *name, int64_t rows, int64_t cols,
+                                enum hg_dtype type, void **out, int64_t *n_rows, size_t *bytes,
+                                struct hg_error *err);
+
+#endif
