@@ -13,11 +13,13 @@ struct hg_file_map {
     size_t n;
 };
 
-/* HG_STATUS_NOT_FOUND when it does not exist, BAD_FILE when it is not a regular file, IO otherwise. */
+/* HG_STATUS_NOT_FOUND when it does not exist, BAD_FILE when it is not a regular file, IO otherwise.
+ */
 enum hg_status hg_file_map(const char *path, struct hg_file_map *out, struct hg_error *err);
 void hg_file_unmap(struct hg_file_map *m);
 
-/* Append the whole file to out; at most max_bytes (TOO_LARGE above). A failure leaves out as it was. */
+/* Append the whole file to out; at most max_bytes (TOO_LARGE above). A failure leaves out as it
+ * was. */
 enum hg_status hg_file_read(const char *path, size_t max_bytes, struct hg_buf *out,
                             struct hg_error *err);
 /* Write to path.tmp.<pid>, then rename. */

@@ -1,4 +1,5 @@
-/* common/half.h - IEEE binary16 and bfloat16 <-> binary32, round to nearest even, subnormals kept. */
+/* common/half.h - IEEE binary16 and bfloat16 <-> binary32, round to nearest even, subnormals kept.
+ */
 #ifndef HG_COMMON_HALF_H
 #define HG_COMMON_HALF_H
 

@@ -1,5 +1,5 @@
-/* common/image_codec.h - the formats behind image_io: only image_io.c, png.c, png_write.c and jpeg.c
- * include this. The decoders get bytes whose first ones already matched the format. */
+/* common/image_codec.h - the formats behind image_io: only image_io.c, png.c, png_write.c and
+ * jpeg.c include this. The decoders get bytes whose first ones already matched the format. */
 #ifndef HG_COMMON_IMAGE_CODEC_H
 #define HG_COMMON_IMAGE_CODEC_H
 
@@ -7,7 +7,8 @@
 
 #include "common/image_io.h"
 
-/* TOO_LARGE unless each side is 1..8192 and there are at most 16,777,216 pixels (BAD_IMAGE for 0). */
+/* TOO_LARGE unless each side is 1..8192 and there are at most 16,777,216 pixels (BAD_IMAGE for 0).
+ */
 enum hg_status hg_image_check_size(uint64_t width, uint64_t height, struct hg_error *err);
 
 /* On failure *out is zeroed and nothing stays allocated. */

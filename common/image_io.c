@@ -11,11 +11,12 @@ enum hg_status hg_image_check_size(uint64_t width, uint64_t height, struct hg_er
 {
     unsigned long long w = width, h = height;
     if (w == 0 || h == 0)
-        return hg_fail(err, HG_STATUS_BAD_IMAGE, "image: expected sides of at least 1, got %llux%llu",
-                       w, h);
+        return hg_fail(err, HG_STATUS_BAD_IMAGE,
+                       "image: expected sides of at least 1, got %llux%llu", w, h);
     if (w > HG_IMAGE_MAX_SIDE || h > HG_IMAGE_MAX_SIDE)
-        return hg_fail(err, HG_STATUS_TOO_LARGE, "image: expected sides of at most %d, got %llux%llu",
-                       HG_IMAGE_MAX_SIDE, w, h);
+        return hg_fail(err, HG_STATUS_TOO_LARGE,
+                       "image: expected sides of at most %d, got %llux%llu", HG_IMAGE_MAX_SIDE, w,
+                       h);
     if (w * h > HG_IMAGE_MAX_PIXELS)
         return hg_fail(err, HG_STATUS_TOO_LARGE,
                        "image: expected at most %d pixels, got %llux%llu = %llu",

@@ -3,9 +3,9 @@
  * The header is checked before anything is allocated: each side 1..8192, at most 16,777,216 pixels.
  * Ancillary PNG chunks are skipped undecoded. Colour rules are those of PIL's open + convert('RGB')
  * (docs: model/MODEL.md, preprocessing): alpha is dropped without compositing, palettes are
- * expanded, grey is replicated, 16-bit grey samples above 255 clip to 255, 16-bit RGB keeps the high
- * byte, CMYK (Adobe, inverted) becomes RGB; EXIF orientation is not applied.
- * All functions are thread-safe. */
+ * expanded, grey is replicated, 16-bit grey samples above 255 clip to 255, 16-bit RGB keeps the
+ * high byte, CMYK (Adobe, inverted) becomes RGB; EXIF orientation is not applied. All functions are
+ * thread-safe. */
 #ifndef HG_COMMON_IMAGE_IO_H
 #define HG_COMMON_IMAGE_IO_H
 

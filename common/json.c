@@ -9,7 +9,8 @@
 
 enum { MAX_DEPTH = 64 };
 
-/* jansson's own limit is 2048 levels and its parser is recursive; count brackets outside strings. */
+/* jansson's own limit is 2048 levels and its parser is recursive; count brackets outside strings.
+ */
 static bool too_deep(const char *s, size_t n)
 {
     int depth = 0;
@@ -176,9 +177,8 @@ enum hg_status hg_json_bool(const struct hg_json_view *v, const char *key, enum 
     return HG_STATUS_OK;
 }
 
-enum hg_status hg_json_string(const struct hg_json_view *v, const char *key,
-                              enum hg_json_need need, size_t max_len, const char **out,
-                              struct hg_error *err)
+enum hg_status hg_json_string(const struct hg_json_view *v, const char *key, enum hg_json_need need,
+                              size_t max_len, const char **out, struct hg_error *err)
 {
     const json_t *value;
     HG_TRY(find(v, key, need, "a string", &value, err));
@@ -195,8 +195,7 @@ enum hg_status hg_json_string(const struct hg_json_view *v, const char *key,
 }
 
 enum hg_status hg_json_ints(const struct hg_json_view *v, const char *key, enum hg_json_need need,
-                            int min, int max, int *out, size_t cap, size_t *n,
-                            struct hg_error *err)
+                            int min, int max, int *out, size_t cap, size_t *n, struct hg_error *err)
 {
     const json_t *value;
     HG_TRY(find(v, key, need, "an array of integers", &value, err));
@@ -217,9 +216,8 @@ enum hg_status hg_json_ints(const struct hg_json_view *v, const char *key, enum 
     return HG_STATUS_OK;
 }
 
-enum hg_status hg_json_object(const struct hg_json_view *v, const char *key,
-                              enum hg_json_need need, struct hg_json_view *out,
-                              struct hg_error *err)
+enum hg_status hg_json_object(const struct hg_json_view *v, const char *key, enum hg_json_need need,
+                              struct hg_json_view *out, struct hg_error *err)
 {
     const json_t *value;
     struct hg_json_view child = {0};

@@ -2,7 +2,8 @@
  *
  * text: 2026-11-23T23:29:01.042Z info  message
  * JSON: {"time":"2026-11-23T23:29:01.042Z","level":"info","message":"..."}
- * A line that a full pipe does not take is dropped: a stuck log reader must not stop the service. */
+ * A line that a full pipe does not take is dropped: a stuck log reader must not stop the service.
+ */
 #include "common/log.h"
 
 #include <stdarg.h>
@@ -42,8 +43,10 @@ static size_t put_time(char *out, size_t cap)
  * C0, DEL and C1 controls could forge lines or drive a terminal; JSON also needs \" and \\. */
 static size_t put_char(char *out, const char *s, int len, uint32_t cp, int json)
 {
+    if (len == 0 && json)
+        return (size_t)snprintf(out, 12, "\\ufffd");
     if (len == 0)
-        return (size_t)snprintf(out, 12, json ? "\\ufffd" : "\\x%02x", (unsigned char)*s);
+        return (size_t)snprintf(out, 12, "\\x%02x", (unsigned char)*s);
     if (cp < 0x20 || (cp >= 0x7f && cp < 0xa0) || cp == 0x2028 || cp == 0x2029)
         return (size_t)snprintf(out, 12, "\\u%04x", (unsigned)cp);
     size_t n = 0;
@@ -68,6 +71,14 @@ static size_t put_message(char *out, size_t cap, const char *s, int json)
     return n;
 }
 
+static size_t put_head(char *out, size_t cap, const char *when, const char *level, int json)
+{
+    int n =
+        json ? snprintf(out, cap, "{\"time\":\"%s\",\"level\":\"%s\",\"message\":\"", when, level)
+             : snprintf(out, cap, "%s %-5s ", when, level);
+    return (size_t)(n > 0 ? n : 0);
+}
+
 void hg_log(enum hg_log_level level, const char *format, ...)
 {
     if ((int)level < atomic_load(&min_level_now) || level >= HG_LOG_OFF)
@@ -80,8 +91,7 @@ void hg_log(enum hg_log_level level, const char *format, ...)
     va_end(args);
     put_time(when, sizeof when);
     int json = atomic_load(&json_now);
-    const char *head = json ? "{\"time\":\"%s\",\"level\":\"%s\",\"message\":\"" : "%s %-5s ";
-    size_t n = (size_t)snprintf(line, sizeof line, head, when, level_names[level]);
+    size_t n = put_head(line, sizeof line, when, level_names[level], json);
     n += put_message(line + n, sizeof line - LINE_TAIL - n, message, json);
     const char *tail = json ? "\"}\n" : "\n";
     memcpy(line + n, tail, strlen(tail));

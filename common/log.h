@@ -6,7 +6,6 @@
 enum hg_log_level { HG_LOG_DEBUG, HG_LOG_INFO, HG_LOG_WARN, HG_LOG_ERROR, HG_LOG_OFF };
 
 void hg_log_set(enum hg_log_level min_level, int as_json);
-void hg_log(enum hg_log_level level, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+void hg_log(enum hg_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -4,7 +4,8 @@
  * unknown critical chunk, which it refuses). Ancillary chunks (text, profiles, EXIF, tRNS, gAMA,
  * ...) change no output pixel under our colour rules, so the source below steps over them: they
  * cost neither time nor memory, and the code that parses them cannot be attacked.
- * libpng undoes compression and row filters; samples, palettes and Adam7 passes are expanded here. */
+ * libpng undoes compression and row filters; samples, palettes and Adam7 passes are expanded here.
+ */
 #include <png.h>
 #include <setjmp.h>
 #include <stdbool.h>
@@ -235,8 +236,7 @@ enum hg_status hg_png_decode(const uint8_t *data, size_t n, struct hg_image *out
     if (n < HEADER_LEN || be32(data + 8) != 13 || memcmp(data + 12, "IHDR", 4) != 0)
         return hg_fail(err, HG_STATUS_BAD_IMAGE, "image: damaged PNG: no complete IHDR chunk");
     HG_TRY(hg_image_check_size(be32(data + 16), be32(data + 20), err));
-    struct decoder d = {
-        .data = data, .n = n, .chunk_left = SIGNATURE_LEN, .out = out, .err = err};
+    struct decoder d = {.data = data, .n = n, .chunk_left = SIGNATURE_LEN, .out = out, .err = err};
     run(&d);
     if (d.status != HG_STATUS_OK)
         hg_image_deinit(out);

@@ -1,14 +1,15 @@
 /* common/pool.c - fork-join team.
  *
- * A run is announced by a new value of `epoch` and ends when `n_left` reaches 0. Both words are also
- * futexes: a waiter spins on its word, then sleeps on it. The order "announce sleep, look again" on
- * one side and "change word, look for sleepers" on the other (all sequentially consistent) makes a
- * lost wake-up impossible; futex_wait itself rechecks the word. fn, ctx and quit are plain fields:
- * they are written before epoch changes and read after it was seen to change. */
+ * A run is announced by a new value of `epoch` and ends when `n_left` reaches 0. Both words are
+ * also futexes: a waiter spins on its word, then sleeps on it. The order "announce sleep, look
+ * again" on one side and "change word, look for sleepers" on the other (all sequentially
+ * consistent) makes a lost wake-up impossible; futex_wait itself rechecks the word. fn, ctx and
+ * quit are plain fields: they are written before epoch changes and read after it was seen to
+ * change. */
 #include "common/pool.h"
 
-#include <linux/futex.h>
 #include <limits.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>

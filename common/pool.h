@@ -2,8 +2,8 @@
  *
  * The caller is member 0. hg_pool_run(pool, fn, ctx) calls fn(ctx, i, n) once for every i in [0, n)
  * and returns when all are done (a full barrier). Work is partitioned statically by the function
- * itself, so results never depend on timing. One hg_pool_run at a time; not re-entrant. Members spin
- * briefly, then sleep on a futex/condition. */
+ * itself, so results never depend on timing. One hg_pool_run at a time; not re-entrant. Members
+ * spin briefly, then sleep on a futex/condition. */
 #ifndef HG_COMMON_POOL_H
 #define HG_COMMON_POOL_H
 

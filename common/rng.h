@@ -1,7 +1,7 @@
 /* common/rng.h - counter-based random numbers: a pure function of (seed, position, lane).
  *
- * Philox 4x32-10 (Salmon et al., SC11). No state: the same request gives the same draw alone, in any
- * batch and after preemption. */
+ * Philox 4x32-10 (Salmon et al., SC11). No state: the same request gives the same draw alone, in
+ * any batch and after preemption. */
 #ifndef HG_COMMON_RNG_H
 #define HG_COMMON_RNG_H
 

@@ -92,7 +92,8 @@ size_t hg_utf8_incomplete_tail(const char *s, size_t n)
         if ((c & 0xc0u) == 0x80u)
             continue;
         struct lead lead = lead_of(c);
-        bool open = (size_t)lead.len > back && matching_bytes(u + n - back, back, lead) == (int)back;
+        bool open =
+            (size_t)lead.len > back && matching_bytes(u + n - back, back, lead) == (int)back;
         return open ? back : 0;
     }
     return 0;

@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Decode the code point at s[0..n). Returns its length 1..4 and stores it, or 0 when s does not begin
- * with a complete valid sequence (also n == 0). */
+/* Decode the code point at s[0..n). Returns its length 1..4 and stores it, or 0 when s does not
+ * begin with a complete valid sequence (also n == 0). */
 int hg_utf8_decode(const char *s, size_t n, uint32_t *cp);
 
 /* Encode; returns 1..4, or 0 for a surrogate or a value above U+10FFFF. */
