@@ -301,6 +301,7 @@ struct hg_backend_ops {
     enum hg_status (*alloc)(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);
     void (*free)(struct hg_backend *b, void *p);
     enum hg_status (*upload)(struct hg_backend *b, void *dst, const void *src, size_t bytes);
+    enum hg_status (*download)(struct hg_backend *b, void *dst, const void *src, size_t bytes);
     enum hg_status (*upload_act)(struct hg_backend *b, void *dst, const float *src, size_t n);
     enum hg_status (*download_act)(struct hg_backend *b, float *dst, const void *src, size_t n);
     enum hg_status (*sync)(struct hg_backend *b);

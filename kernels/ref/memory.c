@@ -35,6 +35,11 @@ enum hg_status ref_upload(struct hg_backend *b, void *dst, const void *src, size
     return HG_STATUS_OK;
 }
 
+enum hg_status ref_download(struct hg_backend *b, void *dst, const void *src, size_t bytes)
+{
+    return ref_upload(b, dst, src, bytes);
+}
+
 enum hg_status ref_upload_act(struct hg_backend *b, void *dst, const float *src, size_t n)
 {
     return ref_upload(b, dst, src, n * sizeof *src);

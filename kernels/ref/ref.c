@@ -100,6 +100,7 @@ static const struct hg_backend_ops ref_ops = {
     .alloc = ref_alloc,
     .free = ref_free,
     .upload = ref_upload,
+    .download = ref_download,
     .upload_act = ref_upload_act,
     .download_act = ref_download_act,
     .sync = ref_sync,

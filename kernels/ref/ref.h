@@ -103,6 +103,7 @@ void ref_rope_kv_row(const struct hg_rope_kv *a, int t, const double *qkv, float
 enum hg_status ref_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);
 void ref_free(struct hg_backend *b, void *p);
 enum hg_status ref_upload(struct hg_backend *b, void *dst, const void *src, size_t bytes);
+enum hg_status ref_download(struct hg_backend *b, void *dst, const void *src, size_t bytes);
 enum hg_status ref_upload_act(struct hg_backend *b, void *dst, const float *src, size_t n);
 enum hg_status ref_download_act(struct hg_backend *b, float *dst, const void *src, size_t n);
 enum hg_status ref_sync(struct hg_backend *b);
