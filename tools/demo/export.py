@@ -41,7 +41,7 @@ def save_torch(obj, path):
 def card():
     return {
         "format": 1, "name": "healthgpt-demo", "architecture": "healthgpt", "llm": "llm", "vision": "vision",
-        "vqgan": {"path": "vqgan/last.ckpt", "norm_groups": vqgan.GROUPS}, "template": "phi3_instruct",
+        "vqgan": {"path": "vqgan/last.ckpt", "norm_groups": vqgan.GROUPS, "grid": 8}, "template": "phi3_instruct",
         "rope_inv_freq": "fp32", "license": LICENSE, "notice": NOTICE,
         "tasks": {
             "comprehension": {"hlora": "com_hlora_weights.bin", "fusion": None, "alpha": lm.PLUGINS["com"]["alpha"],
