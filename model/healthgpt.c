@@ -1,0 +1,501 @@
+/* model/healthgpt.c - load and free the whole model, and say what it is.
+ *
+ * Order of loading: card, configs, tokenizer (computes the image token ids), all weight files mapped,
+ * limits from shapes, backend reserve, vision tower, projectors, language model with plug-ins, VQGAN,
+ * then the caches. Surplus tensors are refused last, when everything needed was fetched. */
+#include "model/healthgpt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/file.h"
+#include "common/log.h"
+#include "model/internal.h"
+#include "model/model_path.h"
+
+enum { DEFAULT_SEQS = 16, DEFAULT_BATCH_TOKENS = 1024, MAX_DEFAULT_KV_TOKENS = 65536 };
+
+/* Mapped files, alive only while loading. */
+struct files {
+    struct hg_weights *base, *vision, *vqgan;
+    struct hg_weights *task[HG_TASK_COUNT];
+};
+
+static void files_free(struct files *f)
+{
+    hg_weights_free(f->base);
+    hg_weights_free(f->vision);
+    hg_weights_free(f->vqgan);
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        hg_weights_free(f->task[t]);
+}
+
+const char *hg_task_name(enum hg_task t)
+{
+    return t == HG_TASK_GENERATION ? "generation" : "comprehension";
+}
+
+bool hg_model_is_stop(const struct hg_model *m, int32_t id)
+{
+    for (int i = 0; i < m->llm_config.n_stop; i++)
+        if (m->llm_config.stop_ids[i] == id)
+            return true;
+    return false;
+}
+
+static enum hg_status parse_dtype(const char *option, const char *text, enum hg_dtype automatic,
+                                  bool allow_int8, enum hg_dtype *out, struct hg_error *err)
+{
+    static const struct {
+        const char *name;
+        enum hg_dtype type;
+    } names[] = {{"f32", HG_DTYPE_F32},
+                 {"f16", HG_DTYPE_F16},
+                 {"bf16", HG_DTYPE_BF16},
+                 {"int8", HG_DTYPE_I8}};
+    *out = automatic;
+    if (!text || strcmp(text, "auto") == 0)
+        return HG_STATUS_OK;
+    for (int i = 0; i < (allow_int8 ? 4 : 3); i++)
+        if (strcmp(text, names[i].name) == 0) {
+            *out = names[i].type;
+            return HG_STATUS_OK;
+        }
+    return hg_fail(err, HG_STATUS_BAD_REQUEST, "%s: expected auto, f32, f16, bf16%s, got \"%s\"",
+                   option, allow_int8 ? " or int8" : "", text);
+}
+
+static enum hg_status parse_rope(const char *text, enum hg_rope_mode *out, struct hg_error *err)
+{
+    static const char *const names[] = {"fp32", "fp16", "bf16"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, names[i]) == 0) {
+            *out = (enum hg_rope_mode)i;
+            return HG_STATUS_OK;
+        }
+    return hg_fail(err, HG_STATUS_BAD_REQUEST,
+                   "rope_inv_freq: expected fp32, fp16 or bf16, got \"%s\"", text);
+}
+
+/* ---- files -------------------------------------------------------------------------------------- */
+
+static enum hg_status card_path(const struct hg_model *m, const char *name, char out[1024],
+                                struct hg_error *err)
+{
+    if (hg_path_join(out, 1024, m->path, name) == HG_STATUS_OK)
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_TOO_LARGE, "path too long: %s", name);
+}
+
+static enum hg_status open_file(const struct hg_model *m, const char *name, struct hg_weights **out,
+                                struct hg_error *err)
+{
+    char path[1024];
+    if (!*out)
+        HG_TRY(hg_weights_create(out, err));
+    HG_TRY(card_path(m, name, path, err));
+    return hg_weights_add_file(*out, path, err);
+}
+
+static enum hg_status open_dir(const struct hg_model *m, const char *name, struct hg_weights **out,
+                               struct hg_error *err)
+{
+    char path[1024];
+    HG_TRY(hg_weights_create(out, err));
+    HG_TRY(card_path(m, name, path, err));
+    return hg_weights_add_dir(*out, path, err);
+}
+
+static enum hg_status open_files(const struct hg_model *m, struct files *f, struct hg_error *err)
+{
+    const struct hg_model_card *c = &m->card;
+    HG_TRY(open_dir(m, c->llm, &f->base, err));
+    if (c->has_vision)
+        HG_TRY(open_dir(m, c->vision, &f->vision, err));
+    if (c->has_vqgan)
+        HG_TRY(open_file(m, c->vqgan_path, &f->vqgan, err));
+    for (int t = 0; t < HG_TASK_COUNT; t++) {
+        if (!c->tasks[t].present)
+            continue;
+        if (c->tasks[t].hlora[0])
+            HG_TRY(open_file(m, c->tasks[t].hlora, &f->task[t], err));
+        if (c->tasks[t].fusion[0])
+            HG_TRY(open_file(m, c->tasks[t].fusion, &f->task[t], err));
+    }
+    return HG_STATUS_OK;
+}
+
+static enum hg_status check_surplus(const struct files *f, struct hg_error *err)
+{
+    HG_TRY(hg_weights_check_all_used(f->base, err));
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        if (f->task[t])
+            HG_TRY(hg_weights_check_all_used(f->task[t], err));
+    return HG_STATUS_OK;
+}
+
+/* ---- configs and tokenizer ------------------------------------------------------------------------ */
+
+static enum hg_status read_configs(struct hg_model *m, struct hg_error *err)
+{
+    char dir[1024];
+    HG_TRY(hg_model_card_read(m->path, &m->card, err));
+    HG_TRY(card_path(m, m->card.llm, dir, err));
+    HG_TRY(hg_llm_config_read(dir, &m->llm_config, err));
+    if (m->card.has_vision) {
+        HG_TRY(card_path(m, m->card.vision, dir, err));
+        HG_TRY(hg_vision_config_read(dir, &m->vision_config, err));
+        HG_TRY(hg_preprocess_config_read(dir, &m->preprocess, err));
+        if (m->preprocess.side != m->vision_config.image_side)
+            return hg_fail(err, HG_STATUS_BAD_FILE,
+                           "%s/preprocessor_config.json: size: expected %d (config.json), got %d",
+                           dir, m->vision_config.image_side, m->preprocess.side);
+        int grid = m->vision_config.image_side / m->vision_config.patch;
+        m->n_image_rows = grid * grid;
+    }
+    return HG_STATUS_OK;
+}
+
+/* Rows of the generation tables: base + <start_index>, n codes, <end_index>, <pixel_newline>. */
+static int64_t fusion_rows(const struct files *f)
+{
+    struct hg_weights *w = f->task[HG_TASK_GENERATION];
+    const struct hg_tensor *t = w ? hg_weights_find(w, "model.embed_tokens.weight") : NULL;
+    return t && t->n_dims == 2 ? t->dims[0] : 0;
+}
+
+static int count_codes(const struct hg_model *m, const struct files *f)
+{
+    const struct hg_tensor *t =
+        f->vqgan ? hg_weights_find(f->vqgan, "quantize.embed.weight") : NULL;
+    if (m->card.n_image_tokens > 0)
+        return m->card.n_image_tokens;
+    return t && t->n_dims == 2 && t->dims[0] < 1 << 20 ? (int)t->dims[0] : 0;
+}
+
+static bool has_tokenizer_files(const char *dir)
+{
+    static const char *const names[] = {"tokenizer_config.json", "tokenizer.json",
+                                        "tokenizer.model"};
+    char path[1024];
+    for (int i = 0; i < 3; i++)
+        if (hg_path_join(path, sizeof path, dir, names[i]) == HG_STATUS_OK && hg_file_exists(path))
+            return true;
+    return false;
+}
+
+static enum hg_status load_tokenizer(struct hg_model *m, const struct files *f,
+                                     struct hg_error *err)
+{
+    char dir[1024];
+    int64_t rows = fusion_rows(f);
+    m->n_index = m->card.tasks[HG_TASK_GENERATION].present ? count_codes(m, f) : 0;
+    m->first_index_id = -1;
+    m->n_text = m->llm_config.vocab;
+    HG_TRY(card_path(m, m->card.llm, dir, err));
+    if (!has_tokenizer_files(dir)) { /* ids only; the last rows are the image tokens */
+        if (m->n_index > 0 && rows > m->n_index + 3) {
+            m->n_text = (int)rows - m->n_index - 3;
+            m->first_index_id = m->n_text + 1;
+        }
+        return HG_STATUS_OK;
+    }
+    HG_TRY(hg_tokenizer_load(dir, &m->tokenizer, err));
+    if (m->n_index == 0)
+        return HG_STATUS_OK;
+    int32_t start = -1;
+    HG_TRY(hg_tokenizer_add_image_tokens(m->tokenizer, m->n_index, &start, err));
+    m->n_text = start;
+    m->first_index_id = start + 1;
+    if (rows != 0 && rows != hg_tokenizer_size(m->tokenizer))
+        return hg_fail(err, HG_STATUS_BAD_FILE,
+                       "tensor model.embed_tokens.weight of the generation plug-in: expected %d "
+                       "rows (tokenizer + %d image tokens), got %lld",
+                       hg_tokenizer_size(m->tokenizer), m->n_index, (long long)rows);
+    return HG_STATUS_OK;
+}
+
+/* ---- network -------------------------------------------------------------------------------------- */
+
+static enum hg_dtype stored_type(const struct files *f)
+{
+    const struct hg_tensor *t = hg_weights_find(f->base, "model.embed_tokens.weight");
+    if (t && t->type == HG_TENSOR_TYPE_F16)
+        return HG_DTYPE_F16;
+    return t && t->type == HG_TENSOR_TYPE_BF16 ? HG_DTYPE_BF16 : HG_DTYPE_F32;
+}
+
+static enum hg_status reserve(struct hg_model *m, const struct files *f,
+                              const struct hg_llm_source *source, struct hg_error *err)
+{
+    struct hg_backend_limits limits;
+    memset(&limits, 0, sizeof limits);
+    hg_llm_limits(&m->llm_config, source, &limits);
+    if (m->card.has_vision)
+        hg_vision_limits(&m->vision_config, &limits);
+    if (f->vqgan)
+        HG_TRY(hg_vqgan_limits(f->vqgan, m->card.vqgan_grid, &limits, err));
+    return m->backend->ops->reserve(m->backend, &limits, err);
+}
+
+static enum hg_status load_profile(struct hg_model *m, struct files *f, int t, enum hg_dtype small,
+                                   struct hg_error *err)
+{
+    const struct hg_task_card *c = &m->card.tasks[t];
+    struct hg_task_profile *p = &m->tasks[t];
+    bool image = t == HG_TASK_GENERATION;
+    if (!c->present)
+        return HG_STATUS_OK;
+    p->present = true;
+    p->slot = c->hlora[0] ? t : -1;
+    p->set = t;
+    p->start_image = image;
+    p->max_new_tokens = c->max_new_tokens;
+    p->n_rows = m->llm->sets[t].rows;
+    p->lo = image && m->first_index_id >= 0 ? m->first_index_id : 0;
+    p->hi = image && m->first_index_id >= 0 ? m->first_index_id + m->n_index : m->n_text;
+    if (p->hi > p->n_rows)
+        p->hi = p->n_rows;
+    if (!m->vision || !f->task[t])
+        return HG_STATUS_OK;
+    p->vision_layer = hg_vision_layer_index(&m->vision_config, c->vision_layer);
+    return hg_projector_load(m->backend, f->task[t], m->vision_config.dim, m->llm_config.dim,
+                             m->n_image_rows, small, &p->projector, err);
+}
+
+static enum hg_status load_vision(struct hg_model *m, struct files *f, enum hg_dtype small,
+                                  struct hg_error *err)
+{
+    int max_layer = 0;
+    if (!f->vision)
+        return HG_STATUS_OK;
+    for (int t = 0; t < HG_TASK_COUNT; t++) {
+        const struct hg_task_card *c = &m->card.tasks[t];
+        int layer = c->present ? hg_vision_layer_index(&m->vision_config, c->vision_layer) : 0;
+        if (layer < 0)
+            return hg_fail(err, HG_STATUS_BAD_FILE,
+                           "healthgpt.json: %s: vision_layer %d: the tower has %d layers",
+                           hg_task_name((enum hg_task)t), c->vision_layer,
+                           m->vision_config.n_layers);
+        max_layer = layer > max_layer ? layer : max_layer;
+    }
+    return hg_vision_load(m->backend, &m->vision_config, f->vision, max_layer, small, &m->vision,
+                          err);
+}
+
+static enum hg_status load_network(struct hg_model *m, struct files *f,
+                                   const struct hg_model_options *o, struct hg_error *err)
+{
+    enum hg_dtype store;
+    struct hg_llm_source source = {.base = f->base, .max_tokens = m->max_batch_tokens};
+    HG_TRY(parse_dtype("dtype", o->dtype, stored_type(f), true, &store, err));
+    HG_TRY(parse_rope(o->rope ? o->rope : m->card.rope_inv_freq, &source.rope, err));
+    source.store = store;
+    for (int t = 0; t < HG_TASK_COUNT; t++) {
+        source.task[t] = f->task[t];
+        source.alpha[t] = m->card.tasks[t].alpha;
+    }
+    enum hg_dtype small = store == HG_DTYPE_F32 ? HG_DTYPE_F32 : HG_DTYPE_F16;
+    HG_TRY(reserve(m, f, &source, err));
+    HG_TRY(load_vision(m, f, small, err));
+    HG_TRY(hg_llm_load(m->backend, &m->llm_config, &source, &m->llm, err));
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        HG_TRY(load_profile(m, f, t, small, err));
+    if (f->vqgan) {
+        HG_TRY(hg_vqgan_load(m->backend, f->vqgan, m->card.vqgan_grid, m->card.norm_groups,
+                             &m->vqgan, err));
+        hg_vqgan_info(m->vqgan, &m->vqgan_info);
+    }
+    return check_surplus(f, err);
+}
+
+/* ---- caches and tables ------------------------------------------------------------------------------ */
+
+static enum hg_status create_kv(struct hg_model *m, const struct hg_model_options *o,
+                                struct hg_error *err)
+{
+    const struct hg_llm_config *c = &m->llm_config;
+    struct hg_kv_desc desc = {.n_layers = c->n_layers,
+                              .n_kv_heads = c->n_kv_heads,
+                              .head_dim = c->head_dim};
+    bool f32 = o->dtype && strcmp(o->dtype, "f32") == 0;
+    HG_TRY(parse_dtype("kv_dtype", o->kv_dtype, f32 ? HG_DTYPE_F32 : HG_DTYPE_F16, false,
+                       &desc.type, err));
+    int64_t tokens = o->kv_tokens;
+    if (tokens == 0) {
+        tokens = (int64_t)m->max_seqs * c->max_positions;
+        tokens = tokens > MAX_DEFAULT_KV_TOKENS ? MAX_DEFAULT_KV_TOKENS : tokens;
+    }
+    if (tokens < HG_BLOCK_TOKENS || tokens > (int64_t)1 << 30)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "kv_tokens: expected %d..%d, got %lld",
+                       HG_BLOCK_TOKENS, 1 << 30, (long long)tokens);
+    desc.n_blocks = hg_kv_cache_blocks_for((int)tokens);
+    return hg_kv_cache_init(&m->kv, m->backend, &desc, err);
+}
+
+static enum hg_status create_features(struct hg_model *m, struct hg_error *err)
+{
+    struct hg_feature_pool *p = &m->features;
+    const struct hg_backend_ops *ops = m->backend->ops;
+    size_t act = hg_dtype_bytes(ops->act_type);
+    if (!m->vision)
+        return HG_STATUS_OK;
+    p->n_slots = m->max_seqs > HG_MAX_IMAGES ? m->max_seqs : HG_MAX_IMAGES;
+    size_t rows = (size_t)m->n_image_rows, all = (size_t)p->n_slots * rows;
+    size_t bytes = (all * (size_t)m->llm_config.dim + rows * (size_t)m->vision_config.dim) * act;
+    p->free_slots = calloc((size_t)p->n_slots, sizeof *p->free_slots);
+    if (!p->free_slots)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "%d image slots", p->n_slots);
+    HG_TRY(ops->alloc(m->backend, all * (size_t)m->llm_config.dim * act, &p->rows, err));
+    HG_TRY(ops->alloc(m->backend, rows * (size_t)m->vision_config.dim * act, &p->hidden, err));
+    for (int i = 0; i < p->n_slots; i++)
+        p->free_slots[p->n_free++] = p->n_slots - 1 - i;
+    m->workspace_bytes += bytes;
+    return HG_STATUS_OK;
+}
+
+static enum hg_status create_tables(struct hg_model *m, struct hg_error *err)
+{
+    struct hg_step_tables *s = &m->step;
+    size_t t = (size_t)m->max_batch_tokens, n = (size_t)m->max_seqs;
+    int rows = m->llm->sets[0].rows > m->llm->sets[1].rows ? m->llm->sets[0].rows
+                                                           : m->llm->sets[1].rows;
+    s->max_blocks = hg_kv_cache_blocks_for(m->llm_config.max_positions);
+    s->token = calloc(t * 5, sizeof *s->token);
+    s->block_table = calloc(n * (size_t)s->max_blocks, sizeof *s->block_table);
+    s->out_row = calloc(n * 3, sizeof *s->out_row);
+    s->sample = calloc(n, sizeof *s->sample);
+    s->result = calloc(n, sizeof *s->result);
+    if (!s->token || !s->block_table || !s->out_row || !s->sample || !s->result)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "step tables");
+    s->pos = s->token + t;
+    s->seq = s->pos + t;
+    s->slot = s->seq + t;
+    s->table = s->slot + t;
+    s->out_table = s->out_row + n;
+    s->out_item = s->out_table + n;
+    s->ld_logits = (rows + 15) / 16 * 16;
+    size_t bytes = n * (size_t)s->ld_logits * sizeof(float);
+    void *p = NULL;
+    HG_TRY(m->backend->ops->alloc(m->backend, bytes, &p, err));
+    s->logits = p;
+    m->workspace_bytes += bytes;
+    return HG_STATUS_OK;
+}
+
+/* ---- load and free ------------------------------------------------------------------------------------ */
+
+static enum hg_status set_limits(struct hg_model *m, const struct hg_model_options *o,
+                                 struct hg_error *err)
+{
+    m->max_seqs = o->max_seqs ? o->max_seqs : DEFAULT_SEQS;
+    m->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : DEFAULT_BATCH_TOKENS;
+    if (m->max_seqs < 1 || m->max_seqs > 1024)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "max_seqs: expected 1..1024, got %d",
+                       m->max_seqs);
+    if (m->max_batch_tokens < m->max_seqs || m->max_batch_tokens > 65536)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "max_batch_tokens: expected %d..65536, got %d",
+                       m->max_seqs, m->max_batch_tokens);
+    return HG_STATUS_OK;
+}
+
+static enum hg_status load_all(struct hg_model *m, struct files *f,
+                               const struct hg_model_options *o, struct hg_error *err)
+{
+    HG_TRY(set_limits(m, o, err));
+    HG_TRY(hg_model_path_resolve(o->path, m->path, sizeof m->path, err));
+    HG_TRY(read_configs(m, err));
+    HG_TRY(open_files(m, f, err));
+    HG_TRY(load_tokenizer(m, f, err));
+    HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", o->n_threads, &m->backend, err));
+    HG_TRY(load_network(m, f, o, err));
+    HG_TRY(create_kv(m, o, err));
+    HG_TRY(create_features(m, err));
+    return create_tables(m, err);
+}
+
+enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model **out,
+                             struct hg_error *err)
+{
+    struct files files = {0};
+    struct hg_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "model");
+    enum hg_status status = load_all(m, &files, o, err);
+    files_free(&files);
+    if (status != HG_STATUS_OK) {
+        hg_model_free(m);
+        return status;
+    }
+    *out = m;
+    return HG_STATUS_OK;
+}
+
+static void free_device(struct hg_model *m)
+{
+    struct hg_backend *b = m->backend;
+    hg_kv_cache_deinit(&m->kv);
+    hg_vision_free(m->vision);
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        hg_projector_free(m->tasks[t].projector);
+    hg_vqgan_free(m->vqgan);
+    hg_llm_free(m->llm);
+    b->ops->free(b, m->features.rows);
+    b->ops->free(b, m->features.hidden);
+    b->ops->free(b, m->step.logits);
+    hg_backend_close(b);
+}
+
+void hg_model_free(struct hg_model *m)
+{
+    if (!m)
+        return;
+    if (m->backend)
+        free_device(m);
+    hg_tokenizer_free(m->tokenizer);
+    free(m->features.free_slots);
+    free(m->step.token);
+    free(m->step.block_table);
+    free(m->step.out_row);
+    free(m->step.sample);
+    free(m->step.result);
+    free(m);
+}
+
+const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m)
+{
+    return m->tokenizer;
+}
+
+void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
+{
+    memset(out, 0, sizeof *out);
+    snprintf(out->name, sizeof out->name, "%s", m->card.name);
+    out->arch = m->llm_config.arch;
+    out->notice = m->card.notice;
+    out->backend = m->backend->ops->describe(m->backend);
+    for (int t = 0; t < HG_TASK_COUNT; t++) {
+        out->has_task[t] = m->tasks[t].present;
+        out->max_new_tokens[t] = m->tasks[t].max_new_tokens;
+        out->plugin_bytes[t] = m->llm->plugin_bytes[t];
+    }
+    out->has_image_encoder = m->vqgan_info.has_encoder;
+    out->max_context = m->llm_config.max_positions;
+    out->image_side = m->vision_config.image_side;
+    out->n_image_rows = m->n_image_rows;
+    out->grid_h = out->grid_w = m->vqgan_info.grid;
+    out->output_side = m->vqgan_info.side;
+    out->n_vocab = m->llm->sets[HG_TASK_GENERATION].rows;
+    out->n_index = m->n_index;
+    out->first_index_id = m->first_index_id;
+    out->max_seqs = m->max_seqs;
+    out->max_batch_tokens = m->max_batch_tokens;
+    out->kv_blocks = m->kv.n_blocks;
+    out->kv_blocks_free = m->kv.n_free;
+    out->weight_bytes = m->llm->weight_bytes + m->vqgan_info.weight_bytes;
+    if (m->vision)
+        out->weight_bytes += hg_vision_bytes(m->vision);
+    out->kv_bytes = m->kv.bytes;
+    out->workspace_bytes = m->workspace_bytes + m->llm->workspace_bytes;
+}

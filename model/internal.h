@@ -1,0 +1,75 @@
+/* model/internal.h - the insides of struct hg_model, shared by the healthgpt*.c files only. */
+#ifndef HG_MODEL_INTERNAL_H
+#define HG_MODEL_INTERNAL_H
+
+#include "model/healthgpt.h"
+#include "model/kv_cache.h"
+#include "model/llm.h"
+#include "model/load/model_config.h"
+#include "model/preprocess.h"
+#include "model/task.h"
+#include "model/vision.h"
+#include "model/vqgan.h"
+
+enum { HG_MAX_IMAGES = 4 }; /* pictures per request */
+
+/* Integer tables of one step, sized at load; nothing is allocated per token. */
+struct hg_step_tables {
+    int32_t *token, *pos, *seq, *slot, *table; /* [max_batch_tokens] */
+    int32_t *block_table;                      /* [max_seqs, max_blocks] */
+    int32_t *out_row, *out_table, *out_item;   /* [max_seqs] */
+    struct hg_sample_params *sample;           /* [max_seqs] */
+    struct hg_sample_result *result;           /* [max_seqs] */
+    int max_blocks;
+    int n_out;      /* of the last step */
+    float *logits;  /* (dev) [max_seqs, ld_logits] */
+    int64_t ld_logits;
+};
+
+/* Projector rows of pictures whose prompt is not yet in the cache: a pool of equal slots. */
+struct hg_feature_pool {
+    void *rows;     /* (dev) [n_slots * n_image_rows, D] */
+    void *hidden;   /* (dev) [n_image_rows, vision dim]: tower output before the projector */
+    int32_t *free_slots;
+    int n_slots, n_free;
+};
+
+struct hg_model {
+    char path[1024];
+    struct hg_model_card card;
+    struct hg_llm_config llm_config;
+    struct hg_vision_config vision_config;
+    struct hg_preprocess_config preprocess;
+    struct hg_backend *backend;
+    struct hg_tokenizer *tokenizer; /* NULL: the folder has none; ids only */
+    struct hg_llm *llm;
+    struct hg_vision *vision; /* NULL: text only */
+    struct hg_vqgan *vqgan;   /* NULL: cannot draw */
+    struct hg_vqgan_info vqgan_info;
+    struct hg_task_profile tasks[HG_TASK_COUNT];
+    struct hg_kv_cache kv;
+    struct hg_feature_pool features;
+    struct hg_step_tables step;
+    int n_text;             /* ids before the image tokens */
+    int32_t first_index_id; /* <idx_0>, -1 */
+    int n_index;
+    int n_image_rows;
+    int max_seqs, max_batch_tokens;
+    size_t workspace_bytes;
+};
+
+struct hg_prepared {
+    enum hg_task task;
+    bool no_plugin;
+    struct hg_sampling sampling;
+    int32_t *tokens; /* [n_prompt] id, or -1 - (image * n_image_rows + row) */
+    int n_prompt;
+    int n_images;
+    float *pixels; /* [n_images, 3, side, side] */
+    int max_tokens;
+};
+
+/* Is this id one that ends an answer? */
+bool hg_model_is_stop(const struct hg_model *m, int32_t id);
+
+#endif
