@@ -1,9 +1,10 @@
 /* model/resample.h - Pillow's 8-bit resampling (reference.md 8.2), to the bit.
  *
- * Per axis a table of fixed-point taps; two passes, horizontal first, uint8 in between. Pillow 13 runs
- * the vertical pass first where the height shrinks much more than the width; earlier versions, and so
- * the reference, never do. The source is a picture lying on a canvas of the padding colour, so that a
- * padded square never has to exist in memory. Pure functions, thread-safe. */
+ * Per axis a table of fixed-point taps; two passes, horizontal first, uint8 in between. Pillow 13
+ * runs the vertical pass first where the height shrinks much more than the width; earlier
+ * versions, and so the reference, never do. The source is a picture lying on a canvas of the
+ * padding colour, so that a padded square never has to exist in memory. Pure functions, thread-
+ * safe. */
 #ifndef HG_MODEL_RESAMPLE_H
 #define HG_MODEL_RESAMPLE_H
 
