@@ -253,3 +253,23 @@ double kt_linear_bound(const struct kt_linear_case *c)
         return c->norm ? 6e-3 : adapted ? 3e-3 : 2e-6;
     return c->store == HG_DTYPE_BF16 && (c->norm || adapted) ? 3e-3 : 2e-5;
 }
+
+void kt_linear_check(const struct kt_targets *ts, const struct kt_linear_case *c, uint64_t seed)
+{
+    struct kt_linear l;
+    kt_linear_init(&l, c, seed);
+    size_t n = (size_t)c->n_rows * (size_t)l.y_dim;
+    float *want = malloc(n * sizeof *want), *ref = malloc(n * sizeof *ref);
+    float *got = malloc(n * sizeof *got);
+    kt_linear_formula(&l, want);
+    kt_linear_run(&l, ts->at[0].b, NULL, c->n_rows, ref);
+    kt_compare(l.label, "ref against the formula", ref, want, n, kt_linear_bound(c) / 10);
+    for (int i = 1; i < ts->n; i++) {
+        kt_linear_run(&l, ts->at[i].b, NULL, c->n_rows, got);
+        kt_compare(l.label, ts->at[i].name, got, ref, n, kt_linear_bound(c));
+    }
+    free(want);
+    free(ref);
+    free(got);
+    kt_linear_deinit(&l);
+}

@@ -41,4 +41,7 @@ void kt_linear_formula(const struct kt_linear *l, float *y);
 /* Share of the peak that two correct implementations may differ by; the reasons stand in the .c. */
 double kt_linear_bound(const struct kt_linear_case *c);
 
+/* Formula against ref, ref against every other target. */
+void kt_linear_check(const struct kt_targets *ts, const struct kt_linear_case *c, uint64_t seed);
+
 #endif

@@ -3,26 +3,6 @@
 
 #include "tests/kernels/linear_case.h"
 
-static void check(struct kt_targets *ts, const struct kt_linear_case *c, uint64_t seed)
-{
-    struct kt_linear l;
-    kt_linear_init(&l, c, seed);
-    size_t n = (size_t)c->n_rows * (size_t)l.y_dim;
-    float *want = malloc(n * sizeof *want), *ref = malloc(n * sizeof *ref);
-    float *got = malloc(n * sizeof *got);
-    kt_linear_formula(&l, want);
-    kt_linear_run(&l, ts->at[0].b, NULL, c->n_rows, ref);
-    kt_compare(l.label, "ref against the formula", ref, want, n, kt_linear_bound(c) / 10);
-    for (int i = 1; i < ts->n; i++) {
-        kt_linear_run(&l, ts->at[i].b, NULL, c->n_rows, got);
-        kt_compare(l.label, ts->at[i].name, got, ref, n, kt_linear_bound(c));
-    }
-    free(want);
-    free(ref);
-    free(got);
-    kt_linear_deinit(&l);
-}
-
 static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
 static const enum hg_dtype hosts[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16};
 
@@ -45,7 +25,7 @@ static void linear_of_every_type_and_odd_shape_matches_the_formula(void **state)
                                        .store = stores[t],
                                        .bias = s % 2 == 0,
                                        .pad = s % 3 == 1 ? 5 : 0};
-            check(*state, &c, seed++);
+            kt_linear_check(*state, &c, seed++);
         }
 }
 
@@ -62,7 +42,7 @@ static void norm_prologue_is_applied_before_the_weight(void **state)
                                        .store = stores[t],
                                        .norm = true,
                                        .pad = (int)d};
-            check(*state, &c, 100 + d * 4 + t);
+            kt_linear_check(*state, &c, 100 + d * 4 + t);
         }
 }
 
@@ -82,7 +62,7 @@ static void every_epilogue_matches_its_formula(void **state)
                                            .bias = true,
                                            .epilogue = epilogues[e],
                                            .pad = pad * 3};
-                check(*state, &c, 200 + e * 8 + t * 2 + (size_t)pad);
+                kt_linear_check(*state, &c, 200 + e * 8 + t * 2 + (size_t)pad);
             }
 }
 
@@ -96,11 +76,11 @@ static void parts_are_stacked_along_the_outputs(void **state)
                                    .host = hosts[t % 3],
                                    .store = stores[t],
                                    .bias = true};
-        check(*state, &c, 300 + t);
+        kt_linear_check(*state, &c, 300 + t);
         c.n_parts = 2;
         c.n_out[1] = 17;
         c.epilogue = HG_EPILOGUE_SWIGLU;
-        check(*state, &c, 310 + t);
+        kt_linear_check(*state, &c, 310 + t);
     }
 }
 

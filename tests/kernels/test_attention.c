@@ -1,0 +1,255 @@
+/* Causal, ragged, paged attention: formula, windows, head mapping, faulty neighbours. */
+#include <math.h>
+
+#include "tests/kernels/attention_case.h"
+
+/* fp32 dots of P <= 128 products, an fp32 exp and sums over <= 300 keys: each below 2e-6 of the
+ * peak; 2e-5 leaves room for polynomial exps. ref is double inside and rounds once: 2e-7. */
+static const double bound = 2e-5, ref_bound = 2e-7;
+
+static void check(struct kt_targets *ts, const struct kt_attention_case *c, uint64_t seed)
+{
+    struct kt_attention a;
+    kt_attention_init(&a, c, seed);
+    size_t n = (size_t)(a.n_queries * c->n_heads * c->head_dim);
+    float *want = malloc(n * sizeof *want), *ref = malloc(n * sizeof *ref);
+    float *got = malloc(n * sizeof *got);
+    kt_attention_formula(&a, want);
+    kt_attention_once(&a, ts->at[0].b, ref);
+    kt_compare(a.label, "ref against the formula", ref, want, n, ref_bound);
+    for (int i = 1; i < ts->n; i++) {
+        kt_attention_once(&a, ts->at[i].b, got);
+        kt_compare(a.label, ts->at[i].name, got, ref, n, bound);
+    }
+    free(want);
+    free(ref);
+    free(got);
+    kt_attention_deinit(&a);
+}
+
+static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16};
+
+static void ragged_prefill_and_decode_match_the_formula(void **state)
+{
+    static const int heads[][3] = {{4, 4, 96}, {5, 1, 128}, {6, 2, 24}, {1, 1, 2}, {8, 2, 34}};
+    for (size_t h = 0; h < 5; h++)
+        for (size_t t = 0; t < 3; t++) {
+            /* whole prompts, chunk ends and single decode tokens; lengths around the block size */
+            struct kt_attention_case c = {.n_heads = heads[h][0],
+                                          .n_kv_heads = heads[h][1],
+                                          .head_dim = heads[h][2],
+                                          .type = types[t],
+                                          .n_seqs = 6,
+                                          .len = {17, 1, 70, 16, 33, 15},
+                                          .n_query = {17, 1, 5, 1, 20, 1}};
+            check(*state, &c, h * 3 + t);
+        }
+}
+
+static void window_hides_older_keys(void **state)
+{
+    static const int windows[] = {1, 2, 15, 16, 17, 40, 200};
+    for (size_t w = 0; w < 7; w++) {
+        struct kt_attention_case c = {.n_heads = 4,
+                                      .n_kv_heads = 2,
+                                      .head_dim = 32,
+                                      .window = windows[w],
+                                      .type = types[w % 3],
+                                      .n_seqs = 2,
+                                      .len = {90, 40},
+                                      .n_query = {60, 40}};
+        check(*state, &c, 30 + w);
+    }
+}
+
+static void a_chunk_of_a_long_prompt_matches_the_formula(void **state)
+{
+    struct kt_attention_case c = {.n_heads = 3,
+                                  .n_kv_heads = 3,
+                                  .head_dim = 16,
+                                  .type = HG_DTYPE_F16,
+                                  .n_seqs = 1,
+                                  .len = {300},
+                                  .n_query = {64}};
+    check(*state, &c, 50);
+}
+
+/* All keys are zero, so the softmax is uniform; dimension i of V marks key mark[i] with the number
+ * of visible keys: the output is 1 where that key is visible and 0 where it is not. */
+static void look_through_window(struct hg_backend *b, int window, int pos, const int mark[4],
+                                float y[4])
+{
+    int n = pos + 1, n_blocks = n / HG_BLOCK_TOKENS + 1;
+    float visible = (float)(window && window < n ? window : n);
+    struct kt_cache cache;
+    kt_cache_open(&cache, b, 1, 1, 4, HG_DTYPE_F32, 1, n_blocks, NULL);
+    int32_t *table = calloc((size_t)n_blocks, sizeof *table);
+    float *x = calloc((size_t)n * 12, sizeof *x);
+    assert_non_null(table);
+    assert_non_null(x);
+    for (int i = 0; i < n_blocks; i++)
+        table[i] = n_blocks - 1 - i;
+    for (int i = 0; i < 4; i++)
+        if (mark[i] >= 0)
+            x[mark[i] * 12 + 8 + i] = visible;
+    kt_cache_append(&cache, 0, table, n_blocks, 0, n, x, NULL);
+    int32_t p = pos, zero = 0, none = -1;
+    struct hg_plan plan = {.n_tokens = 1,
+                           .n_seqs = 1,
+                           .max_blocks = n_blocks,
+                           .token = &zero,
+                           .pos = &p,
+                           .seq = &zero,
+                           .slot = &none,
+                           .table = &zero,
+                           .block_table = table};
+    void *q = kt_alloc_act(b, 4), *dy = kt_alloc_act(b, 4);
+    struct hg_attention_args a = {.plan = &plan,
+                                  .kv = cache.kv,
+                                  .n_heads = 1,
+                                  .n_kv_heads = 1,
+                                  .head_dim = 4,
+                                  .window = window,
+                                  .scale = 0.5f,
+                                  .q = q,
+                                  .y = dy};
+    assert_int_equal(b->ops->step_begin(b, &plan), HG_STATUS_OK);
+    assert_int_equal(b->ops->attention(b, &a), HG_STATUS_OK);
+    assert_int_equal(b->ops->step_end(b), HG_STATUS_OK);
+    kt_download_act(b, y, dy, 4);
+    b->ops->free(b, q);
+    b->ops->free(b, dy);
+    free(table);
+    free(x);
+    kt_cache_close(&cache);
+}
+
+/* reference.md 5.5 and 19.5: the M3 rule j >= i - 2047 is a window of 2048 keys, itself included.
+ */
+static void window_of_2048_keys_at_positions_2047_2048_and_5000(void **state)
+{
+    struct kt_targets *ts = *state;
+    static const struct {
+        int window, pos, mark[4];
+        float want[4];
+    } cases[] = {
+        {2048, 5000, {2952, 2953, 5000, 0}, {0, 1, 1, 0}},
+        {2048, 2047, {0, 1, 2047, 1000}, {1, 1, 1, 1}},
+        {2048, 2048, {0, 1, 2048, 2047}, {0, 1, 1, 1}},
+        {0, 5000, {0, 2952, 5000, 4999}, {1, 1, 1, 1}},
+    };
+    for (int i = 0; i < ts->n; i++)
+        for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+            char label[64];
+            float y[4];
+            snprintf(label, sizeof label, "window %d position %d", cases[k].window, cases[k].pos);
+            look_through_window(ts->at[i].b, cases[k].window, cases[k].pos, cases[k].mark, y);
+            /* the softmax denominator, a count up to 5001, is exact or off by fp32 rounding */
+            kt_compare(label, ts->at[i].name, y, cases[k].want, 4, 1e-6);
+        }
+}
+
+/* V of kv head g is g + 1 everywhere: query head h must show h / (H / G) + 1. */
+static void query_head_reads_the_kv_head_of_its_group(void **state)
+{
+    struct kt_targets *ts = *state;
+    struct kt_attention_case c = {.n_heads = 10,
+                                  .n_kv_heads = 2,
+                                  .head_dim = 8,
+                                  .type = HG_DTYPE_F32,
+                                  .n_seqs = 1,
+                                  .len = {21},
+                                  .n_query = {1}};
+    struct kt_attention a;
+    kt_attention_init(&a, &c, 60);
+    for (int t = 0; t < 21; t++)
+        for (int i = 0; i < 16; i++)
+            a.qkv[0][t * 112 + 96 + i] = (float)(i / 8 + 1);
+    for (int i = 0; i < ts->n; i++) {
+        float y[80], want[80];
+        for (int j = 0; j < 80; j++)
+            want[j] = (float)(j / 8 / 5 + 1);
+        kt_attention_once(&a, ts->at[i].b, y);
+        kt_compare("kv head per query head", ts->at[i].name, y, want, 80, 1e-6);
+    }
+    kt_attention_deinit(&a);
+}
+
+/* Scores of +-1e4 and equal scores: the softmax must subtract the maximum. */
+static void large_scores_do_not_overflow(void **state)
+{
+    struct kt_targets *ts = *state;
+    struct kt_attention_case c = {.n_heads = 2,
+                                  .n_kv_heads = 1,
+                                  .head_dim = 16,
+                                  .type = HG_DTYPE_F32,
+                                  .n_seqs = 1,
+                                  .len = {40},
+                                  .n_query = {8}};
+    struct kt_attention a;
+    kt_attention_init(&a, &c, 61);
+    for (int i = 0; i < 40 * 64; i++)
+        if (i % 64 < 48)
+            a.qkv[0][i] = rintf(a.qkv[0][i] * 64); /* integers: fp32 dots are exact */
+    float ref[8 * 32], got[8 * 32];
+    for (int i = 0; i < ts->n; i++) {
+        kt_attention_once(&a, ts->at[i].b, i ? got : ref);
+        for (int j = 0; j < 8 * 32; j++)
+            assert_true(isfinite(i ? got[j] : ref[j]));
+        if (i) /* fp32 scores of 1e4 are known to 2^-11: weights move by that share */
+            kt_compare("scores of 1e4", ts->at[i].name, got, ref, 8 * 32, 1e-3);
+    }
+    kt_attention_deinit(&a);
+}
+
+/* A NaN key of one sequence (or of a position not yet visible) never reaches another row. Unused
+ * slots are NaN in every case of this file already: kt_cache_open poisons all blocks. */
+static void nan_in_one_sequence_leaves_the_others_alone(void **state)
+{
+    struct kt_targets *ts = *state;
+    struct kt_attention_case c = {.n_heads = 4,
+                                  .n_kv_heads = 2,
+                                  .head_dim = 20,
+                                  .type = HG_DTYPE_F16,
+                                  .n_seqs = 3,
+                                  .len = {37, 30, 18},
+                                  .n_query = {5, 20, 18}};
+    struct kt_attention a;
+    kt_attention_init(&a, &c, 62);
+    enum { N = 43 * 80 };
+    float *clean = malloc(N * sizeof *clean), *dirty = malloc(N * sizeof *dirty);
+    for (int i = 0; i < ts->n; i++) {
+        kt_attention_once(&a, ts->at[i].b, clean);
+        float *key = &a.qkv[1][20 * 160 + 80 + 3], keep = *key; /* seq 1, position 20 */
+        *key = NAN;
+        kt_attention_once(&a, ts->at[i].b, dirty);
+        *key = keep;
+        for (int t = 0; t < 43; t++)
+            for (int h = 0; h < 4; h++) {
+                bool hit = a.query_seq[t] == 1 && a.query_pos[t] >= 20;
+                if (hit)
+                    for (int j = 0; j < 20; j++)
+                        assert_true(isnan(dirty[(t * 4 + h) * 20 + j]));
+                else
+                    kt_identical("row without NaN", ts->at[i].name, dirty + (t * 4 + h) * 20,
+                                 clean + (t * 4 + h) * 20, 20);
+            }
+    }
+    free(clean);
+    free(dirty);
+    kt_attention_deinit(&a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ragged_prefill_and_decode_match_the_formula),
+        cmocka_unit_test(window_hides_older_keys),
+        cmocka_unit_test(a_chunk_of_a_long_prompt_matches_the_formula),
+        cmocka_unit_test(window_of_2048_keys_at_positions_2047_2048_and_5000),
+        cmocka_unit_test(query_head_reads_the_kv_head_of_its_group),
+        cmocka_unit_test(large_scores_do_not_overflow),
+        cmocka_unit_test(nan_in_one_sequence_leaves_the_others_alone),
+    };
+    return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
+}

@@ -1,0 +1,162 @@
+/* H-LoRA adapters (reference.md 6): gate per token, ragged ranks, mixed slots, stacked parts. */
+#include <math.h>
+
+#include "tests/kernels/linear_case.h"
+
+static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
+
+/* Slots cycle through -1, 0, 1, 2, 3, so every batch mixes ranks 64, 256, 0 and an odd one. */
+static void mixed_slots_of_ragged_ranks_match_the_formula(void **state)
+{
+    for (size_t t = 0; t < 4; t++) {
+        struct kt_linear_case c = {.n_rows = 11,
+                                   .n_in = 96,
+                                   .n_parts = 1,
+                                   .n_out = {70},
+                                   .rank = {{64, 256, 0, 12}},
+                                   .n_experts = 4,
+                                   .host = HG_DTYPE_BF16,
+                                   .store = stores[t]};
+        kt_linear_check(*state, &c, t);
+        c.norm = true;
+        c.n_rows = 1;
+        c.n_in = 131;
+        kt_linear_check(*state, &c, 10 + t);
+    }
+}
+
+static void one_two_and_three_parts_keep_their_own_adapters(void **state)
+{
+    for (int parts = 1; parts <= 3; parts++)
+        for (size_t t = 0; t < 4; t++) {
+            struct kt_linear_case c = {.n_rows = 7,
+                                       .n_in = 50,
+                                       .n_parts = parts,
+                                       .n_out = {24, 10, 13},
+                                       .rank = {{8, 4, 0, 20}, {0, 16, 8, 20}, {12, 0, 0, 4}},
+                                       .n_experts = 4,
+                                       .host = HG_DTYPE_F16,
+                                       .store = stores[t],
+                                       .bias = parts == 2,
+                                       .norm = parts == 3};
+            kt_linear_check(*state, &c, 20 + (size_t)parts * 4 + t);
+        }
+}
+
+static void any_number_of_experts_divides_the_rank(void **state)
+{
+    static const int experts[] = {1, 2, 3, 8};
+    for (size_t e = 0; e < 4; e++) {
+        int r = experts[e];
+        struct kt_linear_case c = {.n_rows = 6,
+                                   .n_in = 33,
+                                   .n_parts = 1,
+                                   .n_out = {9},
+                                   .rank = {{r, 2 * r, 3 * r, 5 * r}},
+                                   .n_experts = r,
+                                   .host = HG_DTYPE_F32,
+                                   .store = stores[e]};
+        kt_linear_check(*state, &c, 40 + e);
+    }
+}
+
+static void adapters_meet_every_epilogue(void **state)
+{
+    for (int e = HG_EPILOGUE_NONE; e <= HG_EPILOGUE_GELU; e++) {
+        struct kt_linear_case c = {.n_rows = 8,
+                                   .n_in = 60,
+                                   .n_parts = 2,
+                                   .n_out = {26, 26},
+                                   .rank = {{16, 8, 4, 0}, {16, 0, 4, 8}},
+                                   .n_experts = 4,
+                                   .host = HG_DTYPE_F32,
+                                   .store = stores[e % 4],
+                                   .norm = e % 2 == 0,
+                                   .epilogue = (enum hg_epilogue)e,
+                                   .pad = e};
+        kt_linear_check(*state, &c, 50 + (uint64_t)e);
+    }
+}
+
+/* W = 0, A x = (1, 2, 3, 4), one rank row per expert, R x = (0, ln 2, ln 3, ln 4) so that the gate
+ * is (0.1, 0.2, 0.3, 0.4); scaling 8; B sums: y = 8 * (0.1 + 0.4 + 0.9 + 1.6) = 24. For x = 2 *
+ * that row the gate is (1, 4, 9, 16) / 30 and y = 8 * 2 * (1 + 8 + 27 + 64) / 30 = 160 / 3. */
+static void gate_is_a_softmax_over_experts_for_every_token(void **state)
+{
+    struct kt_targets *ts = *state;
+    static const float w[] = {0, 0}, b_up[] = {1, 1, 1, 1};
+    static const float a_down[] = {1, 0, 2, 0, 3, 0, 4, 0};
+    static const float route[] = {0, 0, 0.693147181f, 0, 1.098612289f, 0, 1.386294361f, 0};
+    static const float x[] = {1, 5, 2, 5, 1, 5};
+    static const float want[] = {24, 160.0f / 3, 0};
+    static const int32_t slot[] = {1, 1, -1};
+    struct hg_weight_desc d = {.name = "hand", .n_in = 2, .n_parts = 1, .store = HG_DTYPE_F32};
+    d.parts[0].w = (struct hg_host_tensor){w, HG_DTYPE_F32};
+    d.parts[0].n_out = 1;
+    d.parts[0].adapters[1] = (struct hg_adapter){
+        {a_down, HG_DTYPE_F32}, {b_up, HG_DTYPE_F32}, {route, HG_DTYPE_F32}, 4, 4, 8};
+    for (int i = 0; i < ts->n; i++) {
+        struct hg_backend *b = ts->at[i].b;
+        struct hg_error err = {0};
+        struct hg_weight *weight = NULL;
+        float y[3];
+        HG_TEST_OK(b->ops->weight_create(b, &d, &weight, &err), err);
+        void *dx = kt_upload_act(b, x, 6), *dy = kt_alloc_act(b, 3);
+        struct hg_linear_args a = {
+            .w = weight, .n_rows = 3, .x = dx, .ldx = 2, .slot = slot, .y = dy, .ldy = 1};
+        assert_int_equal(b->ops->linear(b, &a), HG_STATUS_OK);
+        kt_download_act(b, y, dy, 3);
+        kt_compare("hand-computed gate", ts->at[i].name, y, want, 3, 1e-6);
+        a.slot = NULL; /* no plug-in at all */
+        assert_int_equal(b->ops->linear(b, &a), HG_STATUS_OK);
+        kt_download_act(b, y, dy, 3);
+        assert_true(y[0] == 0 && y[1] == 0 && y[2] == 0);
+        b->ops->free(b, dx);
+        b->ops->free(b, dy);
+        b->ops->weight_free(b, weight);
+    }
+}
+
+/* Router logits of +-2000 must not overflow the softmax. */
+static void gate_survives_large_router_logits(void **state)
+{
+    struct kt_targets *ts = *state;
+    struct kt_linear l;
+    struct kt_linear_case c = {.n_rows = 10,
+                               .n_in = 40,
+                               .n_parts = 1,
+                               .n_out = {12},
+                               .rank = {{8, 8, 8, 8}},
+                               .n_experts = 4,
+                               .host = HG_DTYPE_F32,
+                               .store = HG_DTYPE_F32};
+    kt_linear_init(&l, &c, 77);
+    for (int s = 0; s < HG_MAX_PLUGINS; s++) {
+        float *route = (float *)(uintptr_t)l.desc.parts[0].adapters[s].route.data;
+        for (int i = 0; i < 4 * 40; i++)
+            route[i] *= 1000;
+    }
+    float ref[120], got[120];
+    for (int i = 0; i < ts->n; i++) {
+        kt_linear_run(&l, ts->at[i].b, NULL, 10, i ? got : ref);
+        for (int j = 0; j < 120; j++)
+            assert_true(isfinite(i ? got[j] : ref[j]));
+        /* fp32 logits of 2000 are known to 2^-13, which moves a gate by that share: 1e-3 */
+        if (i)
+            kt_compare("router logits of 2000", ts->at[i].name, got, ref, 120, 1e-3);
+    }
+    kt_linear_deinit(&l);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mixed_slots_of_ragged_ranks_match_the_formula),
+        cmocka_unit_test(one_two_and_three_parts_keep_their_own_adapters),
+        cmocka_unit_test(any_number_of_experts_divides_the_rank),
+        cmocka_unit_test(adapters_meet_every_epilogue),
+        cmocka_unit_test(gate_is_a_softmax_over_experts_for_every_token),
+        cmocka_unit_test(gate_survives_large_router_logits),
+    };
+    return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
+}
