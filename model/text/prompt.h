@@ -22,7 +22,7 @@ struct hg_prompt_spec {
     const char *system;        /* NULL: the template's own system text */
     const struct hg_turn *turns;
     size_t n_turns;
-    bool start_image; /* generation: append <start_index> */
+    bool start_image;   /* generation: append <start_index> */
     bool parse_special; /* treat user text as trusted (parity experiments only) */
 };
 

@@ -1,9 +1,10 @@
 /* model/text/tokenizer.h - text -> token ids -> text, from the model's own files.
  *
- * Families (reference.md section 9): SentencePiece BPE with byte fallback (Phi-3; LlamaTokenizer slow,
- * legacy=false), byte-level BPE with a pre-tokenisation pattern (Phi-4: GPT-2 pattern; Qwen2.5: NFC +
- * Qwen2 pattern). Read from a folder: tokenizer_config.json, tokenizer.model, vocab.json + merges.txt,
- * tokenizer.json, added_tokens.json, whichever are there. Immutable after load and thread-safe. */
+ * Families (reference.md section 9): SentencePiece BPE with byte fallback (Phi-3; LlamaTokenizer
+ * slow, legacy=false), byte-level BPE with a pre-tokenisation pattern (Phi-4: GPT-2 pattern;
+ * Qwen2.5: NFC + Qwen2 pattern). Read from a folder: tokenizer_config.json, tokenizer.model,
+ * vocab.json + merges.txt, tokenizer.json, added_tokens.json, whichever are there. Immutable after
+ * load and thread-safe. */
 #ifndef HG_MODEL_TEXT_TOKENIZER_H
 #define HG_MODEL_TEXT_TOKENIZER_H
 
@@ -23,9 +24,9 @@ struct hg_ids { /* growable; a zeroed struct is empty */
 void hg_ids_deinit(struct hg_ids *ids);
 enum hg_status hg_ids_push(struct hg_ids *ids, int32_t id);
 
-/* A chunk of prompt is a row of parts. In a trusted part added-token strings ("<|end|>") become their
- * ids; in any other part they are plain text, so user text never yields a special id. Strip flags of
- * an added token act on the neighbouring text, also across parts. */
+/* A chunk of prompt is a row of parts. In a trusted part added-token strings ("<|end|>") become
+ * their ids; in any other part they are plain text, so user text never yields a special id. Strip
+ * flags of an added token act on the neighbouring text, also across parts. */
 struct hg_text_part {
     const char *text;
     size_t n;
@@ -35,8 +36,8 @@ struct hg_text_part {
 enum hg_status hg_tokenizer_load(const char *dir, struct hg_tokenizer **out, struct hg_error *err);
 void hg_tokenizer_free(struct hg_tokenizer *t);
 
-/* Append <start_index>, <idx_0>..<idx_{n-1}>, <end_index>, <pixel_newline> (reference.md section 7) at
- * the next free ids; returns through *first the id of <start_index>. */
+/* Append <start_index>, <idx_0>..<idx_{n-1}>, <end_index>, <pixel_newline> (reference.md section 7)
+ * at the next free ids; returns through *first the id of <start_index>. */
 enum hg_status hg_tokenizer_add_image_tokens(struct hg_tokenizer *t, int n_index, int32_t *first,
                                              struct hg_error *err);
 
@@ -56,9 +57,9 @@ enum hg_status hg_tokenizer_encode(const struct hg_tokenizer *t, const struct hg
                                    size_t n_parts, struct hg_ids *ids, struct hg_error *err);
 
 /* Streaming detokeniser: push ids one by one; appends to `out` only text that can no longer change
- * (incomplete UTF-8 is held back). Added tokens yield nothing unless `show_added`. The first piece of
- * a SentencePiece answer loses one leading space. finish() flushes what was held back (invalid bytes
- * become U+FFFD). */
+ * (incomplete UTF-8 is held back). Added tokens yield nothing unless `show_added`. The first piece
+ * of a SentencePiece answer loses one leading space. finish() flushes what was held back (invalid
+ * bytes become U+FFFD). */
 struct hg_detok {
     const struct hg_tokenizer *tokenizer;
     bool started, show_added;

@@ -1,0 +1,156 @@
+/* One chunk -> ids: clean the parts, cut at added tokens, merge the text between them. */
+#include <stdlib.h>
+#include <string.h>
+#include <uninorm.h>
+
+#include "common/utf8.h"
+#include "model/text/byte_level.h"
+#include "model/text/sentencepiece.h"
+
+size_t hg_utf8_bad_len(const char *s, size_t n)
+{
+    for (size_t len = n < 3 ? n : 3; len > 1; len--)
+        if (hg_utf8_incomplete_tail(s, len) == len)
+            return len;
+    return 1;
+}
+
+static enum hg_status replace_invalid(struct hg_buf *out, const char *s, size_t n)
+{
+    hg_buf_clear(out);
+    for (size_t at = 0; at < n;) {
+        size_t good = hg_utf8_valid_prefix(s + at, n - at);
+        HG_TRY(hg_buf_append(out, s + at, good));
+        at += good;
+        if (at < n) {
+            HG_TRY(hg_buf_append_str(out, "\xef\xbf\xbd"));
+            at += hg_utf8_bad_len(s + at, n - at);
+        }
+    }
+    return HG_STATUS_OK;
+}
+
+/* LlamaTokenizer.tokenize(): a typed U+2581 is a space */
+static void spaces_for_underlines(struct hg_buf *b)
+{
+    size_t to = 0;
+    for (size_t from = 0; from < b->len;) {
+        bool mark = b->len - from >= HG_SPM_SPACE_LEN &&
+                    !memcmp(b->data + from, HG_SPM_SPACE, HG_SPM_SPACE_LEN);
+        b->data[to++] = mark ? ' ' : b->data[from];
+        from += mark ? HG_SPM_SPACE_LEN : 1;
+    }
+    b->len = to;
+}
+
+static bool is_ascii(const struct hg_buf *b)
+{
+    for (size_t i = 0; i < b->len; i++)
+        if ((unsigned char)b->data[i] & 0x80)
+            return false;
+    return true;
+}
+
+static enum hg_status normalise_nfc(struct hg_buf *b)
+{
+    size_t n = 0;
+    if (is_ascii(b))
+        return HG_STATUS_OK;
+    uint8_t *nfc = u8_normalize(UNINORM_NFC, (const uint8_t *)b->data, b->len, NULL, &n);
+    if (!nfc)
+        return HG_STATUS_NO_MEMORY;
+    hg_buf_clear(b);
+    enum hg_status status = hg_buf_append(b, nfc, n);
+    free(nfc);
+    return status;
+}
+
+/* Each part is cleaned on its own: what a user typed never joins with what a template says. */
+static enum hg_status add_part(const struct hg_tokenizer *t, const struct hg_text_part *part,
+                               struct hg_buf *clean, struct hg_segments *segs)
+{
+    HG_TRY(replace_invalid(clean, part->text, part->n));
+    if (t->family == HG_FAMILY_LLAMA && !t->legacy)
+        spaces_for_underlines(clean);
+    if (t->family == HG_FAMILY_QWEN2)
+        HG_TRY(normalise_nfc(clean));
+    return hg_segments_add(segs, &t->vocab, &t->added, clean->data, clean->len, part->trusted);
+}
+
+static enum hg_status encode_segments(const struct hg_tokenizer *t, const struct hg_segments *segs,
+                                      struct hg_spm_work *w, struct hg_ids *ids)
+{
+    for (size_t i = 0; i < segs->n; i++) {
+        const struct hg_segment *seg = &segs->data[i];
+        const char *text = segs->text.data + seg->begin;
+        size_t n = seg->end - seg->begin;
+        if (seg->id >= 0)
+            HG_TRY(hg_ids_push(ids, seg->id));
+        else if (t->family == HG_FAMILY_LLAMA)
+            HG_TRY(hg_spm_encode(t, w, text, n, t->legacy && t->prefix_space, ids));
+        else
+            HG_TRY(hg_byte_level_encode(t, &w->bpe, text, n, ids));
+    }
+    return HG_STATUS_OK;
+}
+
+/* LlamaTokenizer.tokenize() drops a lone leading U+2581 in front of a special token. Tokens that
+ * are added but not special (<|system|>) leave it where it is. */
+static void drop_lone_mark(const struct hg_tokenizer *t, struct hg_ids *ids, size_t first)
+{
+    if (ids->n < first + 2)
+        return;
+    int32_t id = ids->data[first], next = ids->data[first + 1];
+    const struct hg_piece *p = &t->vocab.pieces[id];
+    bool mark = p->n == HG_SPM_SPACE_LEN &&
+                !memcmp(hg_vocab_string(&t->vocab, id), HG_SPM_SPACE, HG_SPM_SPACE_LEN);
+    if (!mark || !(t->vocab.pieces[next].flags & HG_PIECE_SPECIAL))
+        return;
+    ids->n--;
+    memmove(ids->data + first, ids->data + first + 1, (ids->n - first) * sizeof *ids->data);
+}
+
+static enum hg_status encode_chunk(const struct hg_tokenizer *t, const struct hg_text_part *parts,
+                                   size_t n_parts, struct hg_segments *segs, struct hg_buf *clean,
+                                   struct hg_spm_work *work, struct hg_ids *ids)
+{
+    bool llama = t->family == HG_FAMILY_LLAMA;
+    size_t total = 0;
+    for (size_t i = 0; i < n_parts; i++) {
+        if (parts[i].n > HG_TEXT_MAX_BYTES - total)
+            return HG_STATUS_TOO_LARGE;
+        total += parts[i].n;
+    }
+    if (t->add_bos)
+        HG_TRY(hg_ids_push(ids, t->bos));
+    if (total == 0)
+        return HG_STATUS_OK;
+    size_t first = ids->n;
+    if (llama && !t->legacy && t->prefix_space)
+        HG_TRY(hg_buf_append(&segs->text, HG_SPM_SPACE, HG_SPM_SPACE_LEN));
+    for (size_t i = 0; i < n_parts; i++)
+        HG_TRY(add_part(t, &parts[i], clean, segs));
+    HG_TRY(hg_segments_finish(segs));
+    HG_TRY(encode_segments(t, segs, work, ids));
+    if (llama && !t->legacy)
+        drop_lone_mark(t, ids, first);
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_tokenizer_encode(const struct hg_tokenizer *t, const struct hg_text_part *parts,
+                                   size_t n_parts, struct hg_ids *ids, struct hg_error *err)
+{
+    struct hg_segments segs = {0};
+    struct hg_buf clean = {0};
+    struct hg_spm_work work = {0};
+    size_t n_before = ids->n;
+    enum hg_status status = encode_chunk(t, parts, n_parts, &segs, &clean, &work, ids);
+    hg_spm_work_deinit(&work);
+    hg_buf_deinit(&clean);
+    hg_segments_deinit(&segs);
+    if (status == HG_STATUS_OK)
+        return HG_STATUS_OK;
+    ids->n = n_before;
+    return hg_fail(err, status, "tokenizer: text cannot be encoded: %s (at most %d bytes)",
+                   hg_status_text(status), HG_TEXT_MAX_BYTES);
+}

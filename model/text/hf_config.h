@@ -1,0 +1,34 @@
+/* model/text/hf_config.h - tokenizer_config.json: the class, its switches, its added tokens. */
+#ifndef HG_MODEL_TEXT_HF_CONFIG_H
+#define HG_MODEL_TEXT_HF_CONFIG_H
+
+#include <jansson.h>
+
+#include "model/text/internal.h"
+
+enum { HG_TOKENIZER_FILE_MAX = 256 << 20 };
+
+struct hg_hf_config {
+    enum hg_tokenizer_family
+        family; /* NONE: no file, or a class that leaves it to tokenizer.json */
+    bool add_bos, legacy, prefix_space;
+    json_t *doc; /* NULL: no tokenizer_config.json */
+};
+void hg_hf_config_deinit(struct hg_hf_config *c);
+
+/* Read dir/tokenizer_config.json; a missing file leaves an empty config. A switch that changes ids
+ * and is not implemented is UNSUPPORTED by name. */
+enum hg_status hg_hf_config_read(const char *dir, struct hg_hf_config *c, struct hg_error *err);
+
+/* Define the added tokens in transformers' order: added_tokens_decoder, or else added_tokens.json
+ * and `listed` (tokenizer.json's "added_tokens"). `dir` and `listed` may be NULL. */
+enum hg_status hg_hf_config_added(const struct hg_hf_config *c, const char *dir,
+                                  const json_t *listed, struct hg_tokenizer *t,
+                                  struct hg_error *err);
+
+/* bos, eos, unk, pad and additional special tokens: from the file, else the class's own defaults.
+ * One that has no id yet gets the next free one. */
+enum hg_status hg_hf_config_specials(const struct hg_hf_config *c, struct hg_tokenizer *t,
+                                     struct hg_error *err);
+
+#endif

@@ -1,0 +1,105 @@
+/* Prompts of the demo model against the vectors of its trainer; templates byte by byte. */
+#include "model/text/prompt.h"
+
+#include "tests/model/text/text_check.h"
+
+static json_t *demo_vectors(void)
+{
+    const char *path = hg_test_file("config/models/demo/tokenizer_vectors.json");
+    json_error_t e;
+    json_t *doc = path ? json_load_file(path, 0, &e) : NULL;
+    return doc;
+}
+
+static struct hg_tokenizer *demo_tokenizer(void)
+{
+    return text_load(hg_test_file("config/models/demo/llm"));
+}
+
+static void demo_chunks_have_the_ids_of_the_trainer(void **state)
+{
+    (void)state;
+    json_t *doc = demo_vectors();
+    if (!doc)
+        HG_TEST_SKIP("config/models/demo/tokenizer_vectors.json is not there");
+    struct hg_tokenizer *t = demo_tokenizer();
+    const json_t *chunks = json_object_get(doc, "chunks");
+    for (size_t i = 0; i < json_array_size(chunks); i++) {
+        const json_t *text = json_object_get(json_array_get(chunks, i), "text");
+        struct hg_ids want = text_ids_of_json(json_object_get(json_array_get(chunks, i), "ids"));
+        struct hg_ids got =
+            text_encode(t, json_string_value(text), json_string_length(text), true);
+        text_expect_ids(json_string_value(text), &got, want.data, want.n);
+        hg_ids_deinit(&got);
+        hg_ids_deinit(&want);
+    }
+    printf("%zu chunks equal\n", json_array_size(chunks));
+    hg_tokenizer_free(t);
+    json_decref(doc);
+}
+
+static void check_demo_prompt(const struct hg_tokenizer *t, const json_t *p)
+{
+    const json_t *question = json_object_get(p, "question");
+    struct hg_turn turn = {.question = json_string_value(question),
+                           .n_question = json_string_length(question),
+                           .n_images = (int)json_integer_value(json_object_get(p, "images"))};
+    struct hg_prompt_spec spec = {.template_name = "phi3_instruct",
+                                  .turns = &turn,
+                                  .n_turns = 1,
+                                  .start_image = json_is_true(json_object_get(p, "generate"))};
+    struct hg_ids want = text_ids_of_json(json_object_get(p, "ids")), got = {0};
+    struct hg_error err = {0};
+    HG_TEST_OK(hg_prompt_encode(t, &spec, &got, &err), err);
+    text_expect_ids(turn.question, &got, want.data, want.n);
+    hg_ids_deinit(&got);
+    hg_ids_deinit(&want);
+}
+
+static void demo_prompts_have_the_ids_of_the_trainer(void **state)
+{
+    (void)state;
+    json_t *doc = demo_vectors();
+    if (!doc)
+        HG_TEST_SKIP("config/models/demo/tokenizer_vectors.json is not there");
+    struct hg_tokenizer *t = demo_tokenizer();
+    struct hg_error err = {0};
+    int32_t first = 0;
+    HG_TEST_OK(hg_tokenizer_add_image_tokens(t, 256, &first, &err), err);
+    const json_t *prompts = json_object_get(doc, "prompts");
+    for (size_t i = 0; i < json_array_size(prompts); i++)
+        check_demo_prompt(t, json_array_get(prompts, i));
+    printf("%zu prompts equal, <start_index> = %d\n", json_array_size(prompts), first);
+    hg_tokenizer_free(t);
+    json_decref(doc);
+}
+
+static void demo_answers_come_back_as_text(void **state)
+{
+    (void)state;
+    json_t *doc = demo_vectors();
+    if (!doc)
+        HG_TEST_SKIP("config/models/demo/tokenizer_vectors.json is not there");
+    struct hg_tokenizer *t = demo_tokenizer();
+    const json_t *answers = json_object_get(doc, "answers");
+    for (size_t i = 0; i < json_array_size(answers); i++) {
+        const json_t *a = json_array_get(answers, i);
+        struct hg_ids ids = text_ids_of_json(json_object_get(a, "ids"));
+        char *text = text_decode(t, ids.data, ids.n, false);
+        assert_string_equal(text, json_string_value(json_object_get(a, "text")));
+        free(text);
+        hg_ids_deinit(&ids);
+    }
+    hg_tokenizer_free(t);
+    json_decref(doc);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(demo_chunks_have_the_ids_of_the_trainer),
+        cmocka_unit_test(demo_prompts_have_the_ids_of_the_trainer),
+        cmocka_unit_test(demo_answers_come_back_as_text),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
