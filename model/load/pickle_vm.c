@@ -75,8 +75,7 @@ int64_t hg_pickle_items(const struct hg_pickle *p, uint32_t node, uint32_t *out,
     return c->u.items.n;
 }
 
-/* -- stack and input ------------------------------------------------------------------------------
- */
+/* ---- stack and input ------------------------------------------------------------------ */
 
 enum hg_status hg_vm_push(struct hg_pickle_vm *v, uint32_t node)
 {

@@ -53,8 +53,7 @@ void hg_weights_free(struct hg_weights *w)
     free(w);
 }
 
-/* -- names ----------------------------------------------------------------------------------------
- */
+/* ---- names ---------------------------------------------------------------------------- */
 
 static const char *skip_prefix(const char *s, const char *prefix)
 {
@@ -104,8 +103,7 @@ static struct entry *find_entry(const struct hg_weights *w, const char *name)
     return NULL;
 }
 
-/* -- adding files ---------------------------------------------------------------------------------
- */
+/* ---- adding files --------------------------------------------------------------------- */
 
 /* Sort and keep the last file's tensor of each name. */
 static enum hg_status merge(struct hg_weights *w, struct hg_error *err)
@@ -298,8 +296,7 @@ enum hg_status hg_weights_add_dir(struct hg_weights *w, const char *dir, struct 
                    "%.100s: has no model.safetensors, pytorch_model.bin or index of shards", dir);
 }
 
-/* -- use ------------------------------------------------------------------------------------------
- */
+/* ---- use ------------------------------------------------------------------------------ */
 
 size_t hg_weights_count(const struct hg_weights *w)
 {
