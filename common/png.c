@@ -179,15 +179,20 @@ static void read_pass(struct decoder *d, uint32_t x0, uint32_t y0, uint32_t dx, 
     }
 }
 
+/* Adam7: first column and row of each pass and the distance to the next (PNG, section 8.2). */
+static const struct {
+    uint8_t x0, y0, dx, dy;
+} adam7[7] = {{0, 0, 8, 8}, {4, 0, 8, 8}, {0, 4, 4, 8}, {2, 0, 4, 4},
+              {0, 2, 2, 4}, {1, 0, 2, 2}, {0, 1, 1, 2}};
+
 static void read_pixels(struct decoder *d)
 {
     if (png_get_interlace_type(d->png, d->info) == PNG_INTERLACE_NONE) {
         read_pass(d, 0, 0, 1, 1);
         return;
     }
-    for (unsigned pass = 0; pass < 7; pass++)
-        read_pass(d, PNG_PASS_START_COL(pass), PNG_PASS_START_ROW(pass), PNG_PASS_COL_OFFSET(pass),
-                  PNG_PASS_ROW_OFFSET(pass));
+    for (int pass = 0; pass < 7; pass++)
+        read_pass(d, adam7[pass].x0, adam7[pass].y0, adam7[pass].dx, adam7[pass].dy);
 }
 
 /* Everything that may longjmp, called by run() only; what it allocates hangs on *d. */
