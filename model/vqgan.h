@@ -1,7 +1,7 @@
 /* model/vqgan.h - the image codec: index tokens -> pixels, and back (reference.md section 10).
  *
- * The architecture (levels, blocks, channels, where attention sits, grid) is derived from tensor names
- * and shapes; only the GroupNorm group count comes from the model card. fp32 throughout. */
+ * The architecture (levels, blocks, channels, where attention sits, grid) is derived from tensor
+ * names and shapes; only the GroupNorm group count comes from the model card. fp32 throughout. */
 #ifndef HG_MODEL_VQGAN_H
 #define HG_MODEL_VQGAN_H
 
@@ -14,9 +14,9 @@
 struct hg_vqgan;
 
 struct hg_vqgan_info {
-    int n_codes;       /* rows of quantize.embed.weight */
-    int grid;          /* tokens per side; the checkpoint does not say it */
-    int side;          /* pixels per side = grid << (levels - 1) */
+    int n_codes; /* rows of quantize.embed.weight */
+    int grid;    /* tokens per side; the checkpoint does not say it */
+    int side;    /* pixels per side = grid << (levels - 1) */
     bool has_encoder;
     size_t weight_bytes, workspace_bytes;
 };
