@@ -1,6 +1,5 @@
-/* A template is four strings around the texts (reference.md 9.1):
- *   system_open SYSTEM end  { user QUESTION end  assistant ANSWER end }  user QUESTION end
- * assistant
+/* A template is four strings around the texts (reference.md 9.1): system_open SYSTEM end, then for
+ * every turn user QUESTION end assistant, then ANSWER end where there is an answer.
  *
  * An empty question or answer leaves out its own `end` too, as the reference's composition does. */
 #include "model/text/prompt.h"
