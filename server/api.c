@@ -1,0 +1,272 @@
+/* server/api.c - JSON and form bodies through the table of fields; error bodies. */
+#include "server/api.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/utf8.h"
+#include "server/api_fields.h"
+#include "server/data_uri.h"
+#include "server/json_text.h"
+#include "server/multipart.h"
+
+/* ---- errors ------------------------------------------------------------------------------------ */
+
+static const char *const codes[HG_STATUS_COUNT] = {
+    [HG_STATUS_BAD_REQUEST] = "invalid_request", [HG_STATUS_BAD_IMAGE] = "invalid_image",
+    [HG_STATUS_BAD_FILE] = "bad_model_file",     [HG_STATUS_NOT_FOUND] = "not_found",
+    [HG_STATUS_TOO_LARGE] = "too_large",         [HG_STATUS_UNSUPPORTED] = "unsupported",
+    [HG_STATUS_BUSY] = "queue_full",             [HG_STATUS_TIMEOUT] = "deadline_exceeded",
+    [HG_STATUS_CANCELLED] = "cancelled",         [HG_STATUS_NUMERIC] = "numeric_fault",
+    [HG_STATUS_NO_MEMORY] = "out_of_memory",     [HG_STATUS_IO] = "io_error",
+    [HG_STATUS_DEVICE] = "device_error",         [HG_STATUS_INTERNAL] = "internal_error",
+};
+
+void hg_api_error_of(struct hg_api_error *e, const struct hg_error *err)
+{
+    bool known = (unsigned)err->status < HG_STATUS_COUNT && codes[err->status];
+    *e = (struct hg_api_error){.status = err->status, .http = hg_status_http(err->status)};
+    snprintf(e->code, sizeof e->code, "%s", known ? codes[err->status] : "internal_error");
+    snprintf(e->text, sizeof e->text, "%s",
+             err->text[0] ? err->text : hg_status_text(err->status));
+    /* A client that reads this has not left, so it was the server that gave up. */
+    if (err->status == HG_STATUS_CANCELLED) {
+        e->http = 503;
+        snprintf(e->code, sizeof e->code, "shutting_down");
+    }
+}
+
+void hg_api_error_set(struct hg_api_error *e, int http, const char *code, const char *text)
+{
+    hg_api_refuse(e, http, code, "", "%s", text);
+}
+
+static const char *type_of(int http)
+{
+    if (http == 503)
+        return "overloaded_error";
+    return http >= 500 ? "server_error" : "invalid_request_error";
+}
+
+void hg_api_put_error(struct hg_json_out *o, const struct hg_api_error *e)
+{
+    hg_out_open(o, "error", '{');
+    hg_out_string(o, "message", e->text);
+    hg_out_string(o, "type", type_of(e->http));
+    hg_out_string(o, "code", e->code);
+    hg_out_string(o, "param", e->param[0] ? e->param : NULL);
+    hg_out_close(o, '}');
+}
+
+enum hg_status hg_api_write_error(const struct hg_api_error *e, struct hg_buf *out)
+{
+    struct hg_json_out o;
+    hg_out_begin(&o, out);
+    hg_out_open(&o, NULL, '{');
+    hg_api_put_error(&o, e);
+    hg_out_close(&o, '}');
+    return o.failed ? HG_STATUS_NO_MEMORY : HG_STATUS_OK;
+}
+
+static bool refuse_type(struct hg_api_error *e, const char *name, const char *expected)
+{
+    return hg_api_refuse(e, 400, "invalid_type", name, "%s: expected %s", name, expected);
+}
+
+static bool refuse_unknown(struct hg_api_error *e, const char *name, size_t n)
+{
+    /* A name is echoed only when it looks like one. */
+    bool plain = n > 0 && n < 33 &&
+                 strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") >= n;
+    char shown[40] = "";
+    if (plain)
+        memcpy(shown, name, n);
+    return hg_api_refuse(e, 400, "unknown_parameter", shown, "unknown field%s%s", plain ? ": " : "",
+                         shown);
+}
+
+/* ---- JSON -------------------------------------------------------------------------------------- */
+
+static bool add_image_text(struct hg_ask *ask, const json_t *v, struct hg_api_error *e)
+{
+    if (!json_is_string(v))
+        return refuse_type(e, "image", "a base64 string or data URI");
+    struct hg_buf bytes = {0};
+    struct hg_error err = {0};
+    enum hg_status s = hg_image_uri_decode(json_string_value(v), json_string_length(v),
+                                           HG_API_MAX_IMAGE_BYTES, &bytes, &err);
+    bool ok = s == HG_STATUS_OK;
+    if (ok) {
+        ok = hg_ask_add_image(ask, bytes.data, bytes.len, e);
+    } else {
+        hg_api_error_of(e, &err);
+        snprintf(e->param, sizeof e->param, "images[%zu]", ask->n_images);
+        if (s == HG_STATUS_UNSUPPORTED) {
+            e->http = 400;
+            snprintf(e->code, sizeof e->code, "remote_url_disabled");
+        }
+    }
+    hg_buf_deinit(&bytes);
+    return ok;
+}
+
+static bool add_images_json(struct hg_ask *ask, const json_t *v, struct hg_api_error *e)
+{
+    if (!json_is_array(v))
+        return add_image_text(ask, v, e);
+    for (size_t i = 0; i < json_array_size(v); i++)
+        if (!add_image_text(ask, json_array_get(v, i), e))
+            return false;
+    return true;
+}
+
+static bool set_from_json(struct hg_ask *ask, const struct hg_field *f, const json_t *v,
+                          struct hg_api_error *e)
+{
+    struct hg_field_value value = {0};
+    if (json_is_null(v)) /* clients that serialise their unset options */
+        return true;
+    switch (f->kind) {
+    case HG_FIELD_TEXT:
+        if (!json_is_string(v))
+            return refuse_type(e, f->name, "a string");
+        value.text = json_string_value(v);
+        value.n = json_string_length(v);
+        break;
+    case HG_FIELD_REAL:
+        if (!json_is_number(v))
+            return refuse_type(e, f->name, "a number");
+        value.real = json_number_value(v);
+        break;
+    case HG_FIELD_INT:
+        if (!json_is_integer(v))
+            return refuse_type(e, f->name, "a whole number");
+        value.integer = json_integer_value(v);
+        break;
+    case HG_FIELD_BOOL:
+        if (!json_is_boolean(v))
+            return refuse_type(e, f->name, "true or false");
+        value.flag = json_is_true(v);
+        break;
+    case HG_FIELD_IMAGE:
+        return add_images_json(ask, v, e);
+    }
+    return hg_field_set(f, &value, ask, e);
+}
+
+static bool listed(const char *const *list, const char *key)
+{
+    for (; list && *list; list++)
+        if (strcmp(*list, key) == 0)
+            return true;
+    return false;
+}
+
+bool hg_api_parse_object(const void *json_object, const char *const *skip, struct hg_ask *ask,
+                         struct hg_api_error *e)
+{
+    /* jansson iterates through a non-const pointer and changes nothing. */
+    union {
+        const void *in;
+        json_t *out;
+    } root = {.in = json_object};
+    const char *key;
+    json_t *value;
+    json_object_foreach(root.out, key, value)
+    {
+        if (listed(skip, key))
+            continue;
+        const struct hg_field *f = hg_field_find(key, strlen(key), ask->task);
+        if (!f)
+            return refuse_unknown(e, key, strlen(key));
+        if (!set_from_json(ask, f, value, e))
+            return false;
+    }
+    return true;
+}
+
+bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg_api_error *e)
+{
+    json_t *root = NULL;
+    struct hg_error err = {0};
+    bool ok = hg_json_body_parse(body, n, &root, &err) == HG_STATUS_OK;
+    if (!ok) {
+        hg_api_error_of(e, &err);
+        if (err.status == HG_STATUS_BAD_REQUEST)
+            snprintf(e->code, sizeof e->code, "invalid_json");
+        return false;
+    }
+    ok = json_is_object(root) ? hg_api_parse_object(root, NULL, ask, e)
+                              : refuse_type(e, "body", "one JSON object");
+    json_decref(root);
+    return ok;
+}
+
+/* ---- forms --------------------------------------------------------------------------------------- */
+
+/* A short form value as a C string; false when it is too long to be a number. */
+static bool short_text(const struct hg_part *p, char out[64])
+{
+    if (p->n == 0 || p->n >= 64 || memchr(p->data, '\0', p->n))
+        return false;
+    memcpy(out, p->data, p->n);
+    out[p->n] = '\0';
+    return true;
+}
+
+static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const struct hg_part *p,
+                          struct hg_api_error *e)
+{
+    struct hg_field_value value = {.text = p->data, .n = p->n};
+    char text[64], *end = text;
+    if (f->kind == HG_FIELD_IMAGE)
+        return hg_ask_add_image(ask, p->data, p->n, e);
+    if (f->kind == HG_FIELD_TEXT) {
+        if (!hg_utf8_valid(p->data, p->n))
+            return hg_api_refuse(e, 400, "invalid_value", f->name, "%s: not valid UTF-8", f->name);
+        return hg_field_set(f, &value, ask, e);
+    }
+    bool is_short = short_text(p, text);
+    errno = 0;
+    if (f->kind == HG_FIELD_REAL) {
+        value.real = is_short ? strtod(text, &end) : 0;
+        if (!is_short || end == text || *end || errno)
+            return refuse_type(e, f->name, "a number");
+    } else if (f->kind == HG_FIELD_INT) {
+        value.integer = is_short ? strtoll(text, &end, 10) : 0;
+        if (!is_short || end == text || *end || errno)
+            return refuse_type(e, f->name, "a whole number");
+    } else {
+        value.flag = is_short && (strcmp(text, "true") == 0 || strcmp(text, "1") == 0);
+        if (!value.flag && !(is_short && (strcmp(text, "false") == 0 || strcmp(text, "0") == 0)))
+            return refuse_type(e, f->name, "true or false");
+    }
+    return hg_field_set(f, &value, ask, e);
+}
+
+bool hg_api_parse_form(const char *content_type, const char *body, size_t n, struct hg_ask *ask,
+                       struct hg_api_error *e)
+{
+    char boundary[128];
+    struct hg_multipart form;
+    struct hg_error err = {0};
+    if (hg_multipart_boundary(content_type, boundary, sizeof boundary, &err) != HG_STATUS_OK ||
+        hg_multipart_parse(boundary, body ? body : "", n, &form, &err) != HG_STATUS_OK) {
+        hg_api_error_of(e, &err);
+        snprintf(e->code, sizeof e->code, "invalid_form");
+        return false;
+    }
+    for (size_t i = 0; i < form.n_parts; i++) {
+        const struct hg_part *p = &form.parts[i];
+        size_t name = strlen(p->name);
+        if (name > 2 && strcmp(p->name + name - 2, "[]") == 0) /* image[] */
+            name -= 2;
+        const struct hg_field *f = hg_field_find(p->name, name, ask->task);
+        if (!f)
+            return refuse_unknown(e, p->name, name);
+        if (!set_from_part(ask, f, p, e))
+            return false;
+    }
+    return true;
+}

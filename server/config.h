@@ -1,0 +1,64 @@
+/* server/config.h - what an operator may set: a JSON file with comments, then flags on top.
+ *
+ * One X-macro table names each key once: the JSON key, the flag ("max_queue" is --max-queue), its
+ * bounds, its default and its help line come from it. config/schema.json describes the same keys. */
+#ifndef HG_SERVER_CONFIG_H
+#define HG_SERVER_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/buf.h"
+#include "common/status.h"
+
+enum { HG_CONFIG_TEXT_CAP = 1024 };
+
+/* T(key, default, argument, help)   N(key, default, min, max, help)   B(key, help) */
+#define HG_CONFIG_MAP(T, N, B)                                                                     \
+    T(listen, "127.0.0.1:8080", "ADDR:PORT", "address to listen on; port 0 takes a free one")      \
+    T(model, "", "DIR", "model folder (healthgpt.json); none: the demo model")                     \
+    T(backend, "auto", "NAME", "auto, cuda, cpu, ref")                                             \
+    T(dtype, "auto", "TYPE", "weights: auto (as stored), f32, f16, bf16, int8")                    \
+    T(kv_dtype, "auto", "TYPE", "KV cache: auto, f32, f16, bf16")                                  \
+    N(threads, 0, 0, 1024, "threads of the CPU backend; 0: all")                                   \
+    N(http_threads, 2, 1, 64, "threads that parse requests and write answers")                     \
+    N(max_queue, 64, 1, 65536, "waiting requests; more are answered 503")                          \
+    N(max_batch, 16, 1, 1024, "sequences that run together")                                       \
+    N(max_connections, 1024, 4, 65536, "open connections")                                         \
+    N(kv_tokens, 0, 0, 1073741824, "KV cache in tokens; 0: max_batch contexts, at most 65536")     \
+    N(timeout_s, 600, 1, 86400, "a request is ended after this time, queue included")              \
+    N(drain_s, 30, 0, 3600, "at SIGTERM, time for running requests to finish")                     \
+    B(insecure, "allow a listen address beyond loopback (there is no authentication yet)")         \
+    B(log_json, "log JSON lines")
+
+struct hg_config {
+#define HG_CONFIG_TEXT(key, value, arg, help) char key[HG_CONFIG_TEXT_CAP];
+#define HG_CONFIG_NUMBER(key, value, min, max, help) int64_t key;
+#define HG_CONFIG_FLAG(key, help) bool key;
+    HG_CONFIG_MAP(HG_CONFIG_TEXT, HG_CONFIG_NUMBER, HG_CONFIG_FLAG)
+#undef HG_CONFIG_TEXT
+#undef HG_CONFIG_NUMBER
+#undef HG_CONFIG_FLAG
+};
+
+void hg_config_default(struct hg_config *c);
+
+/* Overlay the keys of a JSON text. An unknown key, a wrong type or a value out of bounds is
+ * BAD_REQUEST naming the key. `s` is changed (comments become spaces). */
+enum hg_status hg_config_parse(struct hg_config *c, char *s, size_t n, struct hg_error *err);
+enum hg_status hg_config_read(struct hg_config *c, const char *path, struct hg_error *err);
+
+/* One flag without its dashes: "max-queue", "32". BAD_REQUEST as above. */
+enum hg_status hg_config_set(struct hg_config *c, const char *flag, const char *value,
+                             struct hg_error *err);
+/* 1 when the flag takes a value, 0 when not, -1 when there is no such flag. */
+int hg_config_flag_takes_value(const char *flag);
+enum hg_status hg_config_help(struct hg_buf *out); /* one line per flag */
+
+/* "127.0.0.1:8080", "[::1]:0" -> address and port. */
+enum hg_status hg_listen_split(const char *s, char *addr, size_t cap, uint16_t *port,
+                               struct hg_error *err);
+bool hg_address_is_loopback(const char *addr);
+
+#endif

@@ -1,0 +1,561 @@
+/* server/http.c - from a connection to a submitted request, and from its events back.
+ *
+ * One struct exchange per HTTP request, made in the URI callback and released in the completed
+ * callback. MHD calls on_request first with the headers, then with pieces of the body, then with
+ * nothing left; a waiting exchange is suspended and called once more when it is resumed. */
+#include "server/http.h"
+
+#include <arpa/inet.h>
+#include <microhttpd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "server/config.h"
+#include "server/http_gate.h"
+#include "server/reply.h"
+#include "server/version.h"
+
+enum { CONNECTION_MEMORY = 64 << 10, IDLE_TIMEOUT_S = 75, STREAM_BLOCK = 16 << 10 };
+
+struct hg_http {
+    struct MHD_Daemon *daemon;
+    const struct hg_model *model;
+    struct hg_scheduler *scheduler;
+    struct hg_model_info info;
+    struct hg_reply_context reply;
+    int max_queue;
+    bool loopback;
+    int listen_fd; /* ours after a drain, else -1 */
+    atomic_bool draining;
+    atomic_int n_exchanges;
+};
+
+struct exchange;
+typedef enum MHD_Result answer_fn(struct exchange *x);
+
+struct route {
+    const char *path, *method;
+    answer_fn *answer;
+    enum hg_task task;
+};
+
+struct exchange {
+    struct hg_http *http;
+    struct MHD_Connection *connection;
+    const struct route *route;
+    struct hg_gate_facts facts;
+    bool seen, bad_uri, refused, is_form;
+    struct hg_api_error error;
+    struct hg_buf body;
+    struct hg_request *request;
+    size_t at;         /* next event of the request */
+    struct hg_buf out; /* stream bytes not yet taken by MHD start at out.data + sent */
+    size_t sent;
+    bool end_written;
+};
+
+/* ---- answers ----------------------------------------------------------------------------------- */
+
+static bool add_common_headers(struct MHD_Response *r, const char *type)
+{
+    return MHD_add_response_header(r, "Content-Type", type) == MHD_YES &&
+           MHD_add_response_header(r, "X-Content-Type-Options", "nosniff") == MHD_YES &&
+           MHD_add_response_header(r, "Cache-Control", "no-store") == MHD_YES;
+}
+
+static void add_refusal_headers(struct exchange *x, struct MHD_Response *r)
+{
+    if (x->error.http == 405 && x->route)
+        MHD_add_response_header(r, "Allow", x->route->method);
+    if (x->error.http == 503) {
+        struct hg_scheduler_stats stats;
+        char seconds[24];
+        hg_scheduler_stats(x->http->scheduler, &stats);
+        snprintf(seconds, sizeof seconds, "%zu", 1 + stats.queued / 8);
+        MHD_add_response_header(r, "Retry-After", seconds);
+    }
+    if (x->refused || atomic_load(&x->http->draining))
+        MHD_add_response_header(r, "Connection", "close");
+}
+
+/* Takes the buffer. */
+static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *b)
+{
+    struct MHD_Response *r =
+        MHD_create_response_from_buffer(b->len, b->data, MHD_RESPMEM_MUST_FREE);
+    if (!r) {
+        hg_buf_deinit(b);
+        return MHD_NO;
+    }
+    *b = (struct hg_buf){0};
+    enum MHD_Result ok = MHD_NO;
+    if (add_common_headers(r, "application/json")) {
+        if (http >= 400)
+            add_refusal_headers(x, r);
+        else if (x->request && x->request->task == HG_TASK_GENERATION)
+            MHD_add_response_header(r, "X-Synthetic-Image", "true");
+        ok = MHD_queue_response(x->connection, (unsigned)http, r);
+    }
+    MHD_destroy_response(r);
+    return ok;
+}
+
+static enum MHD_Result send_error(struct exchange *x)
+{
+    struct hg_buf b = {0};
+    if (hg_api_write_error(&x->error, &b) != HG_STATUS_OK ||
+        hg_buf_append_str(&b, "\n") != HG_STATUS_OK) {
+        hg_buf_deinit(&b);
+        return MHD_NO;
+    }
+    return send_buffer(x, x->error.http, &b);
+}
+
+static enum MHD_Result send_failure(struct exchange *x, const struct hg_error *err)
+{
+    hg_api_error_of(&x->error, err);
+    return send_error(x);
+}
+
+static enum MHD_Result send_out_of_memory(struct exchange *x)
+{
+    struct hg_error err = {.status = HG_STATUS_NO_MEMORY};
+    return send_failure(x, &err);
+}
+
+/* ---- GET /health, GET /v1/models --------------------------------------------------------------- */
+
+static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
+{
+    hg_out_open(o, "tasks", '[');
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        if (info->has_task[t])
+            hg_out_string(o, NULL, hg_task_name((enum hg_task)t));
+    hg_out_close(o, ']');
+}
+
+static enum MHD_Result finish_object(struct exchange *x, struct hg_json_out *o, struct hg_buf *b)
+{
+    hg_out_close(o, '}');
+    if (o->failed || hg_buf_append_str(b, "\n") != HG_STATUS_OK) {
+        hg_buf_deinit(b);
+        return send_out_of_memory(x);
+    }
+    return send_buffer(x, 200, b);
+}
+
+static enum MHD_Result answer_health(struct exchange *x)
+{
+    struct hg_http *h = x->http;
+    struct hg_scheduler_stats stats;
+    struct hg_buf b = {0};
+    struct hg_json_out o;
+    hg_scheduler_stats(h->scheduler, &stats);
+    hg_out_begin(&o, &b);
+    hg_out_open(&o, NULL, '{');
+    hg_out_string(&o, "status", atomic_load(&h->draining) ? "draining" : "ok");
+    hg_out_string(&o, "version", HG_VERSION);
+    hg_out_string(&o, "model", h->info.name);
+    hg_out_string(&o, "arch", h->info.arch);
+    hg_out_string(&o, "backend", h->info.backend);
+    put_tasks(&o, &h->info);
+    hg_out_open(&o, "queue", '{');
+    hg_out_uint(&o, "depth", stats.queued);
+    hg_out_int(&o, "max", h->max_queue);
+    hg_out_uint(&o, "running", stats.running);
+    hg_out_close(&o, '}');
+    hg_out_open(&o, "requests", '{');
+    hg_out_uint(&o, "done", stats.n_done);
+    hg_out_uint(&o, "failed", stats.n_failed);
+    hg_out_uint(&o, "cancelled", stats.n_cancelled);
+    hg_out_close(&o, '}');
+    hg_out_string(&o, "notice", h->reply.notice);
+    return finish_object(x, &o, &b);
+}
+
+static enum MHD_Result answer_models(struct exchange *x)
+{
+    const struct hg_model_info *info = &x->http->info;
+    struct hg_buf b = {0};
+    struct hg_json_out o;
+    hg_out_begin(&o, &b);
+    hg_out_open(&o, NULL, '{');
+    hg_out_string(&o, "object", "list");
+    hg_out_open(&o, "data", '[');
+    hg_out_open(&o, NULL, '{');
+    hg_out_string(&o, "id", info->name);
+    hg_out_string(&o, "object", "model");
+    hg_out_int(&o, "created", 0);
+    hg_out_string(&o, "owned_by", "healthgpt");
+    put_tasks(&o, info);
+    hg_out_int(&o, "max_context", info->max_context);
+    hg_out_int(&o, "image_side", info->image_side);
+    hg_out_int(&o, "output_side", info->output_side);
+    hg_out_string(&o, "notice", x->http->reply.notice);
+    hg_out_close(&o, '}');
+    hg_out_close(&o, ']');
+    return finish_object(x, &o, &b);
+}
+
+/* ---- POST /v1/vqa, POST /v1/images/generations --------------------------------------------------- */
+
+static void suspend_connection(void *ctx)
+{
+    MHD_suspend_connection(ctx);
+}
+
+static void resume_connection(void *ctx)
+{
+    MHD_resume_connection(ctx);
+}
+
+/* The next bytes of a stream: lines that are ready, or 0 with the connection suspended. */
+static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
+{
+    struct exchange *x = cls;
+    (void)pos;
+    while (x->sent == x->out.len) {
+        struct hg_event event;
+        struct hg_top_token tops[HG_MAX_TOP];
+        struct hg_buf text = {0};
+        if (x->end_written)
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        hg_buf_clear(&x->out);
+        x->sent = 0;
+        if (!hg_stream_read(&x->request->stream, x->at, &event, &text, tops))
+            return 0;
+        x->at++;
+        x->end_written = event.type == HG_EVENT_END;
+        enum hg_status s =
+            x->end_written ? hg_reply_end(&x->http->reply, x->request, &x->out)
+                           : hg_reply_event(&x->http->reply, &event, &text, tops, &x->out);
+        hg_buf_deinit(&text);
+        if (s != HG_STATUS_OK)
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+    }
+    size_t n = x->out.len - x->sent < max ? x->out.len - x->sent : max;
+    memcpy(buf, x->out.data + x->sent, n);
+    x->sent += n;
+    return (ssize_t)n;
+}
+
+static enum MHD_Result start_stream(struct exchange *x)
+{
+    if (hg_reply_queued(x->request, &x->out) != HG_STATUS_OK)
+        return MHD_NO;
+    struct MHD_Response *r =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, x, NULL);
+    if (!r)
+        return MHD_NO;
+    enum MHD_Result ok = MHD_NO;
+    if (add_common_headers(r, "application/x-ndjson") &&
+        MHD_add_response_header(r, "X-Accel-Buffering", "no") == MHD_YES) {
+        if (x->request->task == HG_TASK_GENERATION)
+            MHD_add_response_header(r, "X-Synthetic-Image", "true");
+        hg_stream_attach(&x->request->stream, suspend_connection, resume_connection,
+                         x->connection, false);
+        ok = MHD_queue_response(x->connection, 200, r);
+    }
+    MHD_destroy_response(r);
+    return ok;
+}
+
+/* The plain answer once END is there; until then the connection sleeps. */
+static enum MHD_Result answer_when_ended(struct exchange *x)
+{
+    struct hg_request *r = x->request;
+    struct hg_buf b = {0};
+    if (!hg_stream_ended(&r->stream))
+        return MHD_YES;
+    if (r->result.error.status != HG_STATUS_OK)
+        return send_failure(x, &r->result.error);
+    if (hg_reply_answer(&x->http->reply, r, &b) != HG_STATUS_OK ||
+        hg_buf_append_str(&b, "\n") != HG_STATUS_OK) {
+        hg_buf_deinit(&b);
+        return send_out_of_memory(x);
+    }
+    return send_buffer(x, 200, &b);
+}
+
+static bool parse_body(struct exchange *x, struct hg_ask *ask)
+{
+    return x->is_form ? hg_api_parse_form(x->facts.content_type, x->body.data, x->body.len, ask,
+                                          &x->error)
+                      : hg_api_parse_json(x->body.data ? x->body.data : "", x->body.len, ask,
+                                          &x->error);
+}
+
+static enum MHD_Result answer_task(struct exchange *x)
+{
+    struct hg_ask ask;
+    struct hg_error err = {0};
+    hg_ask_init(&ask, x->route->task);
+    bool parsed = parse_body(x, &ask), wants_stream = ask.stream;
+    hg_buf_deinit(&x->body); /* the images are decoded: the body is not needed any more */
+    enum hg_status status = HG_STATUS_OK;
+    if (parsed)
+        status = hg_request_create(x->http->model, &ask, &x->request, &err);
+    hg_ask_deinit(&ask);
+    if (!parsed)
+        return send_error(x);
+    if (status == HG_STATUS_OK)
+        status = hg_scheduler_submit(x->http->scheduler, x->request, &err);
+    if (status != HG_STATUS_OK)
+        return send_failure(x, &err);
+    if (wants_stream)
+        return start_stream(x);
+    hg_stream_attach(&x->request->stream, suspend_connection, resume_connection, x->connection,
+                     true);
+    return answer_when_ended(x);
+}
+
+/* ---- routing ------------------------------------------------------------------------------------- */
+
+static const struct route routes[] = {
+    {"/health", "GET", answer_health, HG_TASK_COUNT},
+    {"/v1/models", "GET", answer_models, HG_TASK_COUNT},
+    {"/v1/vqa", "POST", answer_task, HG_TASK_COMPREHENSION},
+    {"/v1/images/generations", "POST", answer_task, HG_TASK_GENERATION},
+};
+
+static const struct route *route_of(const char *path)
+{
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
+        if (strcmp(routes[i].path, path) == 0)
+            return &routes[i];
+    return NULL;
+}
+
+static bool method_fits(const struct route *r, const char *method)
+{
+    return strcmp(r->method, method) == 0 ||
+           (strcmp(r->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
+}
+
+/* "application/json", with or without parameters. */
+static bool type_is(const char *value, const char *type)
+{
+    size_t n = strlen(type);
+    return value && strncasecmp(value, type, n) == 0 &&
+           (value[n] == '\0' || value[n] == ';' || value[n] == ' ');
+}
+
+static bool refuse(struct exchange *x, int http, const char *code, const char *text)
+{
+    hg_api_error_set(&x->error, http, code, text);
+    return false;
+}
+
+/* Everything that can be decided from the headers; false: x->error says why not. */
+static bool look_at_headers(struct exchange *x, const char *path, const char *method,
+                            const char *version)
+{
+    if (!hg_http_gate(x->connection, method, version, x->bad_uri, x->http->loopback, &x->facts,
+                      &x->error))
+        return false;
+    x->route = route_of(path);
+    if (!x->route)
+        return refuse(x, 404, "unknown_route", "no such route: see /v1/models, /v1/vqa, "
+                                               "/v1/images/generations, /health");
+    if (!method_fits(x->route, method))
+        return refuse(x, 405, "method_not_allowed", "this route has another method");
+    if (strcmp(x->route->method, "POST") != 0)
+        return true;
+    x->is_form = type_is(x->facts.content_type, "multipart/form-data");
+    if (!x->is_form && !type_is(x->facts.content_type, "application/json"))
+        return refuse(x, 415, "unsupported_media_type",
+                      "expected Content-Type application/json or multipart/form-data");
+    if (x->facts.content_length > HG_API_MAX_BODY)
+        return refuse(x, 413, "body_too_large", "the body is larger than 24 MiB");
+    if (atomic_load(&x->http->draining))
+        return refuse(x, 503, "shutting_down", "the server is shutting down");
+    return true;
+}
+
+/* A refused body is read and dropped before the answer, because a client that is still sending may
+ * never see an answer that comes with a reset; unless it waits for a go-ahead or sends far too much. */
+static bool answer_at_once(const struct exchange *x)
+{
+    return x->facts.expects_continue || x->facts.content_length > 2 * (int64_t)HG_API_MAX_BODY;
+}
+
+static enum MHD_Result take_body(struct exchange *x, const char *data, size_t n)
+{
+    if (x->refused) {
+        /* A chunked body has no declared end: sent counts what was dropped. */
+        x->sent += n;
+        return x->sent > 2 * (size_t)HG_API_MAX_BODY ? MHD_NO : MHD_YES;
+    }
+    if (x->body.len + n > HG_API_MAX_BODY) {
+        x->refused = true;
+        refuse(x, 413, "body_too_large", "the body is larger than 24 MiB");
+    } else if (hg_buf_append(&x->body, data, n) != HG_STATUS_OK) {
+        struct hg_error err = {.status = HG_STATUS_NO_MEMORY};
+        x->refused = true;
+        hg_api_error_of(&x->error, &err);
+    }
+    if (x->refused)
+        hg_buf_deinit(&x->body);
+    return MHD_YES;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_size, void **con_cls)
+{
+    struct exchange *x = *con_cls;
+    (void)cls;
+    if (!x)
+        return MHD_NO;
+    if (!x->seen) {
+        x->seen = true;
+        x->refused = !look_at_headers(x, path, method, version);
+        return x->refused && answer_at_once(x) ? send_error(x) : MHD_YES;
+    }
+    x->connection = connection;
+    if (*upload_size > 0) {
+        size_t n = *upload_size;
+        *upload_size = 0;
+        return take_body(x, upload, n);
+    }
+    if (x->refused)
+        return send_error(x);
+    return x->request ? answer_when_ended(x) : x->route->answer(x);
+}
+
+/* ---- life of an exchange, life of the daemon ------------------------------------------------------ */
+
+static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+    struct hg_http *h = cls;
+    struct exchange *x = calloc(1, sizeof *x);
+    if (!x)
+        return NULL;
+    x->http = h;
+    x->connection = connection;
+    x->bad_uri = hg_http_uri_is_bad(uri);
+    atomic_fetch_add(&h->n_exchanges, 1);
+    return x;
+}
+
+static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+                         enum MHD_RequestTerminationCode code)
+{
+    struct exchange *x = *con_cls;
+    (void)cls;
+    (void)connection;
+    (void)code;
+    if (!x)
+        return;
+    *con_cls = NULL;
+    if (x->request) {
+        hg_stream_detach(&x->request->stream);
+        hg_request_cancel(x->request); /* of no effect when it has ended */
+        hg_request_unref(x->request);
+    }
+    hg_buf_deinit(&x->body);
+    hg_buf_deinit(&x->out);
+    atomic_fetch_sub(&x->http->n_exchanges, 1);
+    free(x);
+}
+
+static void __attribute__((format(printf, 2, 0))) on_log(void *cls, const char *format,
+                                                         va_list args)
+{
+    char line[256];
+    (void)cls;
+    vsnprintf(line, sizeof line, format, args);
+    line[strcspn(line, "\n")] = '\0';
+    hg_log(HG_LOG_DEBUG, "microhttpd: %s", line);
+}
+
+static bool address_of(const struct hg_http_options *o, struct sockaddr_storage *ss)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
+    memset(ss, 0, sizeof *ss);
+    if (inet_pton(AF_INET, o->addr, &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(o->port);
+        return true;
+    }
+    v6->sin6_family = AF_INET6;
+    v6->sin6_port = htons(o->port);
+    return inet_pton(AF_INET6, o->addr, &v6->sin6_addr) == 1;
+}
+
+enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
+                             struct hg_scheduler *s, struct hg_http **out, struct hg_error *err)
+{
+    *out = NULL;
+    struct sockaddr_storage ss;
+    struct hg_http *h = calloc(1, sizeof *h);
+    if (!h || !address_of(o, &ss)) {
+        free(h);
+        return hg_fail(err, h ? HG_STATUS_BAD_REQUEST : HG_STATUS_NO_MEMORY,
+                       "cannot listen on %s", o->addr);
+    }
+    h->model = m;
+    h->scheduler = s;
+    h->max_queue = o->max_queue;
+    h->listen_fd = -1;
+    h->loopback = hg_address_is_loopback(o->addr);
+    hg_model_info(m, &h->info);
+    h->reply = (struct hg_reply_context){
+        .model = h->info.name,
+        .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
+        .tokenizer = hg_model_tokenizer(m)};
+    /* poll, not epoll: in versions before 1.0.3 the epoll loop can pass over ready connections while
+     * another one is being suspended, and it misses a close that arrives together with data. */
+    unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+                     (ss.ss_family == AF_INET6 ? MHD_USE_IPv6 : 0u);
+    unsigned n_threads = (unsigned)o->n_threads;
+    h->daemon = MHD_start_daemon(
+        flags, o->port, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+        MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&ss, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)IDLE_TIMEOUT_S, n_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END,
+        n_threads, MHD_OPTION_END);
+    if (!h->daemon) {
+        free(h);
+        return hg_fail(err, HG_STATUS_IO, "cannot listen on %s port %u: in use?", o->addr,
+                       (unsigned)o->port);
+    }
+    *out = h;
+    return HG_STATUS_OK;
+}
+
+uint16_t hg_http_port(const struct hg_http *h)
+{
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_BIND_PORT);
+    return info ? info->port : 0;
+}
+
+void hg_http_drain(struct hg_http *h)
+{
+    if (!atomic_exchange(&h->draining, true))
+        h->listen_fd = MHD_quiesce_daemon(h->daemon);
+}
+
+void hg_http_stop(struct hg_http *h, int64_t flush_ms)
+{
+    if (!h)
+        return;
+    hg_http_drain(h);
+    /* Every request has ended, so no connection is suspended; let the answers leave. */
+    int64_t until = hg_now_ns() + flush_ms * 1000000;
+    const struct timespec pause = {0, 2000000};
+    while (atomic_load(&h->n_exchanges) > 0 && hg_now_ns() < until)
+        nanosleep(&pause, NULL);
+    MHD_stop_daemon(h->daemon);
+    if (h->listen_fd != -1)
+        close(h->listen_fd);
+    free(h);
+}

@@ -1,0 +1,33 @@
+/* server/http.h - libmicrohttpd behind four functions: routes, limits, suspend and resume.
+ *
+ * Its threads parse bodies and prepare requests (hg_model_prepare); the scheduler's thread computes.
+ * A connection that waits is suspended and resumed by its request's stream. This is the only folder
+ * entry that knows MHD, so that another server could take its place. */
+#ifndef HG_SERVER_HTTP_H
+#define HG_SERVER_HTTP_H
+
+#include <stdint.h>
+
+#include "common/status.h"
+#include "model/healthgpt.h"
+#include "server/scheduler.h"
+
+struct hg_http;
+
+struct hg_http_options {
+    const char *addr; /* numeric */
+    uint16_t port;    /* 0: any free one */
+    int n_threads, max_connections, max_queue;
+};
+
+enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
+                             struct hg_scheduler *s, struct hg_http **out, struct hg_error *err);
+uint16_t hg_http_port(const struct hg_http *h);
+
+/* Refuse new connections; new requests on open ones are answered 503. */
+void hg_http_drain(struct hg_http *h);
+/* After the scheduler has ended every request: wait up to flush_ms for the last answers to leave,
+ * close, release. NULL is fine. */
+void hg_http_stop(struct hg_http *h, int64_t flush_ms);
+
+#endif

@@ -1,0 +1,187 @@
+/* server/main.c - healthgptd: read the configuration, load, serve, stop in the right order.
+ *
+ * Exit codes: 0 stopped by a signal, 64 usage or configuration, others by hg_status_exit_code. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "server/config.h"
+#include "server/http.h"
+#include "server/version.h"
+
+enum { FLUSH_MS = 2000 };
+
+static int usage(FILE *to)
+{
+    struct hg_buf flags = {0};
+    hg_config_help(&flags);
+    fprintf(to,
+            "usage: healthgptd [--config FILE] [options]\n"
+            "Serves HealthGPT: image questions and image generation over HTTP. Not for clinical "
+            "use.\n\n"
+            "  --config FILE            JSON with comments (see config/default.json); flags win\n"
+            "%s"
+            "  --help                   this text\n"
+            "  --version                version\n\n"
+            "routes: GET /health  GET /v1/models  POST /v1/vqa  POST /v1/images/generations\n"
+            "try:    curl -F image=@x.png -F question='Is there pneumonia?' "
+            "http://127.0.0.1:8080/v1/vqa\n",
+            flags.data ? flags.data : "");
+    hg_buf_deinit(&flags);
+    return to == stdout ? 0 : hg_status_exit_code(HG_STATUS_BAD_REQUEST);
+}
+
+static int fail(const struct hg_error *err)
+{
+    fprintf(stderr, "healthgptd: %s\n", err->text);
+    return hg_status_exit_code(err->status);
+}
+
+/* Split "--name=value" or "--name value" at argv[*i]; advances *i past the value. */
+static enum hg_status next_option(int argc, char **argv, int *i, char *name, size_t cap,
+                                  const char **value, struct hg_error *err)
+{
+    const char *arg = argv[*i];
+    const char *eq = strchr(arg, '=');
+    size_t n = eq ? (size_t)(eq - arg) : strlen(arg);
+    *value = eq ? eq + 1 : NULL;
+    if (strncmp(arg, "--", 2) != 0 || n < 3 || n - 2 >= cap)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "unexpected argument \"%.64s\": see --help",
+                       arg);
+    memcpy(name, arg + 2, n - 2);
+    name[n - 2] = '\0';
+    bool wants = strcmp(name, "config") == 0 || hg_config_flag_takes_value(name) == 1;
+    if (!*value && wants && *i + 1 < argc)
+        *value = argv[++*i];
+    if (!*value && wants)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "option --%s: expected a value", name);
+    return HG_STATUS_OK;
+}
+
+/* Two passes, so that a flag wins over the file wherever it stands. */
+static enum hg_status read_options(int argc, char **argv, struct hg_config *c,
+                                   struct hg_error *err)
+{
+    hg_config_default(c);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 1; i < argc; i++) {
+            char name[64];
+            const char *value;
+            HG_TRY(next_option(argc, argv, &i, name, sizeof name, &value, err));
+            bool is_file = strcmp(name, "config") == 0;
+            if (pass == 0 && is_file)
+                HG_TRY(hg_config_read(c, value, err));
+            else if (pass == 1 && !is_file)
+                HG_TRY(hg_config_set(c, name, value ? value : "", err));
+        }
+    }
+    return HG_STATUS_OK;
+}
+
+static enum hg_status check_address(const struct hg_config *c, char *addr, size_t cap,
+                                    uint16_t *port, struct hg_error *err)
+{
+    HG_TRY(hg_listen_split(c->listen, addr, cap, port, err));
+    if (!hg_address_is_loopback(addr) && !c->insecure)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST,
+                       "%s is not loopback and there is no authentication: put a proxy in front, "
+                       "or say --insecure",
+                       addr);
+    return HG_STATUS_OK;
+}
+
+static enum hg_status load_model(const struct hg_config *c, struct hg_model **model,
+                                 struct hg_error *err)
+{
+    struct hg_model_options o = {.path = c->model[0] ? c->model : NULL,
+                                 .backend = c->backend,
+                                 .dtype = c->dtype,
+                                 .kv_dtype = c->kv_dtype,
+                                 .n_threads = (int)c->threads,
+                                 .max_seqs = (int)c->max_batch,
+                                 .kv_tokens = c->kv_tokens};
+    return hg_model_load(&o, model, err);
+}
+
+/* One line that scripts wait for, with the port that was chosen. */
+static void announce(const struct hg_http *http, const char *addr, const struct hg_model *model)
+{
+    struct hg_model_info info;
+    hg_model_info(model, &info);
+    bool v6 = strchr(addr, ':') != NULL;
+    printf("healthgptd: listening on http://%s%s%s:%u (model %s, backend %s)\n", v6 ? "[" : "",
+           addr, v6 ? "]" : "", (unsigned)hg_http_port(http), info.name, info.backend);
+    fflush(stdout);
+}
+
+/* The first signal drains; a second one ends the grace. Signals are blocked in every thread and taken
+ * here only. */
+static void serve_until_signal(const sigset_t *signals, const struct hg_config *c,
+                               struct hg_http *http, struct hg_scheduler *scheduler)
+{
+    int sig = 0;
+    while (sigwait(signals, &sig) != 0)
+        continue;
+    hg_log(HG_LOG_INFO, "signal %d: draining for at most %lld s", sig, (long long)c->drain_s);
+    hg_http_drain(http);
+    hg_scheduler_drain(scheduler, c->drain_s * 1000);
+    const struct timespec slice = {0, 20000000};
+    while (!hg_scheduler_drained(scheduler))
+        if (sigtimedwait(signals, NULL, &slice) > 0)
+            hg_scheduler_drain(scheduler, 0);
+}
+
+static enum hg_status run(const struct hg_config *c, const sigset_t *signals, struct hg_error *err)
+{
+    char addr[64];
+    struct hg_http_options http_options = {.addr = addr,
+                                           .n_threads = (int)c->http_threads,
+                                           .max_connections = (int)c->max_connections,
+                                           .max_queue = (int)c->max_queue};
+    struct hg_scheduler_options s_options = {.max_batch = (int)c->max_batch,
+                                             .max_queue = (int)c->max_queue,
+                                             .timeout_ms = c->timeout_s * 1000};
+    struct hg_model *model = NULL;
+    struct hg_scheduler *scheduler = NULL;
+    struct hg_http *http = NULL;
+    enum hg_status status = HG_STATUS_OK;
+    HG_TRY_OUT(check_address(c, addr, sizeof addr, &http_options.port, err));
+    HG_TRY_OUT(load_model(c, &model, err));
+    HG_TRY_OUT(hg_scheduler_create(model, &s_options, &scheduler, err));
+    HG_TRY_OUT(hg_http_start(&http_options, model, scheduler, &http, err));
+    announce(http, addr, model);
+    serve_until_signal(signals, c, http, scheduler);
+out:
+    /* Requests end before the daemon stops (a suspended connection must not see that), and the
+     * daemon stops before the scheduler that its threads submit to is released. */
+    hg_http_stop(http, FLUSH_MS);
+    hg_scheduler_free(scheduler);
+    hg_model_free(model);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    static struct hg_config config;
+    struct hg_error err = {0};
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0)
+            return usage(stdout);
+        if (strcmp(argv[i], "--version") == 0) {
+            puts("healthgptd " HG_VERSION);
+            return 0;
+        }
+    }
+    if (read_options(argc, argv, &config, &err) != HG_STATUS_OK)
+        return fail(&err);
+    hg_log_set(HG_LOG_INFO, config.log_json);
+    signal(SIGPIPE, SIG_IGN);
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    return run(&config, &signals, &err) == HG_STATUS_OK ? 0 : fail(&err);
+}

@@ -1,0 +1,92 @@
+/* server/queue.c - mutex, condition, intrusive list. */
+#include "server/queue.h"
+
+void hg_queue_init(struct hg_queue *q, size_t cap)
+{
+    *q = (struct hg_queue){.cap = cap};
+    hg_list_init(&q->items);
+    pthread_mutex_init(&q->lock, NULL);
+    pthread_cond_init(&q->filled, NULL);
+}
+
+void hg_queue_deinit(struct hg_queue *q)
+{
+    pthread_cond_destroy(&q->filled);
+    pthread_mutex_destroy(&q->lock);
+}
+
+enum hg_status hg_queue_push(struct hg_queue *q, struct hg_list *node)
+{
+    enum hg_status status = HG_STATUS_OK;
+    pthread_mutex_lock(&q->lock);
+    if (q->closed)
+        status = HG_STATUS_CANCELLED;
+    else if (q->n >= q->cap)
+        status = HG_STATUS_BUSY;
+    if (status == HG_STATUS_OK) {
+        hg_list_push_back(&q->items, node);
+        q->n++;
+        pthread_cond_signal(&q->filled);
+    }
+    pthread_mutex_unlock(&q->lock);
+    return status;
+}
+
+struct hg_list *hg_queue_pop(struct hg_queue *q)
+{
+    struct hg_list *node = NULL;
+    pthread_mutex_lock(&q->lock);
+    if (q->n > 0) {
+        node = q->items.next;
+        hg_list_remove(node);
+        q->n--;
+    }
+    pthread_mutex_unlock(&q->lock);
+    return node;
+}
+
+void hg_queue_wait(struct hg_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    while (q->n == 0 && !q->closed)
+        pthread_cond_wait(&q->filled, &q->lock);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void hg_queue_close(struct hg_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    q->closed = true;
+    pthread_cond_broadcast(&q->filled);
+    pthread_mutex_unlock(&q->lock);
+}
+
+bool hg_queue_closed(struct hg_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    bool closed = q->closed;
+    pthread_mutex_unlock(&q->lock);
+    return closed;
+}
+
+size_t hg_queue_depth(struct hg_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    size_t n = q->n;
+    pthread_mutex_unlock(&q->lock);
+    return n;
+}
+
+void hg_queue_sweep(struct hg_queue *q, hg_queue_match_fn *match, void *ctx, struct hg_list *out)
+{
+    pthread_mutex_lock(&q->lock);
+    for (struct hg_list *node = q->items.next, *next; node != &q->items; node = next) {
+        next = node->next;
+        if (!match(node, ctx))
+            continue;
+        hg_list_remove(node);
+        hg_list_push_back(out, node);
+        q->n--;
+    }
+    pthread_mutex_unlock(&q->lock);
+}

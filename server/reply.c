@@ -1,0 +1,203 @@
+/* server/reply.c - the JSON that clients read. */
+#include "server/reply.h"
+
+#include <time.h>
+
+#include "server/version.h"
+
+const char *hg_finish_name(enum hg_finish f)
+{
+    return f == HG_FINISH_LENGTH ? "length" : f == HG_FINISH_ERROR ? "error" : "stop";
+}
+
+enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out,
+                                struct hg_error *err)
+{
+    static const char *const text[] = {
+        "Software", "healthgpt " HG_VERSION, "Comment",
+        "synthetic image made by healthgpt, not for clinical use", NULL};
+    return hg_image_encode_png(im, text, out, err);
+}
+
+static enum hg_status status_of(const struct hg_json_out *o)
+{
+    return o->failed ? HG_STATUS_NO_MEMORY : HG_STATUS_OK;
+}
+
+static void open_line(struct hg_json_out *o, struct hg_buf *out, const char *type)
+{
+    hg_out_begin(o, out);
+    hg_out_open(o, NULL, '{');
+    hg_out_string(o, "type", type);
+}
+
+static enum hg_status close_line(struct hg_json_out *o)
+{
+    hg_out_close(o, '}');
+    if (!o->failed && hg_buf_append_str(o->buf, "\n") != HG_STATUS_OK)
+        o->failed = true;
+    return status_of(o);
+}
+
+static void put_id(struct hg_json_out *o, const struct hg_request *r)
+{
+    char id[40];
+    snprintf(id, sizeof id, "req-%llu", (unsigned long long)r->number);
+    hg_out_string(o, "id", id);
+}
+
+void hg_reply_tops(struct hg_json_out *o, const char *key, const struct hg_tokenizer *t,
+                   const struct hg_top_token *tops, int n)
+{
+    hg_out_open(o, key, '[');
+    for (int i = 0; i < n; i++) {
+        hg_out_open(o, NULL, '{');
+        hg_out_int(o, "id", tops[i].id);
+        hg_out_string(o, "token", hg_tokenizer_token(t, tops[i].id));
+        hg_out_real(o, "logprob", (double)tops[i].logprob, 6);
+        hg_out_close(o, '}');
+    }
+    hg_out_close(o, ']');
+}
+
+static void put_usage(struct hg_json_out *o, const struct hg_request *r)
+{
+    const struct hg_result *u = &r->result;
+    hg_out_open(o, "usage", '{');
+    hg_out_int(o, "prompt_tokens", u->n_prompt);
+    hg_out_int(o, "completion_tokens", u->n_generated);
+    hg_out_int(o, "total_tokens", (int64_t)u->n_prompt + u->n_generated);
+    hg_out_close(o, '}');
+    hg_out_open(o, "timings", '{');
+    hg_out_real(o, "queue_ms", u->queue_ms, 3);
+    hg_out_real(o, "first_token_ms", u->first_token_ms, 3);
+    hg_out_real(o, "total_ms", u->total_ms, 3);
+    hg_out_close(o, '}');
+}
+
+/* What a plain answer and the "done" line share. */
+static void put_facts(struct hg_json_out *o, const struct hg_reply_context *c,
+                      const struct hg_request *r)
+{
+    put_id(o, r);
+    hg_out_string(o, "model", c->model);
+    hg_out_string(o, "finish_reason", hg_finish_name(r->result.finish));
+    hg_out_real(o, "temperature", (double)r->sampling.temperature, 4);
+    hg_out_uint(o, "seed", r->sampling.seed);
+    put_usage(o, r);
+    if (r->task == HG_TASK_GENERATION)
+        hg_out_bool(o, "synthetic", true);
+    hg_out_string(o, "notice", c->notice);
+}
+
+static void put_png(struct hg_json_out *o, const struct hg_image *im)
+{
+    struct hg_buf png = {0};
+    if (hg_synthetic_png(im, &png, NULL) != HG_STATUS_OK)
+        o->failed = true;
+    hg_out_base64(o, "b64_json", png.data, png.len);
+    hg_buf_deinit(&png);
+}
+
+static void put_image_facts(struct hg_json_out *o, const struct hg_image *im)
+{
+    char size[32];
+    snprintf(size, sizeof size, "%dx%d", im->width, im->height);
+    hg_out_string(o, "output_format", "png");
+    hg_out_string(o, "size", size);
+}
+
+enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out)
+{
+    struct hg_json_out o;
+    open_line(&o, out, "queued");
+    put_id(&o, r);
+    hg_out_string(&o, "task", hg_task_name(r->task));
+    hg_out_int(&o, "prompt_tokens", r->n_prompt);
+    return close_line(&o);
+}
+
+enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_event *e,
+                              const struct hg_buf *text, const struct hg_top_token *tops,
+                              struct hg_buf *out)
+{
+    struct hg_json_out o;
+    if (e->type == HG_EVENT_PROGRESS) {
+        open_line(&o, out, "progress");
+        hg_out_int(&o, "done", e->done);
+        hg_out_int(&o, "total", e->total);
+        return close_line(&o);
+    }
+    open_line(&o, out, "token");
+    if (e->id >= 0) {
+        hg_out_int(&o, "id", e->id);
+        hg_out_real(&o, "logprob", (double)e->logprob, 6);
+    }
+    hg_out_string_n(&o, "text", text->data, text->len);
+    if (e->n_top > 0)
+        hg_reply_tops(&o, "top_logprobs", c->tokenizer, tops, e->n_top);
+    return close_line(&o);
+}
+
+enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_request *r,
+                            struct hg_buf *out)
+{
+    struct hg_json_out o;
+    if (r->result.error.status != HG_STATUS_OK) {
+        struct hg_api_error e;
+        hg_api_error_of(&e, &r->result.error);
+        open_line(&o, out, "error");
+        put_id(&o, r);
+        hg_api_put_error(&o, &e);
+        return close_line(&o);
+    }
+    if (r->result.image.rgb) {
+        open_line(&o, out, "image");
+        put_png(&o, &r->result.image);
+        put_image_facts(&o, &r->result.image);
+        HG_TRY(close_line(&o));
+    }
+    open_line(&o, out, "done");
+    put_facts(&o, c, r);
+    return close_line(&o);
+}
+
+/* "text", and the alternatives of each token when they were asked for. */
+static void put_text(struct hg_json_out *o, const struct hg_reply_context *c, struct hg_request *r)
+{
+    struct hg_buf text = {0};
+    struct hg_event e = {0};
+    struct hg_top_token tops[HG_MAX_TOP];
+    bool want = r->sampling.n_top > 0;
+    if (want)
+        hg_out_open(o, "top_logprobs", '[');
+    for (size_t i = 0; hg_stream_read(&r->stream, i, &e, &text, tops); i++)
+        if (want && e.type == HG_EVENT_TOKEN && e.id >= 0)
+            hg_reply_tops(o, NULL, c->tokenizer, tops, e.n_top);
+    if (want)
+        hg_out_close(o, ']');
+    hg_out_string_n(o, "text", text.data, text.len);
+    hg_buf_deinit(&text);
+}
+
+enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_request *r,
+                               struct hg_buf *out)
+{
+    struct hg_json_out o;
+    hg_out_begin(&o, out);
+    hg_out_open(&o, NULL, '{');
+    hg_out_int(&o, "created", (int64_t)time(NULL));
+    if (r->task == HG_TASK_GENERATION) {
+        hg_out_open(&o, "data", '[');
+        hg_out_open(&o, NULL, '{');
+        put_png(&o, &r->result.image);
+        hg_out_close(&o, '}');
+        hg_out_close(&o, ']');
+        put_image_facts(&o, &r->result.image);
+    } else {
+        put_text(&o, c, r);
+    }
+    put_facts(&o, c, r);
+    hg_out_close(&o, '}');
+    return status_of(&o);
+}

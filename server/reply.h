@@ -1,0 +1,42 @@
+/* server/reply.h - results and events as JSON. Knows no HTTP objects.
+ *
+ * A stream is one JSON object per line: {"type":"queued"}, "token", "progress", "image", then "done" or
+ * "error". A plain answer is one object. All functions append to out; NO_MEMORY is their only failure. */
+#ifndef HG_SERVER_REPLY_H
+#define HG_SERVER_REPLY_H
+
+#include "common/buf.h"
+#include "common/image_io.h"
+#include "server/api.h"
+#include "server/json_text.h"
+#include "server/request.h"
+
+struct hg_reply_context {
+    const char *model, *notice;
+    const struct hg_tokenizer *tokenizer; /* names of alternatives */
+};
+
+const char *hg_finish_name(enum hg_finish f); /* "stop", "length" */
+
+/* A PNG that says in its text chunks that it is synthetic and not for clinical use. */
+enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out,
+                                struct hg_error *err);
+
+enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out);
+/* One line for a TOKEN or PROGRESS event. */
+enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_event *e,
+                              const struct hg_buf *text, const struct hg_top_token *tops,
+                              struct hg_buf *out);
+/* The last lines of a stream whose END was read: "image" when there is one, then "done" or "error". */
+enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_request *r,
+                            struct hg_buf *out);
+
+/* The whole answer of a request that is DONE. */
+enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_request *r,
+                               struct hg_buf *out);
+
+/* [{"id":..,"token":"..","logprob":..},...] under `key`; also used by the command line. */
+void hg_reply_tops(struct hg_json_out *o, const char *key, const struct hg_tokenizer *t,
+                   const struct hg_top_token *tops, int n);
+
+#endif

@@ -1,0 +1,122 @@
+/* server/request.c - life of a request; the only rule on defaults. */
+#include "server/request.h"
+
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "common/clock.h"
+
+static const float draw_temperature = 0.9F;
+
+static atomic_uint_fast64_t next_number = 1;
+
+void hg_ask_init(struct hg_ask *a, enum hg_task task)
+{
+    *a = (struct hg_ask){.task = task};
+    hg_sampling_default(&a->sampling);
+}
+
+void hg_ask_deinit(struct hg_ask *a)
+{
+    free(a->question);
+    free(a->system);
+    for (size_t i = 0; i < a->n_images; i++)
+        hg_image_deinit(&a->images[i]);
+    *a = (struct hg_ask){0};
+}
+
+/* 53 bits: every JSON reader keeps such a number exact, so that a reported seed can be sent back. */
+static uint64_t random_seed(void)
+{
+    uint64_t seed;
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed)
+        seed = (uint64_t)hg_now_ns();
+    return seed >> 11;
+}
+
+static struct hg_sampling sampling_of(const struct hg_ask *ask)
+{
+    struct hg_sampling s = ask->sampling;
+    if (!ask->has_temperature)
+        s.temperature = ask->task == HG_TASK_GENERATION && ask->n_images == 0 ? draw_temperature : 0;
+    if (!ask->has_seed)
+        s.seed = s.temperature > 0 ? random_seed() : 0;
+    return s;
+}
+
+static enum hg_status prepare(const struct hg_model *m, const struct hg_ask *ask,
+                              struct hg_request *r, struct hg_error *err)
+{
+    struct hg_turn turn = {.question = ask->question ? ask->question : "",
+                           .n_question = ask->n_question,
+                           .n_images = (int)ask->n_images};
+    struct hg_request_input in = {.task = ask->task,
+                                  .no_plugin = ask->no_plugin,
+                                  .system = ask->system,
+                                  .turns = &turn,
+                                  .n_turns = 1,
+                                  .images = ask->images,
+                                  .n_images = ask->n_images,
+                                  .sampling = r->sampling};
+    HG_TRY(hg_model_prepare(m, &in, &r->prepared, err));
+    r->n_prompt = hg_prepared_n_prompt(r->prepared);
+    r->max_tokens = hg_prepared_max_tokens(r->prepared);
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *ask,
+                                 struct hg_request **out, struct hg_error *err)
+{
+    *out = NULL;
+    struct hg_request *r = calloc(1, sizeof *r);
+    if (!r)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "request: out of memory");
+    hg_list_init(&r->link);
+    atomic_init(&r->n_refs, 1);
+    atomic_init(&r->state, HG_REQUEST_NEW);
+    r->number = atomic_fetch_add(&next_number, 1);
+    r->task = ask->task;
+    r->sampling = sampling_of(ask);
+    enum hg_status status = prepare(m, ask, r, err);
+    if (status == HG_STATUS_OK) /* one event per token, one flushed text, END */
+        status = hg_stream_init(&r->stream, (size_t)r->max_tokens + 3, r->sampling.n_top, err);
+    if (status != HG_STATUS_OK) {
+        hg_prepared_free(r->prepared);
+        free(r);
+        return status;
+    }
+    *out = r;
+    return HG_STATUS_OK;
+}
+
+void hg_request_ref(struct hg_request *r)
+{
+    atomic_fetch_add(&r->n_refs, 1);
+}
+
+void hg_request_unref(struct hg_request *r)
+{
+    if (!r || atomic_fetch_sub(&r->n_refs, 1) != 1)
+        return;
+    hg_prepared_free(r->prepared);
+    hg_stream_deinit(&r->stream);
+    hg_image_deinit(&r->result.image);
+    free(r->result.codes);
+    free(r);
+}
+
+void hg_request_cancel(struct hg_request *r)
+{
+    atomic_store(&r->cancelled, true);
+}
+
+void hg_request_end(struct hg_request *r)
+{
+    enum hg_status s = r->result.error.status;
+    r->result.total_ms = (double)(hg_now_ns() - r->submitted_ns) / 1e6;
+    atomic_store(&r->state, s == HG_STATUS_OK          ? HG_REQUEST_DONE
+                            : s == HG_STATUS_CANCELLED ? HG_REQUEST_CANCELLED
+                                                       : HG_REQUEST_FAILED);
+    struct hg_event end = {.type = HG_EVENT_END};
+    hg_stream_push(&r->stream, &end, NULL, 0, NULL);
+}

@@ -1,0 +1,82 @@
+/* server/request.h - one request: what was asked, its state, its events, its result.
+ *
+ * NEW -> QUEUED -> RUNNING -> DONE | FAILED | CANCELLED. Two owners hold a reference: the reader (a
+ * connection, or the command line) and, once submitted, the scheduler. The engine writes `result` and
+ * then pushes END; a reader touches it only after it has seen END. */
+#ifndef HG_SERVER_REQUEST_H
+#define HG_SERVER_REQUEST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/image_io.h"
+#include "common/list.h"
+#include "common/status.h"
+#include "model/healthgpt.h"
+#include "server/stream.h"
+
+enum { HG_REQUEST_MAX_IMAGES = 4 };
+
+/* What a client asked for, parsed and bounded; owns its strings and images. A zeroed struct is empty. */
+struct hg_ask {
+    enum hg_task task;
+    char *question, *system; /* system NULL: the model's own */
+    size_t n_question;
+    struct hg_image images[HG_REQUEST_MAX_IMAGES];
+    size_t n_images;
+    struct hg_sampling sampling;
+    bool has_temperature, has_seed;
+    bool stream, no_plugin;
+};
+void hg_ask_init(struct hg_ask *a, enum hg_task task);
+void hg_ask_deinit(struct hg_ask *a);
+
+enum hg_request_state {
+    HG_REQUEST_NEW,
+    HG_REQUEST_QUEUED,
+    HG_REQUEST_RUNNING,
+    HG_REQUEST_DONE,
+    HG_REQUEST_FAILED,
+    HG_REQUEST_CANCELLED
+};
+
+struct hg_result {
+    struct hg_error error; /* status OK unless FAILED or CANCELLED */
+    enum hg_finish finish;
+    int n_prompt, n_generated;
+    struct hg_image image; /* image task */
+    int32_t *codes;        /* [n_codes] its VQGAN codes */
+    size_t n_codes;
+    double queue_ms, first_token_ms, total_ms; /* from submission; first token 0 without one */
+};
+
+struct hg_request {
+    struct hg_list link; /* the queue's or the scheduler's */
+    atomic_int n_refs;
+    atomic_int state;      /* enum hg_request_state */
+    atomic_bool cancelled; /* set by the reader, read by the engine between steps */
+    uint64_t number;       /* for logs and replies */
+    enum hg_task task;
+    struct hg_sampling sampling;
+    struct hg_prepared *prepared; /* until a sequence takes it */
+    int n_prompt, max_tokens;
+    int64_t submitted_ns, deadline_ns; /* set by the scheduler */
+    struct hg_stream stream;
+    struct hg_result result;
+};
+
+/* Fill in what the client left open, then tokenise and preprocess (hg_model_prepare). Defaults:
+ * answers and images drawn from an image are greedy; an image drawn from text alone is sampled at
+ * temperature 0.9, because greedy drawing knows one picture per prompt. A seed that was not given is
+ * random and is reported back. `ask` may be released afterwards. */
+enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *ask,
+                                 struct hg_request **out, struct hg_error *err);
+void hg_request_ref(struct hg_request *r);
+void hg_request_unref(struct hg_request *r); /* NULL is fine */
+void hg_request_cancel(struct hg_request *r);
+
+/* [engine] Set the state that belongs to result.error and push END. */
+void hg_request_end(struct hg_request *r);
+
+#endif

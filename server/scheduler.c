@@ -1,0 +1,480 @@
+/* server/scheduler.c - the engine thread's loop.
+ *
+ * DESIGN. One slot per running request. A turn of the loop:
+ *   1 sweep     end what was cancelled, passed its deadline, or must go because of a stop
+ *   2 admit     queue head -> sequence; BUSY (no KV blocks) leaves it waiting at the head
+ *   3 big       one vision pass or one render: large pieces are spread between steps, never stacked
+ *   4 step      every decoding sequence one token; prompts fill the rest of the token budget in
+ *               arrival order, in short chunks while others decode, so that a long prompt costs the
+ *               neighbours little time per token
+ *   5 deliver   tokens to the streams; finished ones leave
+ * A request's tokens do not depend on what else is in the batch, so the plan is free to change. */
+#include "server/scheduler.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "server/queue.h"
+
+/* Prompt tokens per step while other sequences decode. */
+enum { SHARED_PREFILL = 256 };
+
+struct slot {
+    struct hg_request *req; /* NULL: free */
+    struct hg_seq *seq;     /* NULL once the tokens are complete */
+    struct hg_detok detok;
+    int32_t *codes; /* complete image waiting to be rendered */
+    size_t n_codes;
+};
+
+struct hg_scheduler {
+    struct hg_model *model;
+    struct hg_model_info info;
+    struct hg_scheduler_options options;
+    struct hg_queue queue;
+    pthread_t thread;
+    /* [engine thread] */
+    struct slot *slots; /* [max_batch], arrival order */
+    int n_slots;
+    struct hg_request *head; /* admitted next: waits for KV blocks */
+    struct hg_step_item *items;
+    struct hg_token *tokens;
+    int *item_slot;
+    struct hg_buf text;
+    /* shared */
+    atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
+    atomic_size_t n_running;
+    atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
+    atomic_bool finished; /* the thread has left its loop */
+};
+
+/* ---- ending ------------------------------------------------------------------------------------ */
+
+/* Push END and drop the scheduler's reference. */
+static void end_request(struct hg_scheduler *s, struct hg_request *r)
+{
+    enum hg_status status = r->result.error.status;
+    atomic_fetch_add(status == HG_STATUS_OK          ? &s->n_done
+                     : status == HG_STATUS_CANCELLED ? &s->n_cancelled
+                                                     : &s->n_failed,
+                     1);
+    hg_request_end(r);
+    /* Numbers only: no text, no pixels, no names ever reach the log. */
+    hg_log(status == HG_STATUS_OK || status == HG_STATUS_CANCELLED ? HG_LOG_INFO : HG_LOG_WARN,
+           "request %llu %s: %s, %d prompt + %d tokens, queue %.1f ms, first token %.1f ms, "
+           "total %.1f ms",
+           (unsigned long long)r->number, hg_task_name(r->task), hg_status_text(status),
+           r->result.n_prompt, r->result.n_generated, r->result.queue_ms,
+           r->result.first_token_ms, r->result.total_ms);
+    hg_request_unref(r);
+}
+
+static void close_slot(struct hg_scheduler *s, int i)
+{
+    struct slot *slot = &s->slots[i];
+    struct hg_request *r = slot->req;
+    if (slot->seq)
+        r->result.n_generated = (int)hg_seq_n_generated(slot->seq);
+    hg_seq_free(slot->seq);
+    free(slot->codes);
+    s->n_slots--;
+    memmove(slot, slot + 1, (size_t)(s->n_slots - i) * sizeof *slot);
+    s->slots[s->n_slots] = (struct slot){0};
+    atomic_store(&s->n_running, (size_t)s->n_slots);
+    end_request(s, r);
+}
+
+static void fail_slot(struct hg_scheduler *s, int i, const struct hg_error *err)
+{
+    s->slots[i].req->result.error = *err;
+    close_slot(s, i);
+}
+
+/* Why a request may not go on now; OK when it may. */
+static enum hg_status verdict(struct hg_scheduler *s, const struct hg_request *r, int64_t now,
+                              bool waiting, struct hg_error *err)
+{
+    int64_t stop = atomic_load(&s->stop_ns);
+    if (atomic_load(&r->cancelled))
+        return hg_fail(err, HG_STATUS_CANCELLED, "the client has gone");
+    if (stop != INT64_MAX && (waiting || now >= stop))
+        return hg_fail(err, HG_STATUS_CANCELLED, "the server is shutting down");
+    if (now >= r->deadline_ns)
+        return hg_fail(err, HG_STATUS_TIMEOUT, "not finished within %lld ms",
+                       (long long)s->options.timeout_ms);
+    return HG_STATUS_OK;
+}
+
+struct sweep {
+    struct hg_scheduler *s;
+    int64_t now;
+};
+
+static struct hg_request *request_of(const struct hg_list *node)
+{
+    return HG_LIST_ENTRY((uintptr_t)node, struct hg_request, link);
+}
+
+static bool must_leave(const struct hg_list *node, void *ctx)
+{
+    struct sweep *w = ctx;
+    return verdict(w->s, request_of(node), w->now, true, NULL) != HG_STATUS_OK;
+}
+
+static void sweep(struct hg_scheduler *s)
+{
+    struct hg_error err = {0};
+    struct sweep w = {s, hg_now_ns()};
+    struct hg_list gone;
+    hg_list_init(&gone);
+    hg_queue_sweep(&s->queue, must_leave, &w, &gone);
+    while (!hg_list_empty(&gone)) {
+        struct hg_request *r = request_of(gone.next);
+        hg_list_remove(&r->link);
+        verdict(s, r, w.now, true, &r->result.error);
+        end_request(s, r);
+    }
+    if (s->head && verdict(s, s->head, w.now, true, &err) != HG_STATUS_OK) {
+        s->head->result.error = err;
+        end_request(s, s->head);
+        s->head = NULL;
+    }
+    for (int i = s->n_slots - 1; i >= 0; i--)
+        if (verdict(s, s->slots[i].req, w.now, false, &err) != HG_STATUS_OK)
+            fail_slot(s, i, &err);
+}
+
+/* ---- admission --------------------------------------------------------------------------------- */
+
+static void open_slot(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *seq)
+{
+    struct slot *slot = &s->slots[s->n_slots++];
+    *slot = (struct slot){.req = r, .seq = seq};
+    hg_detok_init(&slot->detok, hg_model_tokenizer(s->model), false);
+    atomic_store(&r->state, HG_REQUEST_RUNNING);
+    atomic_store(&s->n_running, (size_t)s->n_slots);
+    r->prepared = NULL; /* the sequence owns it now */
+    r->result.n_prompt = r->n_prompt;
+    r->result.queue_ms = (double)(hg_now_ns() - r->submitted_ns) / 1e6;
+}
+
+static void admit(struct hg_scheduler *s)
+{
+    while (s->n_slots < s->options.max_batch) {
+        struct hg_list *node = s->head ? NULL : hg_queue_pop(&s->queue);
+        if (node)
+            s->head = request_of(node);
+        if (!s->head)
+            return;
+        struct hg_error err = {0};
+        struct hg_seq *seq = NULL;
+        enum hg_status status = hg_seq_create(s->model, s->head->prepared, &seq, &err);
+        if (status == HG_STATUS_BUSY && s->n_slots > 0)
+            return; /* blocks come back when a neighbour ends */
+        struct hg_request *r = s->head;
+        s->head = NULL;
+        if (status == HG_STATUS_OK) {
+            open_slot(s, r, seq);
+        } else { /* also BUSY on an empty machine: it can never fit */
+            if (status == HG_STATUS_BUSY)
+                err.status = HG_STATUS_TOO_LARGE;
+            r->result.error = err;
+            end_request(s, r);
+        }
+    }
+}
+
+/* ---- large pieces ------------------------------------------------------------------------------ */
+
+static void render(struct hg_scheduler *s, int i)
+{
+    struct slot *slot = &s->slots[i];
+    struct hg_result *result = &slot->req->result;
+    struct hg_error err = {0};
+    if (hg_model_render(s->model, slot->codes, slot->n_codes, &result->image, &err) !=
+        HG_STATUS_OK) {
+        fail_slot(s, i, &err);
+        return;
+    }
+    result->codes = slot->codes;
+    result->n_codes = slot->n_codes;
+    slot->codes = NULL;
+    close_slot(s, i);
+}
+
+/* One vision pass or one render, the oldest first; false when there is none. */
+static bool big_piece(struct hg_scheduler *s)
+{
+    for (int i = 0; i < s->n_slots; i++) {
+        struct slot *slot = &s->slots[i];
+        struct hg_error err = {0};
+        if (!slot->seq) {
+            render(s, i);
+            return true;
+        }
+        if (!hg_seq_wants_vision(slot->seq))
+            continue;
+        if (hg_seq_encode_image(slot->seq, &err) != HG_STATUS_OK)
+            fail_slot(s, i, &err);
+        return true;
+    }
+    return false;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------- */
+
+static bool in_step(const struct slot *slot)
+{
+    return slot->seq && !hg_seq_wants_vision(slot->seq);
+}
+
+/* Fill items[] and item_slot[]; returns their number. */
+static int plan_step(struct hg_scheduler *s)
+{
+    int n = 0, budget = s->info.max_batch_tokens;
+    for (int i = 0; i < s->n_slots && budget > 0; i++) {
+        if (!in_step(&s->slots[i]) || hg_seq_n_waiting(s->slots[i].seq) > 0)
+            continue;
+        s->items[n] = (struct hg_step_item){s->slots[i].seq, 1};
+        s->item_slot[n++] = i;
+        budget--;
+    }
+    if (n > 0 && budget > SHARED_PREFILL)
+        budget = SHARED_PREFILL;
+    for (int i = 0; i < s->n_slots && budget > 0; i++) {
+        int waiting = in_step(&s->slots[i]) ? hg_seq_n_waiting(s->slots[i].seq) : 0;
+        if (waiting == 0)
+            continue;
+        int take = waiting < budget ? waiting : budget;
+        s->items[n] = (struct hg_step_item){s->slots[i].seq, take};
+        s->item_slot[n++] = i;
+        budget -= take;
+    }
+    return n;
+}
+
+static enum hg_status push_token(struct hg_scheduler *s, struct slot *slot,
+                                 const struct hg_token *t)
+{
+    struct hg_top_token tops[HG_MAX_TOP];
+    struct hg_event e = {
+        .type = HG_EVENT_TOKEN, .id = t->id, .logprob = t->logprob, .n_top = t->n_top};
+    for (int k = 0; k < t->n_top; k++)
+        tops[k] = (struct hg_top_token){t->top_id[k], t->top_logprob[k]};
+    hg_buf_clear(&s->text);
+    HG_TRY(hg_detok_push(&slot->detok, t->id, &s->text));
+    return hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, tops);
+}
+
+static enum hg_status push_progress(struct hg_scheduler *s, struct slot *slot)
+{
+    int total = s->info.grid_h * s->info.grid_w, done = (int)hg_seq_n_generated(slot->seq);
+    struct hg_event e = {
+        .type = HG_EVENT_PROGRESS, .done = done < total ? done : total, .total = total};
+    return hg_stream_push(&slot->req->stream, &e, NULL, 0, NULL);
+}
+
+/* Text that the detokeniser still held back (an incomplete character). */
+static enum hg_status flush_text(struct hg_scheduler *s, struct slot *slot)
+{
+    struct hg_event e = {.type = HG_EVENT_TOKEN, .id = -1};
+    hg_buf_clear(&s->text);
+    HG_TRY(hg_detok_finish(&slot->detok, &s->text));
+    return s->text.len == 0
+               ? HG_STATUS_OK
+               : hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, NULL);
+}
+
+/* The index tokens are complete: keep the codes, give the KV blocks back, render later. */
+static enum hg_status finish_image(struct hg_scheduler *s, struct slot *slot, struct hg_error *err)
+{
+    size_t cap = (size_t)s->info.grid_h * (size_t)s->info.grid_w;
+    slot->codes = calloc(cap ? cap : 1, sizeof *slot->codes);
+    if (!slot->codes)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "image tokens: out of memory");
+    slot->req->result.n_generated = (int)hg_seq_n_generated(slot->seq);
+    HG_TRY(hg_model_image_codes(s->model, hg_seq_generated(slot->seq),
+                                hg_seq_n_generated(slot->seq), slot->codes, cap, &slot->n_codes,
+                                err));
+    hg_seq_free(slot->seq);
+    slot->seq = NULL;
+    return HG_STATUS_OK;
+}
+
+static enum hg_status deliver_token(struct hg_scheduler *s, struct slot *slot,
+                                    const struct hg_token *t, struct hg_error *err)
+{
+    struct hg_request *r = slot->req;
+    bool draws = r->task == HG_TASK_GENERATION;
+    enum hg_status status = HG_STATUS_OK;
+    atomic_fetch_add(&s->n_tokens, 1);
+    if (r->result.first_token_ms == 0)
+        r->result.first_token_ms = (double)(hg_now_ns() - r->submitted_ns) / 1e6;
+    if (t->finish == HG_FINISH_ERROR)
+        return hg_fail(err, HG_STATUS_NUMERIC, "the model produced a value that is not finite");
+    if (draws)
+        status = push_progress(s, slot);
+    else if (t->finish != HG_FINISH_STOP)
+        status = push_token(s, slot, t);
+    if (status == HG_STATUS_OK && t->finish != HG_FINISH_NONE && !draws)
+        status = flush_text(s, slot);
+    if (status != HG_STATUS_OK)
+        return hg_fail(err, status, "event: %s", hg_status_text(status));
+    r->result.finish = t->finish;
+    return draws && t->finish != HG_FINISH_NONE ? finish_image(s, slot, err) : HG_STATUS_OK;
+}
+
+/* The token of this slot in the step, or NULL. */
+static const struct hg_token *token_of(const struct hg_scheduler *s, int n, int slot_i)
+{
+    for (int k = 0; k < n; k++)
+        if (s->item_slot[k] == slot_i)
+            return &s->tokens[k];
+    return NULL;
+}
+
+/* Backwards, because a slot that closes moves the later ones. */
+static void deliver(struct hg_scheduler *s, int n)
+{
+    for (int i = s->n_slots - 1; i >= 0; i--) {
+        const struct hg_token *t = token_of(s, n, i);
+        if (!t || (t->id < 0 && t->finish == HG_FINISH_NONE))
+            continue; /* not in this step, or its prompt is not complete yet */
+        struct hg_error err = {0};
+        if (deliver_token(s, &s->slots[i], t, &err) != HG_STATUS_OK)
+            fail_slot(s, i, &err);
+        else if (t->finish != HG_FINISH_NONE && s->slots[i].seq)
+            close_slot(s, i); /* an image's slot stays: it has no sequence but is to be rendered */
+    }
+}
+
+static void step(struct hg_scheduler *s)
+{
+    struct hg_error err = {0};
+    int n = plan_step(s);
+    if (n == 0)
+        return;
+    atomic_fetch_add(&s->n_steps, 1);
+    if (hg_model_step(s->model, s->items, (size_t)n, s->tokens, &err) == HG_STATUS_OK) {
+        deliver(s, n);
+        return;
+    }
+    hg_log(HG_LOG_ERROR, "step of %d sequences failed: %s", n, err.text);
+    for (int i = s->n_slots - 1; i >= 0; i--)
+        if (token_of(s, n, i))
+            fail_slot(s, i, &err);
+}
+
+static void *engine_main(void *ctx)
+{
+    struct hg_scheduler *s = ctx;
+    for (;;) {
+        if (s->n_slots == 0 && !s->head)
+            hg_queue_wait(&s->queue);
+        sweep(s);
+        if (s->n_slots == 0 && !s->head && hg_queue_closed(&s->queue) &&
+            hg_queue_depth(&s->queue) == 0)
+            break;
+        admit(s);
+        big_piece(s);
+        step(s);
+    }
+    atomic_store(&s->finished, true);
+    return NULL;
+}
+
+/* ---- face -------------------------------------------------------------------------------------- */
+
+static void release(struct hg_scheduler *s)
+{
+    hg_queue_deinit(&s->queue);
+    free(s->slots);
+    free(s->items);
+    free(s->tokens);
+    free(s->item_slot);
+    hg_buf_deinit(&s->text);
+    free(s);
+}
+
+enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler_options *o,
+                                   struct hg_scheduler **out, struct hg_error *err)
+{
+    *out = NULL;
+    struct hg_scheduler *s = calloc(1, sizeof *s);
+    if (!s)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "scheduler: out of memory");
+    s->model = m;
+    s->options = *o;
+    hg_model_info(m, &s->info);
+    if (s->options.max_batch > s->info.max_seqs)
+        s->options.max_batch = s->info.max_seqs;
+    size_t n = (size_t)(s->options.max_batch > 0 ? s->options.max_batch : 1);
+    atomic_init(&s->stop_ns, INT64_MAX);
+    hg_queue_init(&s->queue, (size_t)o->max_queue);
+    s->slots = calloc(n, sizeof *s->slots);
+    s->items = calloc(n, sizeof *s->items);
+    s->tokens = calloc(n, sizeof *s->tokens);
+    s->item_slot = calloc(n, sizeof *s->item_slot);
+    if (!s->slots || !s->items || !s->tokens || !s->item_slot) {
+        release(s);
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "scheduler: out of memory");
+    }
+    if (pthread_create(&s->thread, NULL, engine_main, s) != 0) {
+        release(s);
+        return hg_fail(err, HG_STATUS_INTERNAL, "scheduler: cannot start the engine thread");
+    }
+    *out = s;
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
+                                   struct hg_error *err)
+{
+    r->submitted_ns = hg_now_ns();
+    r->deadline_ns = r->submitted_ns + s->options.timeout_ms * 1000000;
+    atomic_store(&r->state, HG_REQUEST_QUEUED);
+    hg_request_ref(r);
+    enum hg_status status = hg_queue_push(&s->queue, &r->link);
+    if (status == HG_STATUS_OK)
+        return status;
+    atomic_store(&r->state, HG_REQUEST_NEW);
+    hg_request_unref(r);
+    return status == HG_STATUS_BUSY
+               ? hg_fail(err, status, "%d requests are waiting already: try again later",
+                         s->options.max_queue)
+               : hg_fail(err, status, "the server is shutting down");
+}
+
+void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
+{
+    *out = (struct hg_scheduler_stats){.queued = hg_queue_depth(&s->queue),
+                                       .running = atomic_load(&s->n_running),
+                                       .n_done = atomic_load(&s->n_done),
+                                       .n_failed = atomic_load(&s->n_failed),
+                                       .n_cancelled = atomic_load(&s->n_cancelled),
+                                       .n_steps = atomic_load(&s->n_steps),
+                                       .n_tokens = atomic_load(&s->n_tokens)};
+}
+
+void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)
+{
+    atomic_store(&s->stop_ns, hg_now_ns() + grace_ms * 1000000);
+    hg_queue_close(&s->queue);
+}
+
+bool hg_scheduler_drained(struct hg_scheduler *s)
+{
+    return atomic_load(&s->finished);
+}
+
+void hg_scheduler_free(struct hg_scheduler *s)
+{
+    if (!s)
+        return;
+    hg_scheduler_drain(s, 0);
+    pthread_join(s->thread, NULL);
+    release(s);
+}

@@ -1,0 +1,130 @@
+/* server/stream.c - one mutex, one condition, one append-only ring that never has to wrap. */
+#include "server/stream.h"
+
+#include <stdlib.h>
+
+enum hg_status hg_stream_init(struct hg_stream *s, size_t n_events, int n_top,
+                              struct hg_error *err)
+{
+    *s = (struct hg_stream){.cap = n_events};
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
+    size_t n_tops = 0;
+    if (__builtin_mul_overflow(n_events, (size_t)n_top, &n_tops))
+        return hg_fail(err, HG_STATUS_TOO_LARGE, "stream: %zu events are too many", n_events);
+    s->n_tops_cap = n_tops;
+    s->events = calloc(n_events, sizeof *s->events);
+    s->tops = n_tops ? calloc(n_tops, sizeof *s->tops) : NULL;
+    if (!s->events || (n_tops && !s->tops)) {
+        hg_stream_deinit(s);
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "stream: out of memory");
+    }
+    return HG_STATUS_OK;
+}
+
+void hg_stream_deinit(struct hg_stream *s)
+{
+    free(s->events);
+    free(s->tops);
+    hg_buf_deinit(&s->text);
+    pthread_cond_destroy(&s->changed);
+    pthread_mutex_destroy(&s->lock);
+    s->events = NULL;
+    s->tops = NULL;
+}
+
+enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event, const char *text,
+                              size_t n_text, const struct hg_top_token *tops)
+{
+    enum hg_status status = HG_STATUS_INTERNAL;
+    pthread_mutex_lock(&s->lock);
+    size_t n_top = (size_t)event->n_top;
+    /* One place is kept for END, so that a request can always be ended. */
+    bool end = event->type == HG_EVENT_END;
+    if (s->ended || s->n + (end ? 0 : 1) >= s->cap || n_top > s->n_tops_cap - s->n_tops)
+        goto out;
+    size_t text_at = s->text.len;
+    HG_TRY_OUT(n_text ? hg_buf_append(&s->text, text, n_text) : HG_STATUS_OK);
+    struct hg_event *e = &s->events[s->n++];
+    *e = *event;
+    e->text_at = text_at;
+    e->n_text = n_text;
+    e->top_at = s->n_tops;
+    for (size_t i = 0; i < n_top; i++)
+        s->tops[s->n_tops++] = tops[i];
+    s->ended = end;
+    pthread_cond_broadcast(&s->changed);
+    if (s->suspended && (end || !s->end_only)) {
+        s->suspended = false;
+        s->resume(s->ctx);
+    }
+    status = HG_STATUS_OK;
+out:
+    pthread_mutex_unlock(&s->lock);
+    return status;
+}
+
+/* The lock is held. */
+static void suspend_reader(struct hg_stream *s)
+{
+    if (s->ended || !s->suspend || s->suspended)
+        return;
+    s->suspended = true;
+    s->suspend(s->ctx);
+}
+
+bool hg_stream_read(struct hg_stream *s, size_t at, struct hg_event *event, struct hg_buf *text,
+                    struct hg_top_token *tops)
+{
+    pthread_mutex_lock(&s->lock);
+    bool there = at < s->n;
+    if (there) {
+        *event = s->events[at];
+        if (event->n_text &&
+            hg_buf_append(text, s->text.data + event->text_at, event->n_text) != HG_STATUS_OK)
+            event->n_text = 0;
+        for (int i = 0; i < event->n_top; i++)
+            tops[i] = s->tops[event->top_at + (size_t)i];
+    } else {
+        suspend_reader(s);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return there;
+}
+
+void hg_stream_wait(struct hg_stream *s, size_t at)
+{
+    pthread_mutex_lock(&s->lock);
+    while (at >= s->n && !s->ended)
+        pthread_cond_wait(&s->changed, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+}
+
+bool hg_stream_ended(struct hg_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool ended = s->ended;
+    if (!ended)
+        suspend_reader(s);
+    pthread_mutex_unlock(&s->lock);
+    return ended;
+}
+
+void hg_stream_attach(struct hg_stream *s, hg_stream_fn *suspend, hg_stream_fn *resume, void *ctx,
+                      bool end_only)
+{
+    pthread_mutex_lock(&s->lock);
+    s->suspend = suspend;
+    s->resume = resume;
+    s->ctx = ctx;
+    s->end_only = end_only;
+    pthread_mutex_unlock(&s->lock);
+}
+
+void hg_stream_detach(struct hg_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->suspend = s->resume = NULL;
+    s->suspended = false;
+    pthread_mutex_unlock(&s->lock);
+}
