@@ -63,9 +63,10 @@ class Attention(nn.Module):
             if cache:
                 k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
             cache[:] = [k, v]
-        s = (q @ k.transpose(2, 3)).float() * (d // HEADS) ** -0.5
-        p = torch.softmax(s if mask is None else s + mask, -1).to(v.dtype)
-        return self.o_proj((p @ v).transpose(1, 2).reshape(b, t, d))
+        q, k, v = (u.reshape(b * HEADS, -1, d // HEADS) for u in (q, k, v))
+        s = torch.zeros((), dtype=q.dtype) if mask is None else mask.to(q.dtype)
+        p = torch.softmax(torch.baddbmm(s, q, k.transpose(1, 2), alpha=(d // HEADS) ** -0.5), -1)
+        return self.o_proj((p @ v).reshape(b, HEADS, t, -1).transpose(1, 2).reshape(b, t, d))
 
 
 class MLP(nn.Module):

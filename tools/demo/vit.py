@@ -161,7 +161,7 @@ def train(data_dir, work, seed, minutes, batch=64, lr=1.2e-3, log=print):
         for lo in outs[:2]:
             p = pneumonia_logit(lo[:nx])
             loss = loss + 0.35 * F.binary_cross_entropy_with_logits(p, y[ix].float() * 0.95 + 0.025)
-            loss = loss + 0.65 * F.binary_cross_entropy_with_logits(p, soft) + 0.5 * field_loss(lo, target[:, :-1], HEAD_FIELDS[:-1])
+            loss = loss + 0.65 * F.binary_cross_entropy_with_logits(p, soft) + 0.5 * field_loss(lo[:, :-2], target[:, :-1], HEAD_FIELDS[:-1])
         patches = F.unfold(x, PATCH, stride=PATCH).transpose(1, 2)
         loss = loss + 4.0 * F.mse_loss(outs[2], patches)
         opt.zero_grad()

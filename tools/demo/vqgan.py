@@ -200,7 +200,7 @@ def kmeans(f, n, rounds=15):
 
 
 def measure(model, x):
-    """Round trip of pictures x: PSNR, SSIM, perplexity, codes used, tokens."""
+    """Round trip of pictures x: (numbers, tokens)."""
     model.eval()
     idx = model.encode(x)
     y = model.decode(idx)
@@ -208,7 +208,7 @@ def measure(model, x):
     p = p / p.sum()
     perplexity = torch.exp(-(p[p > 0] * p[p > 0].log()).sum()).item()
     return dict(psnr=psnr(y, x).mean().item(), p5=psnr(y, x).quantile(0.05).item(), ssim=ssim(y, x).mean().item(),
-                perplexity=perplexity, used=int((p > 0).sum()))
+                perplexity=perplexity, used=int((p > 0).sum())), idx
 
 
 def train(data_dir, work, seed, minutes, batch=16, phantom_share=0.19, lr=1.5e-3, log=print):
@@ -264,10 +264,10 @@ def train(data_dir, work, seed, minutes, batch=16, phantom_share=0.19, lr=1.5e-3
         step += 1
         if el - last > 60:
             last = el
-            log("vqgan: %ds step %d l1 %.4f val %s" % (el, step, l1.item(), json.dumps(measure(model, xv[:128])) if vq_on else "-"))
+            log("vqgan: %ds step %d l1 %.4f val %s" % (el, step, l1.item(), json.dumps(measure(model, xv[:128])[0]) if vq_on else "-"))
             torch.save({"model": model.state_dict(), "step": step}, path)
             model.train()
-    result = measure(model, xv)
+    result = measure(model, xv)[0]
     log("vqgan: done, %d steps in %.0f s, val %s" % (step, time.time() - t0, json.dumps(result)))
     torch.save({"model": model.state_dict(), "step": step, "val": result, "seconds": time.time() - t0}, path)
 
