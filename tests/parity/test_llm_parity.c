@@ -5,6 +5,7 @@
  * all 260 greedy ids equal (the goldens' smallest gap between the two best logits is 4e-3). */
 #include <math.h>
 
+#include "tests/parity/model_writer.h"
 #include "tests/parity/run_seq.h"
 #include "tests/parity/tiny_model.h"
 #include "tests/test.h"
@@ -90,7 +91,7 @@ static void check_model(json_t *spec, const char *backend)
         run_result_free(&r);
     }
     hg_model_free(m);
-    tiny_model_remove(dir);
+    writer_remove(dir);
     json_decref(golden);
 }
 
@@ -179,7 +180,7 @@ static void check_mixed_all(const char *backend)
         check_mixed(spec, dir, backend);
         printf("# %s %s: 8 mixed requests bit-identical to alone, 1 and 2 threads\n",
                json_string_value(json_object_get(spec, "name")), backend);
-        tiny_model_remove(dir);
+        writer_remove(dir);
     }
     json_decref(specs);
 }

@@ -1,26 +1,11 @@
 /* tests/parity/tiny_model.c - writes tiny models; twin of tools/oracle/golden_llm.py make(). */
 #include "tests/parity/tiny_model.h"
 
-#include <ftw.h>
 #include <math.h>
 #include <stdbool.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
+#include "tests/parity/model_writer.h"
 #include "tests/test.h"
-
-enum { MAX_TENSORS = 512 };
-
-struct tensor {
-    char name[128]; /* in the file */
-    int rows, cols; /* cols 0: vector */
-    float *data;
-};
-
-struct file {
-    struct tensor t[MAX_TENSORS];
-    int n;
-};
 
 static uint64_t fnv1a64(const char *s)
 {
@@ -44,61 +29,13 @@ void tiny_fill(const char *name, size_t n, double scale, double offset, float *o
 }
 
 /* key: salt + name, what the hash sees. */
-static void add(struct file *f, const char *key, const char *name, int rows, int cols, double scale,
-                double offset)
+static void add(struct writer *w, const char *key, const char *name, int rows, int cols,
+                double scale, double offset)
 {
-    struct tensor *t = &f->t[f->n++];
-    assert_true(f->n <= MAX_TENSORS);
-    snprintf(t->name, sizeof t->name, "%s", name);
-    t->rows = rows;
-    t->cols = cols;
-    size_t n = (size_t)rows * (size_t)(cols ? cols : 1);
-    t->data = malloc(n * sizeof *t->data);
-    assert_non_null(t->data);
     char full[256];
     snprintf(full, sizeof full, "%s%s", key, name);
-    tiny_fill(full, n, scale, offset, t->data);
-}
-
-static void write_file(struct file *f, const char *dir, const char *name)
-{
-    char path[512];
-    json_t *header = json_object();
-    size_t offset = 0;
-    for (int i = 0; i < f->n; i++) {
-        struct tensor *t = &f->t[i];
-        size_t bytes = (size_t)t->rows * (size_t)(t->cols ? t->cols : 1) * 4;
-        json_t *shape = t->cols ? json_pack("[ii]", t->rows, t->cols) : json_pack("[i]", t->rows);
-        json_object_set_new(header, t->name,
-                            json_pack("{s:s,s:o,s:[I,I]}", "dtype", "F32", "shape", shape,
-                                      "data_offsets", (json_int_t)offset,
-                                      (json_int_t)(offset + bytes)));
-        offset += bytes;
-    }
-    char *text = json_dumps(header, JSON_COMPACT);
-    uint64_t n = strlen(text);
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    FILE *out = fopen(path, "wb");
-    assert_non_null(out);
-    fwrite(&n, 8, 1, out);
-    fwrite(text, 1, n, out);
-    for (int i = 0; i < f->n; i++) {
-        struct tensor *t = &f->t[i];
-        fwrite(t->data, 4, (size_t)t->rows * (size_t)(t->cols ? t->cols : 1), out);
-        free(t->data);
-    }
-    assert_int_equal(fclose(out), 0);
-    f->n = 0;
-    free(text);
-    json_decref(header);
-}
-
-static void write_json(json_t *j, const char *dir, const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", dir, name);
-    assert_int_equal(json_dump_file(j, path, 0), 0);
-    json_decref(j);
+    tiny_fill(full, (size_t)rows * (size_t)(cols ? cols : 1), scale, offset,
+              writer_add(w, name, rows, cols));
 }
 
 struct linear {
@@ -131,7 +68,7 @@ static int linears(json_t *c, struct linear out[7])
     return 7;
 }
 
-static void base_file(json_t *c, const char *salt, struct file *f)
+static void base_file(json_t *c, const char *salt, struct writer *f)
 {
     struct linear l[7];
     char name[160];
@@ -156,7 +93,7 @@ static void base_file(json_t *c, const char *salt, struct file *f)
     }
 }
 
-static void plugin_file(json_t *c, const char *salt, int slot, json_t *task, struct file *f)
+static void plugin_file(json_t *c, const char *salt, int slot, json_t *task, struct writer *f)
 {
     struct linear l[7];
     char key[128], name[160];
@@ -183,19 +120,17 @@ void tiny_model_write(json_t *spec, char out[256])
 {
     static const char *const names[] = {"comprehension", "generation"};
     static const char *const files[] = {"com.safetensors", "gen.safetensors"};
-    const char *tmp = getenv("TMPDIR"), *salt = json_string_value(json_object_get(spec, "salt"));
+    const char *salt = json_string_value(json_object_get(spec, "salt"));
     json_t *c = json_object_get(spec, "config"), *cards = json_object();
-    struct file *f = calloc(1, sizeof *f);
+    struct writer *f = calloc(1, sizeof *f);
     char llm[300];
-    snprintf(out, 256, "%s/hg-tiny-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(out));
-    snprintf(llm, sizeof llm, "%s/llm", out);
-    assert_int_equal(mkdir(llm, 0755), 0);
-    write_json(json_incref(c), llm, "config.json");
-    write_json(json_pack("{s:[i]}", "eos_token_id", geti(c, "eos_token_id")), llm,
+    writer_temp_dir(out);
+    writer_subdir(out, "llm", llm);
+    writer_json(json_incref(c), llm, "config.json");
+    writer_json(json_pack("{s:[i]}", "eos_token_id", geti(c, "eos_token_id")), llm,
                "generation_config.json");
     base_file(c, salt, f);
-    write_file(f, llm, "model.safetensors");
+    writer_save(f, llm, "model.safetensors");
     for (int s = 0; s < 2; s++) {
         json_t *task = json_array_get(json_object_get(spec, "tasks"), (size_t)s);
         if (!json_is_object(task)) {
@@ -203,31 +138,18 @@ void tiny_model_write(json_t *spec, char out[256])
             continue;
         }
         plugin_file(c, salt, s, task, f);
-        write_file(f, out, files[s]);
+        writer_save(f, out, files[s]);
         json_object_set_new(cards, names[s],
                             json_pack("{s:s,s:n,s:i,s:i,s:i}", "hlora", files[s], "fusion",
                                       "alpha", geti(task, "alpha"), "vision_layer", -2,
                                       "max_new_tokens", 64));
     }
-    write_json(json_pack("{s:i,s:O,s:s,s:s,s:n,s:n,s:s,s:s,s:s,s:s,s:o}", "format", 1, "name",
+    writer_json(json_pack("{s:i,s:O,s:s,s:s,s:n,s:n,s:s,s:s,s:s,s:s,s:o}", "format", 1, "name",
                          json_object_get(spec, "name"), "architecture", "healthgpt", "llm", "llm",
                          "vision", "vqgan", "template", "phi3_instruct", "rope_inv_freq", "fp32",
                          "license", "none", "notice", "random weights", "tasks", cards),
                out, "healthgpt.json");
     free(f);
-}
-
-static int remove_entry(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    (void)st;
-    (void)flag;
-    (void)ftw;
-    return remove(path);
-}
-
-void tiny_model_remove(const char *dir)
-{
-    nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 static json_t *load(const char *name)

@@ -11,9 +11,8 @@
 void tiny_fill(const char *name, size_t n, double scale, double offset, float *out);
 
 /* Write the model of one spec into a fresh folder under $TMPDIR; the path goes to out. Fails the test
- * on any error. Remove it with tiny_model_remove. */
+ * on any error. Remove it with writer_remove. */
 void tiny_model_write(json_t *spec, char out[256]);
-void tiny_model_remove(const char *dir);
 
 /* specs.json and a golden file, parsed. Free with json_decref. */
 json_t *tiny_specs(void);
