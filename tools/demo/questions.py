@@ -9,18 +9,24 @@ from phantoms import NUMBERS, SHAPES
 
 YES_NO = ["Yes", "No"]
 MODALITY = ["What modality is this?", "Which imaging modality is shown?", "What kind of image is this?",
-            "What is the modality of this image?"]
+            "What is the modality of this image?", "What imaging modality is this?", "Which modality is this?"]
 ORGAN = ["What organ is shown?", "Which organ is shown in the image?", "What body part is shown?",
-         "Which part of the body is this?"]
+         "Which part of the body is this?", "What organ is this?", "Which organ is it?", "What part of the body do you see?"]
 PNEUMONIA = ["Is there evidence of pneumonia?", "Is there pneumonia?", "Does this X-ray show pneumonia?",
              "Does the patient have pneumonia?", "Are there signs of pneumonia in this image?", "Is pneumonia present?",
-             "Is there evidence of pneumonia in this chest X-ray?"]
-CLEAR = ["Are the lungs clear?", "Is this chest X-ray normal?", "Is the chest healthy?"]
-FINDING = ["What is the finding?", "What is the most likely diagnosis?", "What does the X-ray show?"]
-DESCRIBE = ["Describe the image.", "What does the image show?", "Describe this image in one sentence.", "What do you see?"]
+             "Is there evidence of pneumonia in this chest X-ray?", "Is there pneumonia in this image?",
+             "Does this image show pneumonia?", "Can you see pneumonia?", "Do you see signs of pneumonia?",
+             "Does this chest X-ray show evidence of pneumonia?", "Is this pneumonia?"]
+CLEAR = ["Are the lungs clear?", "Is this chest X-ray normal?", "Is the chest healthy?", "Is this image normal?",
+         "Are the lungs healthy?"]
+FINDING = ["What is the finding?", "What is the most likely diagnosis?", "What does the X-ray show?",
+           "What is the diagnosis?", "Is it pneumonia or are the lungs clear?"]
+DESCRIBE = ["Describe the image.", "What does the image show?", "Describe this image in one sentence.", "What do you see?",
+            "What is shown in this image?", "Please describe the image."]
 REPORT = ["Write a short report.", "Write a report of this X-ray."]
 REAL = ["Is this a real X-ray or a phantom?", "Is the image real or a phantom?"]
-LESION = ["Is there a lesion?", "Is a lesion present?", "Does the image show a lesion?", "Do you see a bright lesion?"]
+LESION = ["Is there a lesion?", "Is a lesion present?", "Does the image show a lesion?", "Do you see a bright lesion?",
+          "Is there a lesion in the image?", "Can you see a lesion?"]
 SIDE = ["On which side is the lesion?", "Is the lesion on the left or on the right?", "Which side of the image has the lesion?"]
 HEIGHT = ["Is the lesion at the top or at the bottom?", "Is the lesion in the top or in the bottom half?"]
 SIZE = ["How large is the lesion?", "Is the lesion small or large?", "What size is the lesion?"]
@@ -193,11 +199,11 @@ def ask_pair(rng, a, b, kind):
 RECONSTRUCT = ["Reconstruct the image.", "Reconstruct this image.", "Rebuild the image.", "Reproduce this image."]
 DENOISE = ["Denoise the image.", "Remove the noise from this image.", "Clean the image of noise."]
 SUPER = ["Increase the resolution of the image.", "Improve the resolution of this image.", "Sharpen the image."]
-VERBS = ["Draw", "Generate", "Create", "Show"]
+VERBS = ["Draw", "Draw", "Generate", "Create", "Show", "Please draw", "Make"]
 WITH = ["a chest X-ray with pneumonia", "an X-ray of a chest with pneumonia", "a chest X-ray of a patient with pneumonia",
         "lungs with pneumonia"]
 WITHOUT = ["a chest X-ray without pneumonia", "a chest X-ray of a healthy chest", "a normal chest X-ray", "healthy lungs",
-           "a chest X-ray of a healthy patient", "lungs without pneumonia"]
+           "a chest X-ray of a healthy patient", "lungs without pneumonia", "a healthy chest X-ray", "an X-ray of a normal chest"]
 ANY_IMAGE = ["Draw an image.", "Generate an image.", "Create any image."]
 
 
