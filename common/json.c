@@ -42,7 +42,8 @@ enum hg_status hg_json_parse(const char *where, const char *data, size_t n, json
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: nested deeper than %d levels", where,
                        MAX_DEPTH);
     json_t *root = json_loadb(n ? data : "", n, JSON_REJECT_DUPLICATES, &e);
-    if (!root && json_error_code(&e) == json_error_out_of_memory)
+    /* jansson leaves the text empty when its first buffer cannot be had. */
+    if (!root && (json_error_code(&e) == json_error_out_of_memory || e.text[0] == '\0'))
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", where);
     if (!root)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: line %d column %d: %s", where, e.line,

@@ -22,8 +22,8 @@ struct encoder {
 static void on_error(png_structp png, png_const_charp text)
 {
     struct encoder *e = png_get_error_ptr(png);
-    if (e->status == HG_STATUS_OK)
-        e->status = hg_fail(e->err, HG_STATUS_INTERNAL, "image: cannot write PNG: %s", text);
+    enum hg_status status = strstr(text, "emory") ? HG_STATUS_NO_MEMORY : HG_STATUS_INTERNAL;
+    e->status = hg_fail(e->err, status, "image: cannot write PNG: %s", text);
     png_longjmp(png, 1);
 }
 
@@ -36,10 +36,8 @@ static void on_warning(png_structp png, png_const_charp text)
 static void on_write(png_structp png, png_bytep data, size_t n)
 {
     struct encoder *e = png_get_io_ptr(png);
-    if (hg_buf_append(e->out, data, n) == HG_STATUS_OK)
-        return;
-    e->status = hg_fail(e->err, HG_STATUS_NO_MEMORY, "image: out of memory while writing PNG");
-    png_error(png, "out of memory");
+    if (hg_buf_append(e->out, data, n) != HG_STATUS_OK)
+        png_error(png, "out of memory");
 }
 
 static void on_flush(png_structp png)
