@@ -17,6 +17,7 @@ OUT := build/$(VARIANT)
 OPT := $(if $(SANITIZE),-O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all,-O3)
 
 PKGS := libmicrohttpd jansson libpng libjpeg libpcre2-8
+PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LIBS = $(shell pkg-config --libs $(PKGS)) -lunistring -lm -lpthread
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -fno-math-errno -fno-trapping-math -ffp-contract=off \
   -fstack-protector-strong -fPIE -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla \
@@ -114,32 +115,36 @@ clean: ## remove build/
 SIMD_avx2 := -mavx2 -mfma -mf16c
 SIMD_avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512bf16 $(SIMD_avx2)
 
-$(OUT)/kernels/cpu/simd_avx2%.o: CFLAGS_SIMD = $(SIMD_avx2)
-$(OUT)/kernels/cpu/simd_avx512%.o: CFLAGS_SIMD = $(SIMD_avx512)
+simd_flags = $(if $(findstring /simd_avx2,$(1)),$(SIMD_avx2))$(if $(findstring /simd_avx512,$(1)),$(SIMD_avx512))
 
 $(OUT)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) $(shell pkg-config --cflags $(PKGS)) $(CFLAGS_SIMD) -c $< -o $@
+	@echo "CC $<"
+	@$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) $(call simd_flags,$<) -c $< -o $@
 
 $(LIB): $(call obj,$(LIB_SRC))
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 
 $(OUT)/healthgptd: $(call obj,server/main.c) $(LIB)
-	$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
 $(OUT)/healthgpt: $(call obj,$(CLI_SRC)) $(LIB)
-	$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
 $(OUT)/kernel-bench: $(call obj,$(sort $(wildcard tools/bench/*.c))) $(LIB)
-	$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
 $(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC))
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 
 $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/libtest.a $(LIB)
-	$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -lcmocka -o $@
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -lcmocka -o $@
 
 .SECONDARY:
 -include $(shell find $(OUT) -name '*.d' 2>/dev/null)
