@@ -5,7 +5,7 @@
 
 #include "kernels/ref/ref.h"
 
-#if __has_include("kernels/cpu/cpu_backend.h")
+#if __has_include("kernels/cpu/cpu_backend.c") || __has_include("kernels/cpu/cpu.c")
 #include "kernels/cpu/cpu_backend.h"
 #else
 static enum hg_status hg_cpu_open(const char *path, int n_threads, struct hg_backend **out,
