@@ -1,0 +1,213 @@
+/* THE ORDER RULE of kernels/backend.h: a row's bits depend neither on the rows beside it nor on the
+ * number of threads. Rows are compared alone, in batches of 2, 3, 7, 16 and 64 with mixed plug-ins,
+ * and between the 1- and 2-thread backends of one path. */
+#include "tests/kernels/attention_case.h"
+#include "tests/kernels/head_case.h"
+#include "tests/kernels/linear_case.h"
+
+enum { BATCH = 64 };
+
+static const int sizes[] = {1, 2, 3, 7, 16};
+static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
+
+/* The target of the same path with one thread, or itself. */
+static int one_thread_twin(const struct kt_targets *ts, int i)
+{
+    size_t n = strcspn(ts->at[i].name, " ");
+    for (int j = 0; j < i; j++)
+        if (strncmp(ts->at[j].name, ts->at[i].name, n + 1) == 0)
+            return j;
+    return i;
+}
+
+/* n rows, ascending, chosen at random from BATCH; the first call of a size starts at 0. */
+static void choose(uint64_t *seed, int n, int *rows)
+{
+    int left = BATCH, taken = 0;
+    for (int i = 0; i < BATCH && taken < n; i++, left--)
+        if (kt_below(seed, left) < n - taken)
+            rows[taken++] = i;
+}
+
+static void check_linear(const struct kt_targets *ts, const struct kt_linear_case *c, uint64_t seed)
+{
+    struct kt_linear l;
+    kt_linear_init(&l, c, seed);
+    size_t dim = (size_t)l.y_dim, n = BATCH * dim;
+    float *all[8] = {0}, *some = malloc(n * sizeof *some);
+    for (int t = 0; t < ts->n; t++) {
+        struct hg_backend *b = ts->at[t].b;
+        all[t] = malloc(n * sizeof *all[t]);
+        kt_linear_run(&l, b, NULL, BATCH, all[t]);
+        kt_identical(l.label, ts->at[t].name, all[t], all[one_thread_twin(ts, t)], n);
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+            for (int repeat = 0; repeat < (sizes[s] == 1 ? 10 : 2); repeat++) {
+                int rows[BATCH];
+                choose(&seed, sizes[s], rows);
+                kt_linear_run(&l, b, rows, sizes[s], some);
+                for (int i = 0; i < sizes[s]; i++)
+                    kt_identical(l.label, ts->at[t].name, some + (size_t)i * dim,
+                                 all[t] + (size_t)rows[i] * dim, dim);
+            }
+    }
+    for (int t = 0; t < ts->n; t++)
+        free(all[t]);
+    free(some);
+    kt_linear_deinit(&l);
+}
+
+static void linear_rows_do_not_depend_on_the_batch(void **state)
+{
+    for (size_t t = 0; t < 4; t++) {
+        struct kt_linear_case c = {.n_rows = BATCH,
+                                   .n_in = 131,
+                                   .n_parts = 1,
+                                   .n_out = {37},
+                                   .rank = {{16, 64, 0, 12}},
+                                   .n_experts = 4,
+                                   .host = HG_DTYPE_BF16,
+                                   .store = stores[t],
+                                   .norm = true};
+        check_linear(*state, &c, t);
+        c.n_in = 1040; /* beyond any block of K */
+        c.n_out[0] = 12;
+        check_linear(*state, &c, 10 + t);
+        c.n_in = 64;
+        c.n_out[0] = 300; /* beyond any tile of N */
+        c.norm = false;
+        c.epilogue = HG_EPILOGUE_SWIGLU;
+        check_linear(*state, &c, 20 + t);
+    }
+}
+
+static void stacked_parts_do_not_depend_on_the_batch(void **state)
+{
+    for (size_t t = 0; t < 4; t++) {
+        struct kt_linear_case c = {.n_rows = BATCH,
+                                   .n_in = 72,
+                                   .n_parts = 3,
+                                   .n_out = {32, 8, 8},
+                                   .rank = {{16, 8, 0, 0}, {16, 4, 8, 0}, {0, 4, 8, 12}},
+                                   .n_experts = 4,
+                                   .host = HG_DTYPE_F32,
+                                   .store = stores[t],
+                                   .bias = true,
+                                   .epilogue = HG_EPILOGUE_RESIDUAL};
+        check_linear(*state, &c, 30 + t);
+    }
+}
+
+static void check_attention(const struct kt_targets *ts, const struct kt_attention_case *c,
+                            uint64_t seed)
+{
+    struct kt_attention a;
+    kt_attention_init(&a, c, seed);
+    assert_int_equal(a.n_queries, BATCH);
+    size_t dim = (size_t)(c->n_heads * c->head_dim), n = BATCH * dim;
+    float *all[8] = {0}, *some = malloc(n * sizeof *some);
+    for (int t = 0; t < ts->n; t++) {
+        struct kt_cache cache;
+        kt_cache_open(&cache, ts->at[t].b, c->n_heads, c->n_kv_heads, c->head_dim, c->type, 1,
+                      a.n_blocks, NULL);
+        kt_attention_fill(&a, &cache);
+        all[t] = malloc(n * sizeof *all[t]);
+        kt_attention_run(&a, &cache, NULL, BATCH, all[t]);
+        kt_identical(a.label, ts->at[t].name, all[t], all[one_thread_twin(ts, t)], n);
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+            for (int repeat = 0; repeat < (sizes[s] == 1 ? 10 : 3); repeat++) {
+                int query[BATCH];
+                choose(&seed, sizes[s], query);
+                kt_attention_run(&a, &cache, query, sizes[s], some);
+                for (int i = 0; i < sizes[s]; i++)
+                    kt_identical(a.label, ts->at[t].name, some + (size_t)i * dim,
+                                 all[t] + (size_t)query[i] * dim, dim);
+            }
+        kt_cache_close(&cache);
+    }
+    for (int t = 0; t < ts->n; t++)
+        free(all[t]);
+    free(some);
+    kt_attention_deinit(&a);
+}
+
+/* A token sees the same keys in the same order as a decode step, as the end of a chunk or inside a
+ * whole prompt. */
+static void attention_rows_do_not_depend_on_the_batch(void **state)
+{
+    static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16};
+    for (size_t t = 0; t < 3; t++) {
+        struct kt_attention_case c = {.n_heads = 6,
+                                      .n_kv_heads = 2,
+                                      .head_dim = 20,
+                                      .window = t == 1 ? 33 : 0,
+                                      .type = types[t],
+                                      .n_seqs = 4,
+                                      .len = {30, 90, 17, 1},
+                                      .n_query = {30, 32, 1, 1}};
+        check_attention(*state, &c, 50 + t);
+    }
+}
+
+static void head_rows_do_not_depend_on_the_batch(void **state)
+{
+    struct kt_targets *ts = *state;
+    for (size_t k = 0; k < 4; k++) {
+        struct kt_head h;
+        kt_head_init(&h, 20, 67, BATCH, stores[k], 60 + k);
+        size_t ld = (size_t)h.ld, n = BATCH * ld;
+        float *all[8] = {0}, *some = malloc(n * sizeof *some);
+        uint64_t seed = 70 + k;
+        for (int t = 0; t < ts->n; t++) {
+            all[t] = malloc(n * sizeof *all[t]);
+            kt_head_run(&h, ts->at[t].b, NULL, BATCH, all[t]);
+            kt_identical("head", ts->at[t].name, all[t], all[one_thread_twin(ts, t)], n);
+            for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+                int pick[BATCH];
+                choose(&seed, sizes[s], pick);
+                kt_head_run(&h, ts->at[t].b, pick, sizes[s], some);
+                for (int i = 0; i < sizes[s]; i++)
+                    kt_identical("head", ts->at[t].name, some + (size_t)i * ld,
+                                 all[t] + (size_t)pick[i] * ld, ld);
+            }
+        }
+        for (int t = 0; t < ts->n; t++)
+            free(all[t]);
+        free(some);
+        kt_head_deinit(&h);
+    }
+}
+
+/* An id's logit is the same whatever range it is asked in: constrained decoding must not move it.
+ */
+static void logits_do_not_depend_on_the_range_they_are_asked_in(void **state)
+{
+    struct kt_targets *ts = *state;
+    for (size_t k = 0; k < 4; k++) {
+        struct kt_head h;
+        kt_head_init(&h, 2, 67, 2, stores[k], 80 + k);
+        for (int i = 0; i < 2; i++) {
+            h.row[i] = 1;
+            h.set[i] = 2;
+            h.lo[i] = i ? 13 : 0;
+            h.hi[i] = i ? 88 : 90;
+        }
+        for (int t = 0; t < ts->n; t++) {
+            float y[2 * 93];
+            kt_head_run(&h, ts->at[t].b, NULL, 2, y);
+            kt_identical("head range", ts->at[t].name, y + 93, y + 13, 75);
+        }
+        kt_head_deinit(&h);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(linear_rows_do_not_depend_on_the_batch),
+        cmocka_unit_test(stacked_parts_do_not_depend_on_the_batch),
+        cmocka_unit_test(attention_rows_do_not_depend_on_the_batch),
+        cmocka_unit_test(head_rows_do_not_depend_on_the_batch),
+        cmocka_unit_test(logits_do_not_depend_on_the_range_they_are_asked_in),
+    };
+    return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
+}
