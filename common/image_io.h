@@ -4,7 +4,11 @@
  * Ancillary PNG chunks are skipped undecoded. Colour rules are those of PIL's open + convert('RGB')
  * (docs: model/MODEL.md, preprocessing): alpha is dropped without compositing, palettes are
  * expanded, grey is replicated, 16-bit grey samples above 255 clip to 255, 16-bit RGB keeps the
- * high byte, CMYK (Adobe, inverted) becomes RGB; EXIF orientation is not applied. All functions are
+ * high byte, CMYK (Adobe, inverted) becomes RGB; EXIF orientation is not applied.
+ *
+ * Stricter than PIL: damaged pixel data (wrong CRC, entropy data that ends early, lost restart
+ * markers) is refused, never shown grey. JPEG: at most 100 scans, and the coefficients of a
+ * progressive file at most 64 MiB (11 megapixels at full chroma, 22 at 4:2:0). All functions are
  * thread-safe. */
 #ifndef HG_COMMON_IMAGE_IO_H
 #define HG_COMMON_IMAGE_IO_H

@@ -6,9 +6,9 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "common/clock.h"
 #include "common/image_io.h"
 #include "common/rng.h"
 #include "tests/common/png_builder.h"
@@ -21,6 +21,12 @@ static const char *const names[] = {
 enum { N_NAMES = sizeof names / sizeof names[0], N_MUTANTS = 2000 };
 
 static struct hg_error err;
+
+/* CPU time: the bounds below must hold on a busy machine too. */
+static double cpu_ms(void)
+{
+    return (double)clock() * 1000 / CLOCKS_PER_SEC;
+}
 
 static unsigned char *load(const char *name, size_t *n)
 {
@@ -112,9 +118,9 @@ static void random_mutants_give_pixels_or_a_clean_refusal(void **state)
         mutate(data, n, m);
         if (png && m / N_NAMES % 4)
             mend_png_crcs(data, n);
-        double start = hg_now_ms();
+        double start = cpu_ms();
         enum hg_status status = decode_exact(data, n, &sum);
-        double ms = hg_now_ms() - start;
+        double ms = cpu_ms() - start;
         slowest = ms > slowest ? ms : slowest;
         n_ok += status == HG_STATUS_OK;
         assert_true(status == HG_STATUS_OK || status == HG_STATUS_BAD_IMAGE ||
@@ -156,9 +162,9 @@ static void header_bombs_are_refused_in_milliseconds(void **state)
         png_signature(&b);
         png_ihdr(&b, sizes[i][0], sizes[i][1], 16, 6, true);
         long before = peak_kib();
-        double start = hg_now_ms();
+        double start = cpu_ms();
         HG_TEST_FAILS(hg_image_decode(b.data, b.len, &im, &err), HG_STATUS_TOO_LARGE, err, "got ");
-        double ms = hg_now_ms() - start;
+        double ms = cpu_ms() - start;
         printf("%.3f ms, %ld KiB: %s\n", ms, peak_kib() - before, err.text);
         assert_true(ms < 10);
         assert_true(peak_kib() - before < 1024);
@@ -178,9 +184,9 @@ static void large_header_without_pixels_costs_no_memory(void **state)
     png_chunk(&b, "IDAT", z.data, z.len);
     png_chunk(&b, "IEND", "", 0);
     long before = peak_kib();
-    double start = hg_now_ms();
+    double start = cpu_ms();
     HG_TEST_FAILS(hg_image_decode(b.data, b.len, &im, &err), HG_STATUS_BAD_IMAGE, err, "PNG");
-    double ms = hg_now_ms() - start;
+    double ms = cpu_ms() - start;
     printf("%.2f ms, %ld KiB: %s\n", ms, peak_kib() - before, err.text);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     assert_true(ms < 50);
@@ -197,9 +203,9 @@ static void largest_legal_image_decodes(void **state)
     struct hg_buf b = {0};
     struct hg_image im;
     png_file(&b, 8192, 2048, 1, 0, false, zero_sample, NULL, 0);
-    double start = hg_now_ms();
+    double start = cpu_ms();
     HG_TEST_OK(hg_image_decode(b.data, b.len, &im, &err), err);
-    printf("8192x2048 from %zu bytes: %.1f ms\n", b.len, hg_now_ms() - start);
+    printf("8192x2048 from %zu bytes: %.1f ms\n", b.len, cpu_ms() - start);
     hg_image_deinit(&im);
     hg_buf_deinit(&b);
 }

@@ -99,8 +99,8 @@ static void shared_files_equal_pil(void **state)
 /* Expected pixels are [h][w][RGBA], samples of the file's own depth (8 bits for less). */
 static void check_pngsuite_pixels(const char *name, const char *png_path, const json_t *pixels)
 {
-    uint32_t w, h;
-    int depth, colour;
+    uint32_t w = 0, h = 0;
+    int depth = 0, colour = 0;
     struct hg_image im;
     assert_true(png_size_of(png_path, &w, &h, &depth, &colour));
     HG_TEST_OK(hg_image_read(png_path, &im, &err), err);
@@ -196,7 +196,7 @@ enum { JPEG_PAIR_BOUND = 2 };
 static void check_jpeg_pair(const char *dir, const char *name, int *n, int *n_16bit, int *n_alone)
 {
     char jpg[4400], png[4400];
-    uint32_t w, h;
+    uint32_t w = 0, h = 0;
     int depth = 0, colour = 0;
     struct hg_image a, b;
     snprintf(jpg, sizeof jpg, "%s/%s", dir, name);

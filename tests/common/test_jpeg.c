@@ -1,12 +1,18 @@
 #include "tests/test.h"
 
 #include <jpeglib.h>
+#include <time.h>
 
 #include "common/buf.h"
-#include "common/clock.h"
 #include "common/image_io.h"
 
 static struct hg_error err;
+
+/* CPU time: the bounds below must hold on a busy machine too. */
+static double cpu_ms(void)
+{
+    return (double)clock() * 1000 / CLOCKS_PER_SEC;
+}
 
 /* A file of tests/data/images as a buffer that the test may damage. */
 static struct hg_buf load(const char *name)
@@ -59,9 +65,9 @@ static void insert(struct hg_buf *b, size_t at, const void *data, size_t n)
 static void refuse(struct hg_buf *b, enum hg_status status, const char *part, double max_ms)
 {
     struct hg_image im;
-    double start = hg_now_ms();
+    double start = cpu_ms();
     HG_TEST_FAILS(hg_image_decode(b->data, b->len, &im, &err), status, err, part);
-    double ms = hg_now_ms() - start;
+    double ms = cpu_ms() - start;
     printf("%.2f ms: %s\n", ms, err.text);
     assert_true(ms < max_ms);
     assert_null(im.rgb);

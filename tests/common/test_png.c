@@ -1,12 +1,18 @@
 #include "tests/test.h"
 
 #include <stdbool.h>
+#include <time.h>
 
-#include "common/clock.h"
 #include "common/image_io.h"
 #include "tests/common/png_builder.h"
 
 static struct hg_error err;
+
+/* CPU time: the bounds below must hold on a busy machine too. */
+static double cpu_ms(void)
+{
+    return (double)clock() * 1000 / CLOCKS_PER_SEC;
+}
 
 static unsigned sample(uint32_t x, uint32_t y, int c, int depth)
 {
@@ -160,9 +166,9 @@ static void large_and_many_text_chunks_are_stepped_over(void **state)
     for (int i = 0; i < 20000; i++)
         png_chunk(&extra, "zTXt", "k\0\0x", 4);
     palette_file(&b, &extra);
-    double start = hg_now_ms();
+    double start = cpu_ms();
     check_palette_file(&b);
-    double ms = hg_now_ms() - start;
+    double ms = cpu_ms() - start;
     printf("%zu bytes with 20001 text chunks: %.2f ms\n", b.len, ms);
     assert_true(ms < 100);
     hg_buf_deinit(&extra);
