@@ -153,18 +153,24 @@ static J_COLOR_SPACE output_space(int n_components)
     return n_components == 1 ? JCS_GRAYSCALE : n_components == CMYK ? JCS_CMYK : JCS_RGB;
 }
 
-/* Sizes are those of the frame header; libjpeg has allocated next to nothing so far. */
-static enum hg_status allocate(struct decoder *d)
+/* By the frame header alone; libjpeg has allocated next to nothing so far. */
+static enum hg_status check_header(const struct decoder *d)
 {
-    struct jpeg_decompress_struct *c = &d->cinfo;
+    const struct jpeg_decompress_struct *c = &d->cinfo;
     HG_TRY(hg_image_check_size(c->image_width, c->image_height, d->err));
     if (c->num_components == 2 || c->num_components > CMYK)
         return hg_fail(d->err, HG_STATUS_BAD_IMAGE, "image: expected 1, 3 or 4 components, got %d",
                        c->num_components);
-    HG_TRY(hg_image_init(d->out, (int)c->image_width, (int)c->image_height, d->err));
+    return HG_STATUS_OK;
+}
+
+static enum hg_status allocate(struct decoder *d)
+{
+    const struct jpeg_decompress_struct *c = &d->cinfo;
+    HG_TRY(hg_image_init(d->out, (int)c->output_width, (int)c->output_height, d->err));
     if (c->num_components != CMYK)
         return HG_STATUS_OK;
-    d->cmyk = malloc((size_t)c->image_width * CMYK);
+    d->cmyk = malloc((size_t)c->output_width * CMYK);
     return d->cmyk ? HG_STATUS_OK
                    : hg_fail(d->err, HG_STATUS_NO_MEMORY, "image: out of memory for a JPEG row");
 }
@@ -187,13 +193,16 @@ static void decode(struct decoder *d, const uint8_t *data, size_t n)
     d->progress.progress_monitor = on_progress;
     c->progress = &d->progress;
     jpeg_read_header(c, TRUE);
-    d->status = allocate(d);
+    d->status = check_header(d);
     if (d->status != HG_STATUS_OK)
         return;
     c->out_color_space = output_space(c->num_components);
     c->dct_method = JDCT_ISLOW;
     c->do_fancy_upsampling = TRUE;
-    jpeg_start_decompress(c);
+    jpeg_start_decompress(c); /* reads all scans of a progressive file */
+    d->status = allocate(d);
+    if (d->status != HG_STATUS_OK)
+        return;
     read_rows(d);
     jpeg_finish_decompress(c);
 }
