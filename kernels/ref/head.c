@@ -5,7 +5,7 @@ static enum hg_status check(const struct ref_backend *r, const struct hg_head_ar
 {
     int32_t set = a->plan->out_table[i], row = a->plan->out_row[i];
     const struct hg_sample_params *p = &a->plan->sample[i];
-    if (set < 0 || set >= HG_MAX_PLUGINS || !a->heads[set])
+    if (set < 0 || set >= HG_MAX_PLUGINS || !a->heads[set] || !a->norms[set])
         return ref_refuse("head: row %d wants head set %d", i, set);
     if (row < 0 || row >= a->plan->n_tokens)
         return ref_refuse("head: token row %d of %d", row, a->plan->n_tokens);

@@ -85,24 +85,26 @@ float ref_quantise(const float *x, int n, int8_t *q)
     return finite ? scale : NAN;
 }
 
-/* Rows [row0, row0 + n_rows) from a host tensor of that many rows. */
-void ref_matrix_set(struct ref_matrix *m, int row0, int n_rows, const struct hg_host_tensor *t)
+enum hg_status ref_matrix_set(struct ref_matrix *m, int row0, int n_rows,
+                              const struct hg_host_tensor *t, struct hg_error *err)
 {
-    size_t cols = (size_t)m->cols;
+    size_t cols = (size_t)m->cols, first = (size_t)row0;
     if (m->type != HG_DTYPE_I8) {
-        float *to = m->values + (size_t)row0 * cols;
+        float *to = m->values + first * cols;
         for (size_t i = 0; i < (size_t)n_rows * cols; i++)
             to[i] = round_to(m->type, ref_decode(t->data, t->type, i));
-        return;
+        return HG_STATUS_OK;
     }
     float *row = malloc(cols * sizeof *row);
-    for (int i = 0; i < n_rows; i++) {
-        size_t at = (size_t)(row0 + i);
-        for (size_t j = 0; row && j < cols; j++)
-            row[j] = ref_decode(t->data, t->type, (size_t)i * cols + j);
-        m->scale[at] = row ? ref_quantise(row, m->cols, m->q + at * cols) : NAN;
+    if (!row)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "row of %zu weights", cols);
+    for (size_t i = 0; i < (size_t)n_rows; i++) {
+        for (size_t j = 0; j < cols; j++)
+            row[j] = ref_decode(t->data, t->type, i * cols + j);
+        m->scale[first + i] = ref_quantise(row, m->cols, m->q + (first + i) * cols);
     }
     free(row);
+    return HG_STATUS_OK;
 }
 
 enum hg_status ref_row_init(struct ref_row *r, int cap, struct hg_error *err)

@@ -20,7 +20,9 @@ struct ref_matrix {
 
 enum hg_status ref_matrix_init(struct ref_matrix *m, int rows, int cols, enum hg_dtype type,
                                struct hg_error *err);
-void ref_matrix_set(struct ref_matrix *m, int row0, int n_rows, const struct hg_host_tensor *t);
+/* Rows [row0, row0 + n_rows) from a host tensor of that many rows. */
+enum hg_status ref_matrix_set(struct ref_matrix *m, int row0, int n_rows,
+                              const struct hg_host_tensor *t, struct hg_error *err);
 void ref_matrix_deinit(struct ref_matrix *m);
 size_t ref_matrix_bytes(const struct ref_matrix *m);
 

@@ -66,10 +66,9 @@ static enum hg_status set_adapter(struct ref_adapter *to, const struct hg_adapte
     HG_TRY(ref_matrix_init(&to->a, from->rank, n_in, type, err));
     HG_TRY(ref_matrix_init(&to->b, n_out, from->rank, type, err));
     HG_TRY(ref_matrix_init(&to->route, from->n_experts, n_in, type, err));
-    ref_matrix_set(&to->a, 0, from->rank, &from->a);
-    ref_matrix_set(&to->b, 0, n_out, &from->b);
-    ref_matrix_set(&to->route, 0, from->n_experts, &from->route);
-    return HG_STATUS_OK;
+    HG_TRY(ref_matrix_set(&to->a, 0, from->rank, &from->a, err));
+    HG_TRY(ref_matrix_set(&to->b, 0, n_out, &from->b, err));
+    return ref_matrix_set(&to->route, 0, from->n_experts, &from->route, err);
 }
 
 static enum hg_status set_part(struct hg_weight *w, int i, int row0, const struct hg_weight_desc *d,
@@ -79,7 +78,7 @@ static enum hg_status set_part(struct hg_weight *w, int i, int row0, const struc
     struct ref_part *to = &w->parts[i];
     to->row0 = row0;
     to->n_out = from->n_out;
-    ref_matrix_set(&w->w, row0, from->n_out, &from->w);
+    HG_TRY(ref_matrix_set(&w->w, row0, from->n_out, &from->w, err));
     for (int j = 0; from->bias.data && j < from->n_out; j++)
         w->bias[row0 + j] = ref_decode(from->bias.data, from->bias.type, (size_t)j);
     for (int s = 0; s < HG_MAX_PLUGINS; s++)
