@@ -187,6 +187,12 @@ void hg_out_bool(struct hg_json_out *o, const char *key, bool v)
     put(o, v ? "true" : "false", v ? 4 : 5);
 }
 
+void hg_out_raw(struct hg_json_out *o, const char *key, const char *json)
+{
+    put_key(o, key);
+    put(o, json, strlen(json));
+}
+
 void hg_out_base64(struct hg_json_out *o, const char *key, const void *data, size_t n)
 {
     put_key(o, key);

@@ -1,0 +1,78 @@
+/* tools/healthgpt/inspect_file.c - read headers only; no tensor byte is touched. */
+#include "tools/healthgpt/inspect_file.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+static bool is_float(enum hg_tensor_type t)
+{
+    return t == HG_TENSOR_TYPE_F32 || t == HG_TENSOR_TYPE_F16 || t == HG_TENSOR_TYPE_BF16 ||
+           t == HG_TENSOR_TYPE_F64;
+}
+
+static void add_tensor(struct hg_inspect_sum *sum, const struct hg_tensor *t)
+{
+    int64_t n = hg_tensor_count(t);
+    sum->n_tensors++;
+    sum->by_type[t->type] += n;
+    if (!is_float(t->type))
+        return;
+    sum->n_elements += n;
+    if (t->n_dims == 2) {
+        sum->n_matrix += n;
+        sum->n_rows += t->dims[0];
+    }
+}
+
+static void put_tensor(struct hg_json_out *o, const struct hg_tensor *t)
+{
+    hg_out_open(o, NULL, '{');
+    hg_out_string(o, "name", t->name);
+    hg_out_string(o, "dtype", hg_tensor_type_name(t->type));
+    hg_out_open(o, "shape", '[');
+    for (int i = 0; i < t->n_dims; i++)
+        hg_out_int(o, NULL, t->dims[i]);
+    hg_out_close(o, ']');
+    hg_out_close(o, '}');
+}
+
+void hg_inspect_file(const char *path, const char *shown, bool tensors, struct hg_json_out *o,
+                     struct hg_inspect_sum *sum)
+{
+    struct hg_tensor_file *f = NULL;
+    struct hg_error err = {0};
+    struct stat st = {0};
+    int64_t bytes = stat(path, &st) == 0 ? (int64_t)st.st_size : 0;
+    sum->n_files++;
+    sum->file_bytes += bytes;
+    hg_out_open(o, NULL, '{');
+    hg_out_string(o, "file", shown);
+    hg_out_int(o, "bytes", bytes);
+    if (hg_tensor_file_open(path, &f, &err) != HG_STATUS_OK) {
+        sum->n_bad++;
+        hg_out_string(o, "error", err.text);
+        hg_out_close(o, '}');
+        return;
+    }
+    size_t n = hg_tensor_file_count(f);
+    hg_out_string(o, "container", hg_tensor_file_container(f));
+    hg_out_uint(o, "n_tensors", n);
+    if (tensors)
+        hg_out_open(o, "tensors", '[');
+    for (size_t i = 0; i < n; i++) {
+        add_tensor(sum, hg_tensor_file_at(f, i));
+        if (tensors)
+            put_tensor(o, hg_tensor_file_at(f, i));
+    }
+    if (tensors)
+        hg_out_close(o, ']');
+    hg_out_close(o, '}');
+    hg_tensor_file_close(f);
+}
+
+int64_t hg_inspect_bytes_as(const struct hg_inspect_sum *sum, const char *dtype)
+{
+    if (strcmp(dtype, "int8") == 0)
+        return sum->n_matrix + 4 * sum->n_rows + 4 * (sum->n_elements - sum->n_matrix);
+    return sum->n_elements * (strcmp(dtype, "f32") == 0 ? 4 : 2);
+}

@@ -1,0 +1,123 @@
+/* tools/healthgpt/main.c - healthgpt: the command-line twin of healthgptd, on the same library. */
+#include <signal.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "server/version.h"
+#include "tools/healthgpt/cli.h"
+
+static const struct hg_cli_command commands[] = {
+    {"ask", "[--image FILE]... QUESTION", "ask about pictures; the answer streams to stdout",
+     "  healthgpt ask --image chest.png \"Is there pneumonia?\"\n"
+     "The answer is greedy unless --temperature is given.\n",
+     hg_cli_ask},
+    {"draw", "[--image FILE]... INSTRUCTION", "draw a picture and write it as PNG",
+     "  healthgpt draw \"Draw a chest X-ray with pneumonia.\" -o xray.png\n"
+     "  healthgpt draw --image in.png \"Reconstruct the image.\" -o out.png\n"
+     "From text alone the picture is sampled at temperature 0.9, because greedy drawing knows one\n"
+     "picture per prompt; with an image it is greedy. --temperature overrides both. The PNG says in\n"
+     "its text chunks that it is synthetic. The path is printed.\n",
+     hg_cli_draw},
+    {"batch", "< in.jsonl > out.jsonl", "many requests through one model, decoded together",
+     "One JSON object per line:\n"
+     "  {\"id\":1,\"task\":\"ask\",\"images\":[\"a.png\"],\"question\":\"...\",\"max_tokens\":8,\n"
+     "   \"top_logprobs\":20,\"temperature\":0,\"seed\":1,\"plugin\":\"none\"}\n"
+     "  {\"id\":2,\"task\":\"draw\",\"images\":[],\"question\":\"Draw ...\",\"seed\":7,\n"
+     "   \"output\":\"x.png\"}\n"
+     "Answers come in the order of the input: {\"id\",\"text\",\"ids\",\"finish\",\"top_logprobs\"} or\n"
+     "{\"id\",\"output\",\"indices\"}. A bad line yields {\"id\",\"error\"} and the rest goes on.\n",
+     hg_cli_batch},
+    {"inspect", "PATH", "what is in a model folder or a weight file, and what is missing",
+     "Works on folders that are not complete and on single weight files (safetensors, torch).\n",
+     hg_cli_inspect},
+    {"tokenize", "[TEXT]", "text to token ids (stdin without TEXT)",
+     "User text never yields added tokens unless --special is given. With --json-lines each line is\n"
+     "a JSON string and becomes a JSON array of ids.\n",
+     hg_cli_tokenize},
+    {"detokenize", "[ID]...", "token ids to text (stdin without IDs)",
+     "With --json-lines each line is a JSON array of ids and becomes a JSON string.\n",
+     hg_cli_detokenize},
+    {"bench", "", "tokens per second, prefill and decode",
+     "Runs a text prompt of --prompt-tokens tokens and decodes --max-tokens tokens for 1 sequence\n"
+     "and for --max-batch sequences together.\n",
+     hg_cli_bench},
+};
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static int usage(FILE *to)
+{
+    fprintf(to, "usage: healthgpt COMMAND [options]\n"
+                "Medical image questions and image generation. Not for clinical use.\n\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        fprintf(to, "  %-11s %s\n", commands[i].name, commands[i].summary);
+    fprintf(to, "\nhealthgpt COMMAND --help explains one; --version prints the version.\n");
+    return to == stdout ? 0 : HG_CLI_USAGE;
+}
+
+static int help(const struct hg_cli_command *c)
+{
+    printf("usage: healthgpt %s %s\n%s\n\n", c->name, c->arguments, c->summary);
+    hg_cli_print_options(c, stdout);
+    printf("  %-22s %s\n\n%s", "--help", "this text", c->help);
+    return 0;
+}
+
+int hg_cli_fail(const char *command, const struct hg_error *err)
+{
+    fflush(stdout);
+    fprintf(stderr, "healthgpt %s: %s\n", command,
+            err->text[0] ? err->text : hg_status_text(err->status));
+    return hg_status_exit_code(err->status);
+}
+
+int hg_cli_usage_error(const char *command, const char *text)
+{
+    fprintf(stderr, "healthgpt %s: %s: see healthgpt %s --help\n", command, text, command);
+    return HG_CLI_USAGE;
+}
+
+static const struct hg_cli_command *find_command(const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+/* Is there an option `name` before "--"? */
+static bool has_flag(int argc, char **argv, const char *name)
+{
+    for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], name) == 0)
+            return true;
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    struct hg_cli cli;
+    struct hg_error err = {0};
+    if (argc < 2)
+        return usage(stderr);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+        return usage(stdout);
+    const struct hg_cli_command *command = find_command(argv[1]);
+    if (has_flag(argc - 1, argv + 1, "--version")) {
+        puts("healthgpt " HG_VERSION);
+        return 0;
+    }
+    if (!command) {
+        fprintf(stderr, "healthgpt: unknown command \"%.64s\"\n\n", argv[1]);
+        return usage(stderr);
+    }
+    if (has_flag(argc - 2, argv + 2, "--help"))
+        return help(command);
+    if (hg_cli_parse(command, argc - 2, argv + 2, &cli, &err) != HG_STATUS_OK)
+        return hg_cli_fail(command->name, &err);
+    signal(SIGPIPE, SIG_IGN);
+    hg_log_set(HG_LOG_ERROR, 0);
+    int code = command->run(&cli);
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return hg_status_exit_code(HG_STATUS_IO);
+    return code;
+}

@@ -1,0 +1,188 @@
+/* tools/healthgpt/options.c - the option table and its parser. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/healthgpt/cli.h"
+
+enum kind { KIND_TEXT, KIND_INT, KIND_REAL, KIND_FLAG, KIND_IMAGE };
+
+struct option_row {
+    const char *name, *argument, *help;
+    const char *commands; /* names between blanks */
+    enum kind kind;
+    size_t offset;
+    double min, max;
+};
+
+#define ENGINE " ask draw batch bench "
+#define WITH_MODEL ENGINE "tokenize detokenize "
+#define AT(member) offsetof(struct hg_cli, member)
+
+static const struct option_row rows[] = {
+    {"image", "FILE", "a PNG or JPEG; repeat for more", " ask draw ", KIND_IMAGE, 0, 0, 0},
+    {"output", "FILE", "where the PNG goes (also -o; default out.png)", " draw ", KIND_TEXT,
+     AT(output), 0, 0},
+    {"system", "TEXT", "system prompt; default: the model's own", " ask draw ", KIND_TEXT,
+     AT(system), 0, 0},
+    {"temperature", "X", "0: greedy, up to 2", " ask draw ", KIND_REAL, AT(temperature), 0, 2},
+    {"top-p", "X", "keep the most likely tokens up to this sum; 1: off", " ask draw ", KIND_REAL,
+     AT(top_p), 0, 1},
+    {"top-k", "N", "keep the N most likely tokens; 0: off", " ask draw ", KIND_INT, AT(top_k), 0,
+     1 << 20},
+    {"seed", "N", "the same seed gives the same answer; default: random", " ask draw ", KIND_INT,
+     AT(seed), 0, 9007199254740992.0},
+    {"max-tokens", "N", "longest answer; default: the model's", " ask bench ", KIND_INT,
+     AT(max_tokens), 1, 1 << 20},
+    {"top-logprobs", "N", "with --json: alternatives per token, at most 20", " ask ", KIND_INT,
+     AT(top_logprobs), 0, 20},
+    {"no-plugin", "", "run the base model without its H-LoRA plug-in", " ask draw ", KIND_FLAG,
+     AT(no_plugin), 0, 0},
+    {"max-batch", "N", "sequences that run together (default 16)", " batch bench ", KIND_INT,
+     AT(max_batch), 1, 1024},
+    {"prompt-tokens", "N", "length of the prompt (default 256, less with a small context)",
+     " bench ", KIND_INT, AT(prompt_tokens), 1, 1 << 20},
+    {"tensors", "", "list every tensor with its type and shape", " inspect ", KIND_FLAG,
+     AT(tensors), 0, 0},
+    {"tokenizer", "PATH", "a tokenizer folder (or a file in it) instead of a model",
+     " tokenize detokenize ", KIND_TEXT, AT(tokenizer), 0, 0},
+    {"special", "", "read and show added tokens such as <|end|>", " tokenize detokenize ",
+     KIND_FLAG, AT(special), 0, 0},
+    {"json-lines", "", "one JSON value per line in and out", " tokenize detokenize ", KIND_FLAG,
+     AT(json_lines), 0, 0},
+    {"model", "DIR", "model folder (healthgpt.json); default: the demo model", WITH_MODEL,
+     KIND_TEXT, AT(model), 0, 0},
+    {"backend", "NAME", "auto, cuda, cpu, ref (default auto)", ENGINE, KIND_TEXT, AT(backend), 0,
+     0},
+    {"dtype", "TYPE", "weights: auto, f32, f16, bf16, int8 (default auto)", ENGINE, KIND_TEXT,
+     AT(dtype), 0, 0},
+    {"kv-dtype", "TYPE", "KV cache: auto, f32, f16, bf16 (default auto)", ENGINE, KIND_TEXT,
+     AT(kv_dtype), 0, 0},
+    {"kv-tokens", "N", "KV cache in tokens; 0: as many as fit the batch", ENGINE, KIND_INT,
+     AT(kv_tokens), 0, 1 << 30},
+    {"threads", "N", "threads of the CPU backend; 0: all", ENGINE, KIND_INT, AT(threads), 0, 1024},
+    {"json", "", "print one JSON object", " ask draw inspect bench ", KIND_FLAG, AT(json), 0, 0},
+};
+enum { N_ROWS = sizeof rows / sizeof rows[0] };
+
+static bool belongs(const struct option_row *r, const char *command)
+{
+    char key[32];
+    snprintf(key, sizeof key, " %s ", command);
+    return strstr(r->commands, key) != NULL;
+}
+
+static const struct option_row *find_row(const char *command, const char *name, size_t n)
+{
+    for (size_t i = 0; i < N_ROWS; i++)
+        if (strlen(rows[i].name) == n && memcmp(rows[i].name, name, n) == 0 &&
+            belongs(&rows[i], command))
+            return &rows[i];
+    return NULL;
+}
+
+static enum hg_status bad_value(const struct option_row *r, struct hg_error *err)
+{
+    return hg_fail(err, HG_STATUS_BAD_REQUEST, "--%s: expected %s in %.10g..%.10g", r->name,
+                   r->kind == KIND_INT ? "a whole number" : "a number", r->min, r->max);
+}
+
+static enum hg_status set_number(struct hg_cli *c, const struct option_row *r, const char *value,
+                                 struct hg_error *err)
+{
+    char *end;
+    errno = 0;
+    if (r->kind == KIND_INT) {
+        int64_t v = strtoll(value, &end, 10);
+        if (errno || end == value || *end || (double)v < r->min || (double)v > r->max)
+            return bad_value(r, err);
+        memcpy((char *)c + r->offset, &v, sizeof v);
+        c->has_seed |= r->offset == AT(seed);
+        return HG_STATUS_OK;
+    }
+    double v = strtod(value, &end);
+    if (errno || end == value || *end || !isfinite(v) || v < r->min || v > r->max)
+        return bad_value(r, err);
+    memcpy((char *)c + r->offset, &v, sizeof v);
+    c->has_temperature |= r->offset == AT(temperature);
+    return HG_STATUS_OK;
+}
+
+static enum hg_status set_option(struct hg_cli *c, const struct option_row *r, const char *value,
+                                 struct hg_error *err)
+{
+    const bool yes = true;
+    switch (r->kind) {
+    case KIND_TEXT:
+        memcpy((char *)c + r->offset, &value, sizeof value);
+        return HG_STATUS_OK;
+    case KIND_FLAG:
+        memcpy((char *)c + r->offset, &yes, sizeof yes);
+        return HG_STATUS_OK;
+    case KIND_IMAGE:
+        if (c->n_images == HG_CLI_MAX_IMAGES)
+            return hg_fail(err, HG_STATUS_BAD_REQUEST, "--image: at most %d", HG_CLI_MAX_IMAGES);
+        c->images[c->n_images++] = value;
+        return HG_STATUS_OK;
+    default:
+        return set_number(c, r, value, err);
+    }
+}
+
+/* One option at argv[*i]; advances *i past a separate value. */
+static enum hg_status take_option(const struct hg_cli_command *command, int argc, char **argv,
+                                  int *i, struct hg_cli *out, struct hg_error *err)
+{
+    const char *arg = argv[*i];
+    if (strcmp(arg, "-o") == 0)
+        arg = "--output";
+    const char *eq = strchr(arg, '=');
+    size_t n = eq ? (size_t)(eq - arg) : strlen(arg);
+    const struct option_row *r =
+        strncmp(arg, "--", 2) == 0 ? find_row(command->name, arg + 2, n - 2) : NULL;
+    if (!r)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "unknown option %.64s: see healthgpt %s --help",
+                       arg, command->name);
+    const char *value = eq ? eq + 1 : NULL;
+    if (r->kind == KIND_FLAG && value)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "--%s takes no value", r->name);
+    if (r->kind != KIND_FLAG && !value) {
+        if (*i + 1 >= argc)
+            return hg_fail(err, HG_STATUS_BAD_REQUEST, "--%s: expected %s", r->name, r->argument);
+        value = argv[++*i];
+    }
+    return set_option(out, r, value, err);
+}
+
+enum hg_status hg_cli_parse(const struct hg_cli_command *command, int argc, char **argv,
+                            struct hg_cli *out, struct hg_error *err)
+{
+    *out = (struct hg_cli){.backend = "auto",
+                           .dtype = "auto",
+                           .kv_dtype = "auto",
+                           .max_batch = 16,
+                           .top_p = 1,
+                           .args = argv};
+    bool options = true;
+    for (int i = 0; i < argc; i++) {
+        if (options && strcmp(argv[i], "--") == 0)
+            options = false;
+        else if (options && argv[i][0] == '-' && argv[i][1])
+            HG_TRY(take_option(command, argc, argv, &i, out, err));
+        else
+            argv[out->n_args++] = argv[i];
+    }
+    return HG_STATUS_OK;
+}
+
+void hg_cli_print_options(const struct hg_cli_command *command, FILE *to)
+{
+    for (size_t i = 0; i < N_ROWS; i++) {
+        char left[64];
+        if (!belongs(&rows[i], command->name))
+            continue;
+        snprintf(left, sizeof left, "--%s %s", rows[i].name, rows[i].argument);
+        fprintf(to, "  %-22s %s\n", left, rows[i].help);
+    }
+}
