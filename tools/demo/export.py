@@ -134,7 +134,7 @@ def export(out, base, com, gen, fusion, vision, codec, step, model_bytes):
     write_vqgan(os.path.join(out, "vqgan"), codec, step)
     for name, plug in (("com", com), ("gen", gen)):
         save_torch({PREFIX + k: _brain(p) for k, p in plug.named()}, os.path.join(out, name + "_hlora_weights.bin"))
-    save_torch({PREFIX + "embed_tokens.weight": _half(fusion.embed.weight), PREFIX + "lm_head.weight": _half(fusion.head.weight)},
+    save_torch({PREFIX + "embed_tokens.weight": _half(fusion.embed.weight), PREFIX.removesuffix("model.") + "lm_head.weight": _half(fusion.head.weight)},
                os.path.join(out, "fusion_layer_weights.bin"))
     write_vectors(os.path.join(out, "tokenizer_vectors.json"), prompt.Tokenizer(model_bytes))
 
