@@ -19,21 +19,30 @@ static void half_split(float *out, const float *in, int n_heads, int head_dim, i
         }
 }
 
-static void copy(struct writer *w, const char *format, int layer, int rows, int cols,
+/* layer -1: a tensor of the whole model. */
+static void layer_name(char out[128], const char *what, int layer)
+{
+    if (layer < 0)
+        snprintf(out, 128, "model.%s.weight", what);
+    else
+        snprintf(out, 128, "model.layers.%d.%s.weight", layer, what);
+}
+
+static void copy(struct writer *w, const char *what, int layer, int rows, int cols,
                  const float **p)
 {
     char name[128];
-    snprintf(name, sizeof name, format, layer);
+    layer_name(name, what, layer);
     size_t n = (size_t)rows * (size_t)(cols ? cols : 1);
     memcpy(writer_add(w, name, rows, cols), *p, n * sizeof **p);
     *p += n;
 }
 
-static void copy_rotary(struct writer *w, const char *format, int layer, int n_heads, int head_dim,
+static void copy_rotary(struct writer *w, const char *what, int layer, int n_heads, int head_dim,
                         int cols, const float **p)
 {
     char name[128];
-    snprintf(name, sizeof name, format, layer);
+    layer_name(name, what, layer);
     half_split(writer_add(w, name, n_heads * head_dim, cols), *p, n_heads, head_dim, cols);
     *p += (size_t)(n_heads * head_dim) * (size_t)cols;
 }
@@ -42,26 +51,26 @@ static void copy_rotary(struct writer *w, const char *format, int layer, int n_h
 static void convert(const struct stories *s, const float *p, struct writer *w)
 {
     int d = s->dim, hd = d / s->n_heads, kv = s->n_kv_heads * hd, L = s->n_layers;
-    copy(w, "model.embed_tokens.weight", 0, s->vocab, d, &p);
+    copy(w, "embed_tokens", -1, s->vocab, d, &p);
     for (int i = 0; i < L; i++)
-        copy(w, "model.layers.%d.input_layernorm.weight", i, d, 0, &p);
+        copy(w, "input_layernorm", i, d, 0, &p);
     for (int i = 0; i < L; i++)
-        copy_rotary(w, "model.layers.%d.self_attn.q_proj.weight", i, s->n_heads, hd, d, &p);
+        copy_rotary(w, "self_attn.q_proj", i, s->n_heads, hd, d, &p);
     for (int i = 0; i < L; i++)
-        copy_rotary(w, "model.layers.%d.self_attn.k_proj.weight", i, s->n_kv_heads, hd, d, &p);
+        copy_rotary(w, "self_attn.k_proj", i, s->n_kv_heads, hd, d, &p);
     for (int i = 0; i < L; i++)
-        copy(w, "model.layers.%d.self_attn.v_proj.weight", i, kv, d, &p);
+        copy(w, "self_attn.v_proj", i, kv, d, &p);
     for (int i = 0; i < L; i++)
-        copy(w, "model.layers.%d.self_attn.o_proj.weight", i, d, d, &p);
+        copy(w, "self_attn.o_proj", i, d, d, &p);
     for (int i = 0; i < L; i++)
-        copy(w, "model.layers.%d.post_attention_layernorm.weight", i, d, 0, &p);
+        copy(w, "post_attention_layernorm", i, d, 0, &p);
     for (int i = 0; i < L; i++)
-        copy(w, "model.layers.%d.mlp.gate_proj.weight", i, s->hidden, d, &p);
+        copy(w, "mlp.gate_proj", i, s->hidden, d, &p);
     for (int i = 0; i < L; i++)
-        copy(w, "model.layers.%d.mlp.down_proj.weight", i, d, s->hidden, &p);
+        copy(w, "mlp.down_proj", i, d, s->hidden, &p);
     for (int i = 0; i < L; i++)
-        copy(w, "model.layers.%d.mlp.up_proj.weight", i, s->hidden, d, &p);
-    copy(w, "model.norm.weight", 0, d, 0, &p);
+        copy(w, "mlp.up_proj", i, s->hidden, d, &p);
+    copy(w, "norm", -1, d, 0, &p);
 }
 
 static void write_model(const char *path, char dir[256])

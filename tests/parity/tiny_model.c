@@ -32,7 +32,7 @@ void tiny_fill(const char *name, size_t n, double scale, double offset, float *o
 static void add(struct writer *w, const char *key, const char *name, int rows, int cols,
                 double scale, double offset)
 {
-    char full[256];
+    char full[320];
     snprintf(full, sizeof full, "%s%s", key, name);
     tiny_fill(full, (size_t)rows * (size_t)(cols ? cols : 1), scale, offset,
               writer_add(w, name, rows, cols));
