@@ -30,6 +30,7 @@ enum hg_status hg_image_init(struct hg_image *im, int width, int height, struct 
     if (width < 0 || height < 0)
         width = height = 0;
     HG_TRY(hg_image_check_size((uint64_t)width, (uint64_t)height, err));
+    /* Not 0 bytes: both sides were just found to be at least 1. NOLINTNEXTLINE(*UnixAPI) */
     uint8_t *rgb = calloc((size_t)width * (size_t)height, 3);
     if (!rgb)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "image: out of memory for %dx%d pixels", width,

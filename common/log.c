@@ -93,8 +93,7 @@ void hg_log(enum hg_log_level level, const char *format, ...)
     int json = atomic_load(&json_now);
     size_t n = put_head(line, sizeof line, when, level_names[level], json);
     n += put_message(line + n, sizeof line - LINE_TAIL - n, message, json);
-    const char *tail = json ? "\"}\n" : "\n";
-    memcpy(line + n, tail, strlen(tail));
-    ssize_t ignored = write(STDERR_FILENO, line, n + strlen(tail));
+    n += (size_t)snprintf(line + n, sizeof line - n, "%s\n", json ? "\"}" : "");
+    ssize_t ignored = write(STDERR_FILENO, line, n);
     (void)ignored;
 }

@@ -32,18 +32,19 @@ struct member {
     int index;
 };
 
-struct hg_pool {
+/* The padding keeps the words that different threads write on lines of their own. */
+struct hg_pool {   /* NOLINT(*Padding) */
     int n;         /* members, the caller included */
     int n_started; /* threads to join */
     int64_t spin_ns;
     hg_pool_fn *fn;
     void *ctx;
     bool quit;
-    alignas(CACHE_LINE) atomic_uint epoch;
-    alignas(CACHE_LINE) atomic_uint n_asleep; /* members that sleep on epoch */
-    alignas(CACHE_LINE) atomic_uint n_left;   /* members still inside fn */
-    alignas(CACHE_LINE) atomic_bool caller_asleep;
     struct member members[MAX_THREADS];
+    alignas(CACHE_LINE) atomic_uint epoch;
+    atomic_uint n_asleep;                   /* members that sleep on epoch */
+    alignas(CACHE_LINE) atomic_uint n_left; /* members still inside fn */
+    atomic_bool caller_asleep;
 };
 
 static void futex_wait(atomic_uint *word, unsigned seen)
