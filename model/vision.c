@@ -30,8 +30,9 @@ struct hg_vision {
     size_t weight_bytes, workspace_bytes;
 };
 
+/* CLIP, two kinds of LLaVA checkpoint, and what transformers 5 calls its parameters. */
 static const char *const prefixes[] = {"vision_model.", "vision_tower.vision_tower.vision_model.",
-                                       "model.vision_tower.vision_tower.vision_model."};
+                                       "model.vision_tower.vision_tower.vision_model.", ""};
 
 enum { NAME_CAP = 160, MAX_DIM = 1 << 16, MAX_LAYERS = 1024 };
 
