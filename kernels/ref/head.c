@@ -28,7 +28,7 @@ enum hg_status ref_head(struct hg_backend *b, const struct hg_head_args *a)
         const struct hg_sample_params *p = &a->plan->sample[i];
         const float *x = (const float *)a->x + (int64_t)a->plan->out_row[i] * w->n_in;
         ref_rmsnorm(x, a->norms[a->plan->out_table[i]], a->norm_eps, w->n_in, r->normed);
-        ref_linear_row(r, w, r->normed, -1, p->lo, p->hi - p->lo, r->sum);
+        ref_base_row(r, w, r->normed, p->lo, p->hi - p->lo, r->sum);
         for (int32_t v = 0; v < p->hi - p->lo; v++)
             a->logits[i * a->ld + v] = (float)r->sum[v];
     }

@@ -3,10 +3,16 @@
 
 #include "kernels/ref/ref.h"
 
-/* sum[i] += B (gate * scaling * (A x)) for the rows [lo, lo + n) of the part; see reference.md 6.
- */
-static void add_adapter(struct ref_backend *r, const struct ref_adapter *a, int lo, int n,
-                        double *sum)
+void ref_base_row(struct ref_backend *r, const struct hg_weight *w, const float *x, int lo, int n,
+                  double *sum)
+{
+    ref_row_set(&r->x, x, w->n_in);
+    for (int i = 0; i < n; i++)
+        sum[i] = ref_dot(&w->w, lo + i, &r->x) + w->bias[lo + i];
+}
+
+/* sum += B (gate * scaling * (A x)) over the rows of the part; see reference.md 6. x is in r->x. */
+static void add_adapter(struct ref_backend *r, const struct ref_adapter *a, double *sum)
 {
     int per_expert = a->rank / a->n_experts;
     for (int e = 0; e < a->n_experts; e++)
@@ -15,24 +21,17 @@ static void add_adapter(struct ref_backend *r, const struct ref_adapter *a, int 
     for (int j = 0; j < a->rank; j++)
         r->row_out[j] = (float)(r->gate[j / per_expert] * a->scaling * ref_dot(&a->a, j, &r->x));
     ref_row_set(&r->z, r->row_out, a->rank);
-    for (int i = 0; i < n; i++)
-        sum[i] += ref_dot(&a->b, lo + i, &r->z);
+    for (int i = 0; i < a->b.rows; i++)
+        sum[i] += ref_dot(&a->b, i, &r->z);
 }
 
-void ref_linear_row(struct ref_backend *r, const struct hg_weight *w, const float *x, int32_t slot,
-                    int lo, int n, double *sum)
+static void linear_row(struct ref_backend *r, const struct hg_weight *w, const float *x,
+                       int32_t slot, double *sum)
 {
-    ref_row_set(&r->x, x, w->n_in);
-    for (int i = 0; i < n; i++)
-        sum[i] = ref_dot(&w->w, lo + i, &r->x) + w->bias[lo + i];
-    for (int p = 0; p < w->n_parts && slot >= 0; p++) {
-        const struct ref_part *part = &w->parts[p];
-        int first = part->row0 > lo ? part->row0 : lo;
-        int end = part->row0 + part->n_out < lo + n ? part->row0 + part->n_out : lo + n;
-        if (part->adapters[slot].rank && first < end)
-            add_adapter(r, &part->adapters[slot], first - part->row0, end - first,
-                        sum + (first - lo));
-    }
+    ref_base_row(r, w, x, 0, w->n_out, sum);
+    for (int p = 0; p < w->n_parts && slot >= 0; p++)
+        if (w->parts[p].adapters[slot].rank)
+            add_adapter(r, &w->parts[p].adapters[slot], sum + w->parts[p].row0);
 }
 
 static double sigmoid(double v)
@@ -115,7 +114,7 @@ enum hg_status ref_linear(struct hg_backend *b, const struct hg_linear_args *a)
             ref_rmsnorm(x, a->norm, a->norm_eps, a->w->n_in, r->normed);
             x = r->normed;
         }
-        ref_linear_row(r, a->w, x, a->slot ? a->slot[i] : -1, 0, a->w->n_out, r->sum);
+        linear_row(r, a->w, x, a->slot ? a->slot[i] : -1, r->sum);
         finish_row(a, i, r->sum);
     }
     return HG_STATUS_OK;

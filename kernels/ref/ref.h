@@ -97,9 +97,9 @@ enum hg_status ref_refuse(const char *format, ...) __attribute__((format(printf,
 /* Pieces that several ops are made of. */
 void ref_rmsnorm(const float *x, const float *weight, float eps, int n, float *y);
 void ref_softmax(double *v, int n); /* NaN in, NaN everywhere out */
-/* sum[0..n) = W x + bias + adapters of `slot` for weight rows [lo, lo + n) */
-void ref_linear_row(struct ref_backend *r, const struct hg_weight *w, const float *x, int32_t slot,
-                    int lo, int n, double *sum);
+/* sum[0..n) = W x + bias for the weight rows [lo, lo + n); leaves x prepared in r->x. */
+void ref_base_row(struct ref_backend *r, const struct hg_weight *w, const float *x, int lo, int n,
+                  double *sum);
 void ref_rope_kv_row(const struct hg_rope_kv *a, int t, const double *qkv, float *y);
 
 enum hg_status ref_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);

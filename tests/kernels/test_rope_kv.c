@@ -59,6 +59,28 @@ static void rotate_formula(const float *x, const float *inv_freq, int pos, int d
     }
 }
 
+/* An fp32 table: the product of frequency and position is rounded to fp32 before cos and sin, which
+ * at position 8191 moves the angle by up to 2.4e-4 rad. */
+static void angle_is_an_fp32_product(void **state)
+{
+    struct kt_targets *ts = *state;
+    enum { P = 96 };
+    float inv_freq[P / 2], want[P], got[P];
+    float *x = kt_random(3 * P, 8, 1);
+    int32_t table[512] = {0};
+    for (int i = 0; i < P / 2; i++)
+        inv_freq[i] = (float)pow(1e4, -2.0 * i / P);
+    rotate_formula(x, inv_freq, 8191, P, want);
+    for (int t = 0; t < ts->n; t++) {
+        struct kt_cache c;
+        kt_cache_open(&c, ts->at[t].b, 1, 1, P, HG_DTYPE_F32, 1, 1, inv_freq);
+        kt_cache_append(&c, 0, table, 512, 8191, 1, x, got);
+        kt_compare("fp32 table position 8191", ts->at[t].name, got, want, P, 3e-7);
+        kt_cache_close(&c);
+    }
+    free(x);
+}
+
 static void query_is_rotated_with_the_fp16_tables_at_far_positions(void **state)
 {
     struct kt_targets *ts = *state;
@@ -196,6 +218,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fp16_tables_of_the_reference_follow_from_theta),
         cmocka_unit_test(query_is_rotated_with_the_fp16_tables_at_far_positions),
+        cmocka_unit_test(angle_is_an_fp32_product),
         cmocka_unit_test(appended_keys_and_values_are_found_by_attention),
         cmocka_unit_test(one_call_appends_for_many_sequences_and_only_its_layer),
     };

@@ -243,6 +243,30 @@ static void top_p_keeps_the_smallest_set_that_exceeds_it(void **state)
     hg_sample_scratch_deinit(&s);
 }
 
+/* Four equal ids, top_p 1/2: the ascending sums 1/4 and 2/4 are <= 1/2 exactly, so two go, and the
+ * two lowest ids stay. */
+static void top_p_drops_an_id_whose_sum_is_exactly_the_limit(void **state)
+{
+    (void)state;
+    const float x[4] = {1, 1, 1, 1};
+    unsigned drawn = 0;
+    struct hg_sample_scratch s;
+    struct hg_error err = {0};
+    HG_TEST_OK(hg_sample_scratch_init(&s, 4, &err), err);
+    for (uint64_t position = 0; position < 200; position++) {
+        struct hg_sample_params p = {.hi = 4,
+                                     .temperature = 1,
+                                     .top_p = 0.5f,
+                                     .repetition_penalty = 1,
+                                     .position = position};
+        struct hg_sample_result r;
+        assert_int_equal(hg_ref_sample_row(x, &p, &r, &s), HG_STATUS_OK);
+        drawn |= 1u << r.token;
+    }
+    assert_int_equal(drawn, 3);
+    hg_sample_scratch_deinit(&s);
+}
+
 static void draws_follow_the_softmax_at_the_temperature(void **state)
 {
     (void)state;
@@ -357,6 +381,7 @@ int main(void)
         cmocka_unit_test(a_row_with_nan_or_infinity_is_reported_and_yields_lo),
         cmocka_unit_test(random_rows_match_the_sorted_oracle),
         cmocka_unit_test(top_p_keeps_the_smallest_set_that_exceeds_it),
+        cmocka_unit_test(top_p_drops_an_id_whose_sum_is_exactly_the_limit),
         cmocka_unit_test(draws_follow_the_softmax_at_the_temperature),
         cmocka_unit_test(a_draw_depends_on_seed_and_position_only),
         cmocka_unit_test(top_logprobs_are_descending_with_ties_by_lowest_id),
