@@ -1,0 +1,137 @@
+/* tests/server/test_config.c - configuration file, flags, listen addresses. */
+#include "server/config.h"
+
+#include "tests/test.h"
+
+static enum hg_status parse(struct hg_config *c, const char *text, struct hg_error *err)
+{
+    char copy[1024];
+    snprintf(copy, sizeof copy, "%s", text);
+    hg_config_default(c);
+    return hg_config_parse(c, copy, strlen(copy), err);
+}
+
+static void config_default_file_holds_the_defaults(void **state)
+{
+    (void)state;
+    struct hg_config built_in, read;
+    struct hg_error err = {0};
+    hg_config_default(&built_in);
+    memset(&read, 0, sizeof read);
+    HG_TEST_OK(hg_config_read(&read, hg_test_file("config/default.json"), &err), err);
+    assert_memory_equal(&built_in, &read, sizeof read);
+    assert_string_equal(built_in.listen, "127.0.0.1:8080");
+    assert_int_equal(built_in.max_queue, 64);
+    assert_int_equal(built_in.max_batch, 16);
+}
+
+static void config_reads_comments_and_overlays_keys(void **state)
+{
+    (void)state;
+    struct hg_config c;
+    struct hg_error err = {0};
+    HG_TEST_OK(parse(&c,
+                     "// head\n{\"model\": \"/m // not a comment\", /* x */ \"max_queue\": 3,\n"
+                     "\"log_json\": true}",
+                     &err),
+               err);
+    assert_string_equal(c.model, "/m // not a comment");
+    assert_int_equal(c.max_queue, 3);
+    assert_true(c.log_json);
+    assert_int_equal(c.max_batch, 16);
+}
+
+static void config_names_the_key_that_is_wrong(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *part;
+    } rows[] = {
+        {"{\"max_qeue\": 3}", "max_qeue"},
+        {"{\"max_queue\": 0}", "expected 1..65536, got 0"},
+        {"{\"max_queue\": \"3\"}", "max_queue: expected a whole number"},
+        {"{\"max_queue\": 1.5}", "max_queue: expected a whole number"},
+        {"{\"model\": 3}", "model: expected a string"},
+        {"{\"log_json\": 1}", "log_json: expected true or false"},
+        {"{\"max_queue\": 3,\n \"max_queue\": 4}", "line 2"},
+        {"[]", "expected one JSON object"},
+        {"{", "line 1"},
+        {"", "line 1"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct hg_config c;
+        struct hg_error err = {0};
+        HG_TEST_FAILS(parse(&c, rows[i].text, &err), HG_STATUS_BAD_REQUEST, err, rows[i].part);
+    }
+}
+
+static void config_flags_set_the_same_keys(void **state)
+{
+    (void)state;
+    struct hg_config c;
+    struct hg_error err = {0};
+    hg_config_default(&c);
+    HG_TEST_OK(hg_config_set(&c, "max-queue", "5", &err), err);
+    HG_TEST_OK(hg_config_set(&c, "kv_tokens", "4096", &err), err);
+    HG_TEST_OK(hg_config_set(&c, "log-json", "", &err), err);
+    assert_int_equal(c.max_queue, 5);
+    assert_int_equal(c.kv_tokens, 4096);
+    assert_true(c.log_json);
+    HG_TEST_FAILS(hg_config_set(&c, "max-queue", "5x", &err), HG_STATUS_BAD_REQUEST, err,
+                  "max-queue");
+    HG_TEST_FAILS(hg_config_set(&c, "no-such", "5", &err), HG_STATUS_BAD_REQUEST, err, "no-such");
+    assert_int_equal(hg_config_flag_takes_value("model"), 1);
+    assert_int_equal(hg_config_flag_takes_value("log-json"), 0);
+    assert_int_equal(hg_config_flag_takes_value("bogus"), -1);
+}
+
+static void listen_splits_addresses(void **state)
+{
+    (void)state;
+    char addr[64];
+    uint16_t port;
+    struct hg_error err = {0};
+    HG_TEST_OK(hg_listen_split("127.0.0.1:8080", addr, sizeof addr, &port, &err), err);
+    assert_string_equal(addr, "127.0.0.1");
+    assert_int_equal(port, 8080);
+    HG_TEST_OK(hg_listen_split("[::1]:0", addr, sizeof addr, &port, &err), err);
+    assert_string_equal(addr, "::1");
+    assert_int_equal(port, 0);
+    HG_TEST_OK(hg_listen_split("localhost:65535", addr, sizeof addr, &port, &err), err);
+    assert_true(hg_address_is_loopback(addr));
+    assert_false(hg_address_is_loopback("0.0.0.0"));
+    static const char *const bad[] = {"127.0.0.1", "8080",        ":8080",       "host:8080",
+                                      "127.0.0.1:", "127.0.0.1:x", "1.2.3.4:65536", "[::1:80"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_int_equal(hg_listen_split(bad[i], addr, sizeof addr, &port, &err),
+                         HG_STATUS_BAD_REQUEST);
+}
+
+static void config_schema_names_every_key(void **state)
+{
+    (void)state;
+    size_t n;
+    char *schema = (char *)hg_test_read(hg_test_file("config/schema.json"), &n);
+    static const char *const keys[] = {
+#define TEXT_KEY(key, value, arg, help) "\"" #key "\"",
+#define NUMBER_KEY(key, value, min, max, help) "\"" #key "\"",
+#define FLAG_KEY(key, help) "\"" #key "\"",
+        HG_CONFIG_MAP(TEXT_KEY, NUMBER_KEY, FLAG_KEY)};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        if (!memmem(schema, n, keys[i], strlen(keys[i])))
+            fail_msg("config/schema.json lacks %s", keys[i]);
+    free(schema);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(config_default_file_holds_the_defaults),
+        cmocka_unit_test(config_reads_comments_and_overlays_keys),
+        cmocka_unit_test(config_names_the_key_that_is_wrong),
+        cmocka_unit_test(config_flags_set_the_same_keys),
+        cmocka_unit_test(listen_splits_addresses),
+        cmocka_unit_test(config_schema_names_every_key),
+    };
+    return cmocka_run_group_tests_name("server/config", tests, NULL, NULL);
+}
