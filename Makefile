@@ -76,9 +76,8 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 .PHONY: test-programs
 test-programs: check-deps $(TESTS)
 
-bench: all $(OUT)/kernel-bench ## kernel and whole-model speed, as fractions of this machine's bandwidth
-	@$(OUT)/kernel-bench
-	@build/healthgpt bench
+bench: all $(OUT)/kernel-bench $(OUT)/random-model ## kernel and whole-model speed, as fractions of this machine's bandwidth
+	@tools/bench/bench.sh $(OUT)
 
 golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads PyTorch)
 	@tools/oracle/golden.sh build/venv
@@ -137,6 +136,10 @@ $(OUT)/healthgpt: $(call obj,$(CLI_SRC)) $(LIB)
 $(OUT)/kernel-bench: $(call obj,$(sort $(wildcard tools/bench/*.c))) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/random-model: $(call obj,tools/random_model/random_model.c)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ -o $@
 
 $(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC))
 	@rm -f $@
