@@ -1,24 +1,26 @@
 /* kernels/backend.h - the op table: the only header that model/ includes from kernels/.
  *
  * A backend owns memory, packed weights, the paged KV cache and about twenty operations on them.
- * `ref` is the definition of every op (plain loops, double accumulators); `cpu` and `cuda` are tested
- * against it. Pointers marked (dev) come from ops->alloc and may only be touched by the backend;
- * pointers marked (host) are ordinary memory. Activations are (dev) matrices of `ops->act_type`, row
- * major, one row per token, patch or pixel; `ld*` is the distance between rows in elements.
+ * `ref` is the definition of every op (plain loops, double accumulators); `cpu` and `cuda` are
+ * tested against it. Pointers marked (dev) come from ops->alloc and may only be touched by the
+ * backend; pointers marked (host) are ordinary memory. Activations are (dev) matrices of
+ * `ops->act_type`, row major, one row per token, patch or pixel; `ld*` is the distance between rows
+ * in elements.
  *
  * Threading: one engine thread calls everything. Ops are asynchronous until download() or sync().
  *
- * THE ORDER RULE: every reduction behind an output row has an order fixed by the layer's shape alone.
- * A row's result never depends on how many rows, or which, share the call, nor on the thread count.
+ * THE ORDER RULE: every reduction behind an output row has an order fixed by the layer's shape
+ * alone. A row's result never depends on how many rows, or which, share the call, nor on the thread
+ * count.
  *
  * Numerics of a linear, by stored weight type: F32, F16 - activations stay fp32; BF16 - activations
  * are rounded to bf16 (nearest even) first; I8 - W is quantised per output row (symmetric, scale =
- * max|w|/127) and activations per row and call (scale = max|x|/127, nearest even), the integer sum is
- * exact. Accumulation is fp32 or better. Adapters (A, B, R) are kept in the weight's stored type, or
- * BF16 where that is I8, and follow the same rule.
+ * max|w|/127) and activations per row and call (scale = max|x|/127, nearest even), the integer sum
+ * is exact. Accumulation is fp32 or better. Adapters (A, B, R) are kept in the weight's stored
+ * type, or BF16 where that is I8, and follow the same rule.
  *
- * Dims: T tokens in the batch, S sequence length, D model dim, H query heads, G kv heads, P head dim,
- * F ffn dim, V vocab, K in features, N out features, R total rank, E experts. */
+ * Dims: T tokens in the batch, S sequence length, D model dim, H query heads, G kv heads, P head
+ * dim, F ffn dim, V vocab, K in features, N out features, R total rank, E experts. */
 #ifndef HG_KERNELS_BACKEND_H
 #define HG_KERNELS_BACKEND_H
 
@@ -43,7 +45,7 @@ struct hg_kv;      /* paged key/value cache of all layers */
 /* ---- weights -------------------------------------------------------------------------------- */
 
 struct hg_host_tensor {
-    const void *data; /* (host) contiguous, row major; NULL = absent */
+    const void *data;   /* (host) contiguous, row major; NULL = absent */
     enum hg_dtype type; /* F32, F16 or BF16 */
 };
 
@@ -73,32 +75,33 @@ struct hg_weight_desc {
     enum hg_dtype store; /* how W is kept: F32, F16, BF16, I8 */
 };
 
-/* ---- the plan of one step: integers made on the host, only read by kernels -------------------- */
+/* ---- the plan of one step: integers made on the host, only read by kernels --------------------
+ */
 
 struct hg_sample_params {
-    int32_t lo, hi;     /* allowed ids [lo, hi) */
-    float temperature;  /* 0 = greedy, lowest id wins ties */
-    int32_t top_k;      /* 0 = off */
-    float top_p;        /* 1 = off */
-    float repetition_penalty;  /* 1 = off; applies to the distinct ids of `history` only */
-    const int32_t *history;    /* (host) ids generated so far */
+    int32_t lo, hi;           /* allowed ids [lo, hi) */
+    float temperature;        /* 0 = greedy, lowest id wins ties */
+    int32_t top_k;            /* 0 = off */
+    float top_p;              /* 1 = off */
+    float repetition_penalty; /* 1 = off; applies to the distinct ids of `history` only */
+    const int32_t *history;   /* (host) ids generated so far */
     int32_t n_history;
-    uint64_t seed, position;   /* the draw is hg_uniform(seed, position, 0) */
-    int32_t n_top;             /* top_logprobs wanted, 0..HG_MAX_TOP */
+    uint64_t seed, position; /* the draw is hg_uniform(seed, position, 0) */
+    int32_t n_top;           /* top_logprobs wanted, 0..HG_MAX_TOP */
 };
 
 struct hg_plan {
     int n_tokens; /* T */
     int n_seqs;
-    int n_out;    /* rows that get logits and a sample */
+    int n_out;                  /* rows that get logits and a sample */
     int max_blocks;             /* columns of block_table */
     const int32_t *token;       /* (host) [T] id >= 0, or -1 - r: row r of the feature buffer */
     const int32_t *pos;         /* (host) [T] position in its sequence */
     const int32_t *seq;         /* (host) [T] index into block_table rows */
     const int32_t *slot;        /* (host) [T] H-LoRA plug-in, -1 none */
     const int32_t *table;       /* (host) [T] embedding table set */
-    const int32_t *block_table; /* (host) [n_seqs, max_blocks] KV block ids; token p of a sequence is
-                                   entry p % HG_BLOCK_TOKENS of block p / HG_BLOCK_TOKENS */
+    const int32_t *block_table; /* (host) [n_seqs, max_blocks] KV block ids; token p of a sequence
+                                   is entry p % HG_BLOCK_TOKENS of block p / HG_BLOCK_TOKENS */
     const int32_t *out_row;     /* (host) [n_out] token row */
     const int32_t *out_table;   /* (host) [n_out] head set */
     const struct hg_sample_params *sample; /* (host) [n_out] */
@@ -107,14 +110,15 @@ struct hg_plan {
 
 struct hg_sample_result {
     int32_t token;
-    float logprob;  /* natural log, softmax over [lo, hi) after penalty, at temperature 1 */
-    bool finite;    /* false: some logit of the row was NaN or infinite; token is then lo */
+    float logprob; /* natural log, softmax over [lo, hi) after penalty, at temperature 1 */
+    bool finite;   /* false: some logit of the row was NaN or infinite; token is then lo */
     int32_t n_top;
     int32_t top_id[HG_MAX_TOP];
     float top_logprob[HG_MAX_TOP]; /* descending, ties by lowest id */
 };
 
-/* ---- arguments, one struct per op ------------------------------------------------------------- */
+/* ---- arguments, one struct per op -------------------------------------------------------------
+ */
 
 struct hg_embed_args { /* y[t] = table[plan.table[t]][token] or features[-1 - token] */
     const struct hg_plan *plan;
@@ -162,15 +166,15 @@ struct hg_linear_args {
 
 struct hg_layernorm_args { /* y = (x - mean) / sqrt(var + eps) * weight + bias, biased variance */
     int n_rows, dim;
-    const void *x; /* (dev) [n_rows, dim] */
+    const void *x;              /* (dev) [n_rows, dim] */
     const float *weight, *bias; /* (dev) [dim] */
     float eps;
     void *y; /* (dev), may be x */
 };
 
 /* Causal, ragged, paged: token t of sequence s at position p sees keys max(0, p - window + 1)..p of
- * its own sequence (window 0 = all). Its own key is already in the cache. Query head h reads kv head
- * h / (H / G). softmax in fp32, masked keys are skipped, never multiplied by zero. */
+ * its own sequence (window 0 = all). Its own key is already in the cache. Query head h reads kv
+ * head h / (H / G). softmax in fp32, masked keys are skipped, never multiplied by zero. */
 struct hg_attention_args {
     const struct hg_plan *plan;
     const struct hg_kv *kv;
@@ -196,7 +200,7 @@ struct hg_attention_full_args {
  * logits[i][v - lo_i]; ld >= max(hi - lo). */
 struct hg_head_args {
     const struct hg_plan *plan;
-    const void *x; /* (dev) [T, D] */
+    const void *x;                      /* (dev) [T, D] */
     const float *norms[HG_MAX_PLUGINS]; /* (dev) [D], per head set */
     float norm_eps;
     const struct hg_weight *heads[HG_MAX_PLUGINS];
@@ -219,9 +223,9 @@ struct hg_im2row_args { /* patches of planar pixels, rows in (c, ky, kx) order, 
 
 struct hg_vision_embed_args { /* y[i][0] = cls + pos[0]; y[i][1 + p] = patches[i][p] + pos[1 + p] */
     int n_images, n_patches, dim;
-    const void *patches;     /* (dev) [n_images * n_patches, dim] */
-    const float *cls, *pos;  /* (dev) [dim], [1 + n_patches, dim] */
-    void *y;                 /* (dev) [n_images * (1 + n_patches), dim] */
+    const void *patches;    /* (dev) [n_images * n_patches, dim] */
+    const float *cls, *pos; /* (dev) [dim], [1 + n_patches, dim] */
+    void *y;                /* (dev) [n_images * (1 + n_patches), dim] */
 };
 
 struct hg_copy_rows_args { /* y[i] = x[row[i]] */
@@ -271,7 +275,8 @@ struct hg_to_rgb_args { /* clamp to [-1, 1], (v + 1) / 2 * 255, truncate (refere
     bool *finite;  /* (host) false if any value was NaN or infinite */
 };
 
-/* ---- the table -------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------
+ */
 
 struct hg_kv_desc {
     int n_layers, n_blocks, n_kv_heads, head_dim;
@@ -340,8 +345,8 @@ struct hg_backend {
     const struct hg_backend_ops *ops;
 };
 
-/* name: "auto" (best available), "cpu", "ref", or "cpu-scalar" / "cpu-avx2" / "cpu-avx512" to force a
- * path (UNSUPPORTED when the processor lacks it). n_threads 0 = all. */
+/* name: "auto" (best available), "cpu", "ref", or "cpu-scalar" / "cpu-avx2" / "cpu-avx512" to force
+ * a path (UNSUPPORTED when the processor lacks it). n_threads 0 = all. */
 enum hg_status hg_backend_open(const char *name, int n_threads, struct hg_backend **out,
                                struct hg_error *err);
 void hg_backend_close(struct hg_backend *b); /* NULL is fine */

@@ -1,8 +1,9 @@
 /* model/healthgpt.c - load and free the whole model, and say what it is.
  *
- * Order of loading: card, configs, tokenizer (computes the image token ids), all weight files mapped,
- * limits from shapes, backend reserve, vision tower, projectors, language model with plug-ins, VQGAN,
- * then the caches. Surplus tensors are refused last, when everything needed was fetched. */
+ * Order of loading: card, configs, tokenizer (computes the image token ids), all weight files
+ * mapped, limits from shapes, backend reserve, vision tower, projectors, language model with
+ * plug-ins, VQGAN, then the caches. Surplus tensors are refused last, when everything needed was
+ * fetched. */
 #include "model/healthgpt.h"
 
 #include <stdio.h>
@@ -78,7 +79,8 @@ static enum hg_status parse_rope(const char *text, enum hg_rope_mode *out, struc
                    "rope_inv_freq: expected fp32, fp16 or bf16, got \"%s\"", text);
 }
 
-/* ---- files -------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------------
+ */
 
 static enum hg_status card_path(const struct hg_model *m, const char *name, char out[1024],
                                 struct hg_error *err)
@@ -135,7 +137,8 @@ static enum hg_status check_surplus(const struct files *f, struct hg_error *err)
     return HG_STATUS_OK;
 }
 
-/* ---- configs and tokenizer ------------------------------------------------------------------------ */
+/* ---- configs and tokenizer
+ * ------------------------------------------------------------------------ */
 
 static enum hg_status read_configs(struct hg_model *m, struct hg_error *err)
 {
@@ -216,7 +219,8 @@ static enum hg_status load_tokenizer(struct hg_model *m, const struct files *f,
     return HG_STATUS_OK;
 }
 
-/* ---- network -------------------------------------------------------------------------------------- */
+/* ---- network
+ * -------------------------------------------------------------------------------------- */
 
 static enum hg_dtype stored_type(const struct files *f)
 {
@@ -310,15 +314,15 @@ static enum hg_status load_network(struct hg_model *m, struct files *f,
     return check_surplus(f, err);
 }
 
-/* ---- caches and tables ------------------------------------------------------------------------------ */
+/* ---- caches and tables
+ * ------------------------------------------------------------------------------ */
 
 static enum hg_status create_kv(struct hg_model *m, const struct hg_model_options *o,
                                 struct hg_error *err)
 {
     const struct hg_llm_config *c = &m->llm_config;
-    struct hg_kv_desc desc = {.n_layers = c->n_layers,
-                              .n_kv_heads = c->n_kv_heads,
-                              .head_dim = c->head_dim};
+    struct hg_kv_desc desc = {
+        .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim};
     bool f32 = o->dtype && strcmp(o->dtype, "f32") == 0;
     HG_TRY(parse_dtype("kv_dtype", o->kv_dtype, f32 ? HG_DTYPE_F32 : HG_DTYPE_F16, false,
                        &desc.type, err));
@@ -359,8 +363,8 @@ static enum hg_status create_tables(struct hg_model *m, struct hg_error *err)
 {
     struct hg_step_tables *s = &m->step;
     size_t t = (size_t)m->max_batch_tokens, n = (size_t)m->max_seqs;
-    int rows = m->llm->sets[0].rows > m->llm->sets[1].rows ? m->llm->sets[0].rows
-                                                           : m->llm->sets[1].rows;
+    int rows =
+        m->llm->sets[0].rows > m->llm->sets[1].rows ? m->llm->sets[0].rows : m->llm->sets[1].rows;
     s->max_blocks = hg_kv_cache_blocks_for(m->llm_config.max_positions);
     s->token = calloc(t * 5, sizeof *s->token);
     s->block_table = calloc(n * (size_t)s->max_blocks, sizeof *s->block_table);
@@ -384,7 +388,8 @@ static enum hg_status create_tables(struct hg_model *m, struct hg_error *err)
     return HG_STATUS_OK;
 }
 
-/* ---- load and free ------------------------------------------------------------------------------------ */
+/* ---- load and free
+ * ------------------------------------------------------------------------------------ */
 
 static enum hg_status set_limits(struct hg_model *m, const struct hg_model_options *o,
                                  struct hg_error *err)

@@ -27,8 +27,8 @@ static enum hg_status check_request(const struct hg_model *m, const struct hg_re
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "images: at most %d, got %zu", HG_MAX_IMAGES,
                        in->n_images);
     if (in->n_images > 0 && (!m->vision || !t->projector))
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s takes no images for %s",
-                       m->card.name, hg_task_name(in->task));
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s takes no images for %s", m->card.name,
+                       hg_task_name(in->task));
     if (in->task == HG_TASK_GENERATION && !in->sampling.unconstrained_image &&
         (!m->vqgan || m->first_index_id < 0))
         return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s has no image tokens to draw with",
@@ -65,8 +65,8 @@ static enum hg_status expand(const struct hg_model *m, const struct hg_task_prof
         n_images += ids[i] == HG_IMAGE_ID;
     size_t total = n_ids + n_images * (size_t)(m->n_image_rows - 1);
     if (n_images != (size_t)p->n_images)
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "images: the prompt names %zu, got %d",
-                       n_images, p->n_images);
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "images: the prompt names %zu, got %d", n_images,
+                       p->n_images);
     if (n_ids == 0 || total >= (size_t)m->llm_config.max_positions)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "prompt: %zu tokens, the context holds %d", total,
                        m->llm_config.max_positions);
@@ -96,8 +96,8 @@ static enum hg_status set_length(const struct hg_model *m, const struct hg_task_
     if (p->task == HG_TASK_GENERATION && !p->sampling.unconstrained_image) {
         int need = m->vqgan_info.grid * m->vqgan_info.grid;
         if (asked != 0 && asked != need)
-            return hg_fail(err, HG_STATUS_BAD_REQUEST,
-                           "max_tokens: an image is %d tokens, got %d", need, asked);
+            return hg_fail(err, HG_STATUS_BAD_REQUEST, "max_tokens: an image is %d tokens, got %d",
+                           need, asked);
         asked = need;
     } else if (asked == 0) {
         asked = t->max_new_tokens < room ? t->max_new_tokens : room;
@@ -154,8 +154,7 @@ enum hg_status hg_model_prepare(const struct hg_model *m, const struct hg_reques
     HG_TRY(check_request(m, in, err));
     HG_TRY(check_turns(in, err));
     if (!m->tokenizer)
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s has no tokenizer files",
-                       m->card.name);
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s has no tokenizer files", m->card.name);
     struct hg_prompt_spec spec = {.template_name = m->card.template_name,
                                   .system = in->system ? in->system : m->card.system,
                                   .turns = in->turns,

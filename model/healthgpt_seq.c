@@ -1,4 +1,5 @@
-/* model/healthgpt_seq.c - sequences and the step: integers planned here, arithmetic in the backend. */
+/* model/healthgpt_seq.c - sequences and the step: integers planned here, arithmetic in the backend.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,9 +12,9 @@ struct hg_seq {
     const struct hg_task_profile *task;
     int32_t *blocks;
     int n_blocks;
-    int n_cached;                        /* positions in the KV cache */
-    int n_encoded;                       /* images through the vision tower */
-    int32_t image_slot[HG_MAX_IMAGES];   /* feature slots; held until the prompt is cached */
+    int n_cached;                      /* positions in the KV cache */
+    int n_encoded;                     /* images through the vision tower */
+    int32_t image_slot[HG_MAX_IMAGES]; /* feature slots; held until the prompt is cached */
     int n_image_slots;
     int32_t *generated; /* [max_tokens] */
     size_t n_generated;
@@ -32,8 +33,8 @@ static enum hg_status acquire_features(struct hg_seq *s, struct hg_error *err)
 {
     struct hg_feature_pool *f = &s->m->features;
     if (s->p->n_images > f->n_free)
-        return hg_fail(err, HG_STATUS_BUSY, "image slots: %d needed, %d of %d free",
-                       s->p->n_images, f->n_free, f->n_slots);
+        return hg_fail(err, HG_STATUS_BUSY, "image slots: %d needed, %d of %d free", s->p->n_images,
+                       f->n_free, f->n_slots);
     for (int i = 0; i < s->p->n_images; i++)
         s->image_slot[i] = f->free_slots[--f->n_free];
     s->n_image_slots = s->p->n_images;
@@ -126,7 +127,8 @@ enum hg_task hg_seq_task(const struct hg_seq *s)
     return s->p->task;
 }
 
-/* ---- the step --------------------------------------------------------------------------------- */
+/* ---- the step ---------------------------------------------------------------------------------
+ */
 
 /* Token to feed at a position: a prompt id, a feature row of the pool, or what was generated. */
 static int32_t token_at(const struct hg_seq *s, int position)
@@ -268,12 +270,11 @@ static void accept(struct hg_seq *s, const struct hg_sample_result *r, struct hg
 enum hg_status hg_model_step(struct hg_model *m, const struct hg_step_item *items, size_t n,
                              struct hg_token *tokens, struct hg_error *err)
 {
-    struct hg_plan plan;
+    struct hg_plan plan = {0};
     HG_TRY(plan_step(m, items, n, &plan, err));
     enum hg_status status = run_plan(m, &plan);
     if (status != HG_STATUS_OK)
-        return hg_fail(err, status, "step of %d tokens: %s", plan.n_tokens,
-                       hg_status_text(status));
+        return hg_fail(err, status, "step of %d tokens: %s", plan.n_tokens, hg_status_text(status));
     for (size_t i = 0; i < n; i++) {
         memset(&tokens[i], 0, sizeof tokens[i]);
         tokens[i].id = -1;
@@ -297,9 +298,8 @@ enum hg_status hg_model_last_logits(struct hg_model *m, size_t row, float *dst, 
     size_t width = (size_t)(p->hi - p->lo);
     if (width > cap)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "logits: %zu values, room for %zu", width, cap);
-    HG_TRY(m->backend->ops->download(m->backend, dst,
-                                     m->step.logits + (int64_t)row * m->step.ld_logits,
-                                     width * sizeof(float)));
+    HG_TRY(m->backend->ops->download(
+        m->backend, dst, m->step.logits + (int64_t)row * m->step.ld_logits, width * sizeof(float)));
     *n = width;
     *first_id = p->lo;
     return HG_STATUS_OK;

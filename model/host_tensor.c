@@ -52,8 +52,7 @@ enum hg_status hg_loader_get(struct hg_loader *l, const char *name, int64_t rows
 
 /* Convert a fetched tensor and put it into fresh device memory. */
 static enum hg_status upload_as(struct hg_loader *l, const struct hg_tensor *t, const char *name,
-                                enum hg_dtype type, void **out, size_t *bytes,
-                                struct hg_error *err)
+                                enum hg_dtype type, void **out, size_t *bytes, struct hg_error *err)
 {
     struct hg_backend *b = l->backend;
     *bytes = (size_t)hg_tensor_count(t) * hg_dtype_bytes(type);

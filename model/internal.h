@@ -21,15 +21,15 @@ struct hg_step_tables {
     struct hg_sample_params *sample;           /* [max_seqs] */
     struct hg_sample_result *result;           /* [max_seqs] */
     int max_blocks;
-    int n_out;      /* of the last step */
-    float *logits;  /* (dev) [max_seqs, ld_logits] */
+    int n_out;     /* of the last step */
+    float *logits; /* (dev) [max_seqs, ld_logits] */
     int64_t ld_logits;
 };
 
 /* Projector rows of pictures whose prompt is not yet in the cache: a pool of equal slots. */
 struct hg_feature_pool {
-    void *rows;     /* (dev) [n_slots * n_image_rows, D] */
-    void *hidden;   /* (dev) [n_image_rows, vision dim]: tower output before the projector */
+    void *rows;   /* (dev) [n_slots * n_image_rows, D] */
+    void *hidden; /* (dev) [n_image_rows, vision dim]: tower output before the projector */
     int32_t *free_slots;
     int n_slots, n_free;
 };

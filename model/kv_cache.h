@@ -1,5 +1,5 @@
-/* model/kv_cache.h - which KV block belongs to whom. The keys and values live in the backend; here are
- * integers only. Blocks hold HG_BLOCK_TOKENS positions of all layers. Engine thread only. */
+/* model/kv_cache.h - which KV block belongs to whom. The keys and values live in the backend; here
+ * are integers only. Blocks hold HG_BLOCK_TOKENS positions of all layers. Engine thread only. */
 #ifndef HG_MODEL_KV_CACHE_H
 #define HG_MODEL_KV_CACHE_H
 

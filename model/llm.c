@@ -105,11 +105,8 @@ enum hg_status hg_llm_forward(struct hg_llm *m, const struct hg_plan *plan, stru
 
 enum hg_status hg_llm_head(struct hg_llm *m, const struct hg_plan *plan, float *logits, int64_t ld)
 {
-    struct hg_head_args a = {.plan = plan,
-                             .x = m->x,
-                             .norm_eps = m->config.norm_eps,
-                             .logits = logits,
-                             .ld = ld};
+    struct hg_head_args a = {
+        .plan = plan, .x = m->x, .norm_eps = m->config.norm_eps, .logits = logits, .ld = ld};
     for (int s = 0; s < HG_LLM_SETS; s++) {
         a.norms[s] = m->sets[s].norm;
         a.heads[s] = m->sets[s].head;

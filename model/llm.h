@@ -1,8 +1,8 @@
 /* model/llm.h - the decoder-only language model with H-LoRA plug-ins (reference.md sections 5, 6).
  *
  * One forward serves any mix of sequences, tasks, prefill and decode: the plan says for every token
- * its position, sequence, plug-in slot and embedding set. Phi-3 (fused), Qwen2 (unfused, biases) and
- * Llama layouts give the same four weights per layer. */
+ * its position, sequence, plug-in slot and embedding set. Phi-3 (fused), Qwen2 (unfused, biases)
+ * and Llama layouts give the same four weights per layer. */
 #ifndef HG_MODEL_LLM_H
 #define HG_MODEL_LLM_H
 
@@ -17,10 +17,10 @@ struct hg_llm_layer {
     struct hg_weight *qkv, *o, *gate_up, *down;
 };
 
-struct hg_llm_set { /* embedding table, head and final norm of one task */
-    void *table;             /* (dev) [rows, D] */
-    struct hg_weight *head;  /* [rows, D] */
-    float *norm;             /* (dev) [D] */
+struct hg_llm_set {         /* embedding table, head and final norm of one task */
+    void *table;            /* (dev) [rows, D] */
+    struct hg_weight *head; /* [rows, D] */
+    float *norm;            /* (dev) [D] */
     int rows;
     bool owns_table, owns_head, owns_norm;
 };
@@ -42,9 +42,9 @@ struct hg_llm_source {
     struct hg_weights *base;
     struct hg_weights *task[HG_LLM_SETS]; /* NULL: no plug-in; else lora and maybe tables */
     float alpha[HG_LLM_SETS];
-    enum hg_dtype store;     /* base linears */
+    enum hg_dtype store; /* base linears */
     enum hg_rope_mode rope;
-    int max_tokens;          /* of one step: sizes the workspace */
+    int max_tokens; /* of one step: sizes the workspace */
 };
 
 enum hg_status hg_llm_load(struct hg_backend *b, const struct hg_llm_config *c,

@@ -1,7 +1,7 @@
 /* model/llm_load.c - tensors of the language model and of its plug-ins -> packed weights.
  *
- * Both plug-ins are packed beside the base weight of every linear. Sets: the tables of a task are those
- * of its fusion file when that has them (reference.md 2.3), else the base model's. */
+ * Both plug-ins are packed beside the base weight of every linear. Sets: the tables of a task are
+ * those of its fusion file when that has them (reference.md 2.3), else the base model's. */
 #include "model/llm.h"
 
 #include <math.h>
@@ -107,11 +107,8 @@ static enum hg_status load_layer(struct load *l, int i, struct hg_error *err)
                               .n_out = {c->ffn_dim, c->ffn_dim},
                               .n_parts = 2,
                               .n_in = c->dim};
-    struct module o = {.label = "o",
-                       .names = {"self_attn.o_proj"},
-                       .n_out = {c->dim},
-                       .n_parts = 1,
-                       .n_in = q};
+    struct module o = {
+        .label = "o", .names = {"self_attn.o_proj"}, .n_out = {c->dim}, .n_parts = 1, .n_in = q};
     struct module down = {.label = "down",
                           .names = {"mlp.down_proj"},
                           .n_out = {c->dim},
@@ -139,8 +136,8 @@ static enum hg_status load_head(struct load *l, struct hg_loader *from, const ch
     desc.n_in = m->config.dim;
     desc.n_parts = 1;
     desc.store = l->source->store;
-    HG_TRY(hg_loader_get(from, name, m->sets[set].rows, m->config.dim, &rows, &desc.parts[0].w,
-                         err));
+    HG_TRY(
+        hg_loader_get(from, name, m->sets[set].rows, m->config.dim, &rows, &desc.parts[0].w, err));
     desc.parts[0].n_out = (int)rows;
     HG_TRY(m->backend->ops->weight_create(m->backend, &desc, &m->sets[set].head, err));
     m->sets[set].owns_head = true;
@@ -253,8 +250,7 @@ static enum hg_status load_all(struct load *l, struct hg_error *err)
 }
 
 enum hg_status hg_llm_load(struct hg_backend *b, const struct hg_llm_config *c,
-                           const struct hg_llm_source *s, struct hg_llm **out,
-                           struct hg_error *err)
+                           const struct hg_llm_source *s, struct hg_llm **out, struct hg_error *err)
 {
     struct hg_llm *m = calloc(1, sizeof *m);
     if (!m)

@@ -35,8 +35,7 @@ static bool find_demo(char *out, size_t cap)
     return false;
 }
 
-enum hg_status hg_model_path_resolve(const char *path, char *out, size_t cap,
-                                     struct hg_error *err)
+enum hg_status hg_model_path_resolve(const char *path, char *out, size_t cap, struct hg_error *err)
 {
     if (!path)
         path = getenv("HEALTHGPT_MODEL");
@@ -50,7 +49,7 @@ enum hg_status hg_model_path_resolve(const char *path, char *out, size_t cap,
     if (n < 0 || (size_t)n >= cap)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "--model: path too long");
     if (!is_model(path))
-        return hg_fail(err, HG_STATUS_NOT_FOUND,
-                       "--model %.120s: no healthgpt.json in this folder", path);
+        return hg_fail(err, HG_STATUS_NOT_FOUND, "--model %.120s: no healthgpt.json in this folder",
+                       path);
     return HG_STATUS_OK;
 }

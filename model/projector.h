@@ -8,9 +8,9 @@
 struct hg_projector;
 
 /* Names "model.mm_projector.{0,2}.{weight,bias}" in w. */
-enum hg_status hg_projector_load(struct hg_backend *b, struct hg_weights *w, int in_dim, int out_dim,
-                                 int max_rows, enum hg_dtype store, struct hg_projector **out,
-                                 struct hg_error *err);
+enum hg_status hg_projector_load(struct hg_backend *b, struct hg_weights *w, int in_dim,
+                                 int out_dim, int max_rows, enum hg_dtype store,
+                                 struct hg_projector **out, struct hg_error *err);
 void hg_projector_free(struct hg_projector *p);
 size_t hg_projector_bytes(const struct hg_projector *p);
 

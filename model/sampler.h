@@ -1,4 +1,5 @@
-/* model/sampler.h - what a request asks of the sampler, checked and turned into the op's parameters.
+/* model/sampler.h - what a request asks of the sampler, checked and turned into the op's
+ * parameters.
  *
  * The arithmetic is the backend's sample op (kernels/backend.h); here are ranges, defaults and the
  * counter of the draw: hg_uniform(seed, number of tokens generated so far, 0). Pure functions. */

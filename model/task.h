@@ -1,4 +1,5 @@
-/* model/task.h - task profiles: everything that tells visual question answering from image generation.
+/* model/task.h - task profiles: everything that tells visual question answering from image
+ * generation.
  *
  * One language model, told apart by a profile: plug-in slot, embedding/head set, vision layer,
  * projector, prompt suffix, allowed ids, default length (reference.md sections 6, 9, 11, 13). */

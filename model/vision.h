@@ -12,8 +12,8 @@
 
 struct hg_vision;
 
-/* max_layer: highest hidden state that will ever be asked for, as a non-negative index. `store` is the
- * type of the linear weights. Messages name the tensor. */
+/* max_layer: highest hidden state that will ever be asked for, as a non-negative index. `store` is
+ * the type of the linear weights. Messages name the tensor. */
 enum hg_status hg_vision_load(struct hg_backend *b, const struct hg_vision_config *c,
                               struct hg_weights *w, int max_layer, enum hg_dtype store,
                               struct hg_vision **out, struct hg_error *err);

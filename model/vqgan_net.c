@@ -46,17 +46,18 @@ __attribute__((format(printf, 2, 3))) static bool has(const struct hg_weights *w
     return hg_weights_find(w, name) != NULL;
 }
 
-static enum hg_status new_node(struct builder *b, enum hg_vqgan_kind kind, const char *name,
-                               struct hg_vqgan_node **out)
+/* NULL when the table is full. */
+static struct hg_vqgan_node *new_node(struct builder *b, enum hg_vqgan_kind kind, const char *name)
 {
-    if (b->chain->n_nodes == HG_VQGAN_MAX_NODES)
-        return hg_fail(b->err, HG_STATUS_UNSUPPORTED, "vqgan: %s: more than %d layers", name,
-                       HG_VQGAN_MAX_NODES);
+    if (b->chain->n_nodes == HG_VQGAN_MAX_NODES) {
+        hg_fail(b->err, HG_STATUS_BAD_FILE, "vqgan: %s: more than %d layers", name,
+                HG_VQGAN_MAX_NODES);
+        return NULL;
+    }
     struct hg_vqgan_node *n = &b->chain->nodes[b->chain->n_nodes++];
     *n = (struct hg_vqgan_node){.kind = kind};
     snprintf(n->name, sizeof n->name, "%s", name);
-    *out = n;
-    return HG_STATUS_OK;
+    return n;
 }
 
 static struct hg_vqgan_conv *add_conv(const struct builder *b, struct hg_vqgan_node *n,
@@ -80,10 +81,11 @@ static struct hg_vqgan_conv *add_conv(const struct builder *b, struct hg_vqgan_n
 static enum hg_status single(struct builder *b, enum hg_vqgan_kind kind, const char *name,
                              const char *suffix, const char *norm, int kernel)
 {
-    struct hg_vqgan_node *n = NULL;
     int n_out = 0;
     HG_TRY(conv_shape(b, name, suffix, kernel, &n_out));
-    HG_TRY(new_node(b, kind, name, &n));
+    struct hg_vqgan_node *n = new_node(b, kind, name);
+    if (!n)
+        return HG_STATUS_BAD_FILE;
     struct hg_vqgan_conv *c = add_conv(b, n, suffix, norm, kernel, b->width, n_out);
     b->width = n_out;
     if (kind == HG_VQGAN_DOWN) {
@@ -98,10 +100,11 @@ static enum hg_status single(struct builder *b, enum hg_vqgan_kind kind, const c
 
 static enum hg_status res(struct builder *b, const char *name)
 {
-    struct hg_vqgan_node *n = NULL;
     int n_out = 0;
     HG_TRY(conv_shape(b, name, ".conv1", 3, &n_out));
-    HG_TRY(new_node(b, HG_VQGAN_RES, name, &n));
+    struct hg_vqgan_node *n = new_node(b, HG_VQGAN_RES, name);
+    if (!n)
+        return HG_STATUS_BAD_FILE;
     add_conv(b, n, ".conv1", ".norm1", 3, b->width, n_out);
     add_conv(b, n, ".conv2", ".norm2", 3, n_out, n_out);
     if (n_out != b->width)
@@ -112,8 +115,9 @@ static enum hg_status res(struct builder *b, const char *name)
 
 static enum hg_status attn(struct builder *b, const char *name)
 {
-    struct hg_vqgan_node *n = NULL;
-    HG_TRY(new_node(b, HG_VQGAN_ATTN, name, &n));
+    struct hg_vqgan_node *n = new_node(b, HG_VQGAN_ATTN, name);
+    if (!n)
+        return HG_STATUS_BAD_FILE;
     struct hg_vqgan_conv *qkv = add_conv(b, n, ".q", ".norm", 1, b->width, b->width);
     qkv->parts[1] = ".k";
     qkv->parts[2] = ".v";
@@ -179,8 +183,9 @@ static enum hg_status derive_decoder(const struct hg_weights *w, struct hg_vqgan
 
 static enum hg_status add_nearest(struct builder *b, const struct hg_vqgan_net *net)
 {
-    struct hg_vqgan_node *n = NULL;
-    HG_TRY(new_node(b, HG_VQGAN_NEAREST, "quantize", &n));
+    struct hg_vqgan_node *n = new_node(b, HG_VQGAN_NEAREST, "quantize");
+    if (!n)
+        return HG_STATUS_BAD_FILE;
     add_conv(b, n, ".proj", NULL, 1, net->embed_dim, net->n_codes);
     return HG_STATUS_OK;
 }

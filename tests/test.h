@@ -14,8 +14,8 @@
 
 #include "common/status.h"
 
-/* Path of a file or folder of the shared data ("data/medmnist/..."), in a static buffer, or NULL when
- * it is not there. The folder is $HG_SHARED, else ../shared beside the checkout. */
+/* Path of a file or folder of the shared data ("data/medmnist/..."), in a static buffer, or NULL
+ * when it is not there. The folder is $HG_SHARED, else ../shared beside the checkout. */
 const char *hg_test_shared(const char *name);
 
 /* Path of a file of the checkout ("tests/golden/x"); the tests run from the root of the checkout or

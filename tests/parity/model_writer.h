@@ -1,5 +1,5 @@
-/* tests/parity/model_writer.h - write model folders in the published formats, for tests. Every failure
- * fails the test. */
+/* tests/parity/model_writer.h - write model folders in the published formats, for tests. Every
+ * failure fails the test. */
 #ifndef HG_TESTS_PARITY_MODEL_WRITER_H
 #define HG_TESTS_PARITY_MODEL_WRITER_H
 

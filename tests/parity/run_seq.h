@@ -15,8 +15,9 @@ struct run_result {
 
 void run_result_free(struct run_result *r);
 
-/* Run prepared requests together: prefill in chunks of at most `chunk` tokens each per step, decode as
- * soon as a prompt is done; sequence i joins at step i * stagger. Takes ownership of the prepared. */
+/* Run prepared requests together: prefill in chunks of at most `chunk` tokens each per step, decode
+ * as soon as a prompt is done; sequence i joins at step i * stagger. Takes ownership of the
+ * prepared. */
 void run_together(struct hg_model *m, struct hg_prepared **p, size_t n, int chunk, int stagger,
                   struct run_result *results);
 

@@ -1,5 +1,5 @@
-/* tests/parity/test_llm_parity.c - the whole path, files to tokens, against the PyTorch twin, and the
- * promise that neighbours never change a request. Goldens: tools/oracle/golden_llm.py.
+/* tests/parity/test_llm_parity.c - the whole path, files to tokens, against the PyTorch twin, and
+ * the promise that neighbours never change a request. Goldens: tools/oracle/golden_llm.py.
  *
  * Bounds: logits within 1e-3 absolute (issue; fp32 sums in another order give about 1e-5 here) and
  * all 260 greedy ids equal (the goldens' smallest gap between the two best logits is 4e-3). */
@@ -64,8 +64,8 @@ static double compare(const struct run_result *r, json_t *golden)
     }
     for (size_t i = 0; i < n; i++)
         if (r->ids[i] != ids[i])
-            fail_msg("token %zu: expected %d, got %d (worst logit so far %g)", i, ids[i],
-                     r->ids[i], worst);
+            fail_msg("token %zu: expected %d, got %d (worst logit so far %g)", i, ids[i], r->ids[i],
+                     worst);
     return worst;
 }
 
@@ -115,15 +115,16 @@ static void cpu_agrees_with_pytorch(void **state)
     check_all("cpu");
 }
 
-/* ---- batch invariance ------------------------------------------------------------------------- */
+/* ---- batch invariance -------------------------------------------------------------------------
+ */
 
 enum { N_MIXED = 8, MIXED_TOKENS = 24 };
 
 static struct hg_prepared *mixed_request(struct hg_model *m, json_t *spec, size_t i)
 {
     int32_t ids[64];
-    int vocab = (int)json_integer_value(
-        json_object_get(json_object_get(spec, "config"), "vocab_size"));
+    int vocab =
+        (int)json_integer_value(json_object_get(json_object_get(spec, "config"), "vocab_size"));
     size_t n = 3 + 7 * i;
     for (size_t k = 0; k < n; k++)
         ids[k] = (int32_t)((k * 31 + i * 17 + 5) % (size_t)vocab);

@@ -1,6 +1,7 @@
-/* tests/parity/test_stories260k.c - the decoder on weights that we did not make: stories260K (llama2.c), whose
- * 256 greedy ids are known (golden_greedy.json of the shared data). The file is converted into a Llama
- * folder: rows of wq and wk are reordered from interleaved to half-split rotary pairs. */
+/* tests/parity/test_stories260k.c - the decoder on weights that we did not make: stories260K
+ * (llama2.c), whose 256 greedy ids are known (golden_greedy.json of the shared data). The file is
+ * converted into a Llama folder: rows of wq and wk are reordered from interleaved to half-split
+ * rotary pairs. */
 #include "tests/parity/model_writer.h"
 #include "tests/parity/run_seq.h"
 #include "tests/test.h"
@@ -28,8 +29,7 @@ static void layer_name(char out[128], const char *what, int layer)
         snprintf(out, 128, "model.layers.%d.%s.weight", layer, what);
 }
 
-static void copy(struct writer *w, const char *what, int layer, int rows, int cols,
-                 const float **p)
+static void copy(struct writer *w, const char *what, int layer, int rows, int cols, const float **p)
 {
     char name[128];
     layer_name(name, what, layer);

@@ -128,7 +128,7 @@ void tiny_model_write(json_t *spec, char out[256])
     writer_subdir(out, "llm", llm);
     writer_json(json_incref(c), llm, "config.json");
     writer_json(json_pack("{s:[i]}", "eos_token_id", geti(c, "eos_token_id")), llm,
-               "generation_config.json");
+                "generation_config.json");
     base_file(c, salt, f);
     writer_save(f, llm, "model.safetensors");
     for (int s = 0; s < 2; s++) {
@@ -140,15 +140,15 @@ void tiny_model_write(json_t *spec, char out[256])
         plugin_file(c, salt, s, task, f);
         writer_save(f, out, files[s]);
         json_object_set_new(cards, names[s],
-                            json_pack("{s:s,s:n,s:i,s:i,s:i}", "hlora", files[s], "fusion",
-                                      "alpha", geti(task, "alpha"), "vision_layer", -2,
-                                      "max_new_tokens", 64));
+                            json_pack("{s:s,s:n,s:i,s:i,s:i}", "hlora", files[s], "fusion", "alpha",
+                                      geti(task, "alpha"), "vision_layer", -2, "max_new_tokens",
+                                      64));
     }
     writer_json(json_pack("{s:i,s:O,s:s,s:s,s:n,s:n,s:s,s:s,s:s,s:s,s:o}", "format", 1, "name",
-                         json_object_get(spec, "name"), "architecture", "healthgpt", "llm", "llm",
-                         "vision", "vqgan", "template", "phi3_instruct", "rope_inv_freq", "fp32",
-                         "license", "none", "notice", "random weights", "tasks", cards),
-               out, "healthgpt.json");
+                          json_object_get(spec, "name"), "architecture", "healthgpt", "llm", "llm",
+                          "vision", "vqgan", "template", "phi3_instruct", "rope_inv_freq", "fp32",
+                          "license", "none", "notice", "random weights", "tasks", cards),
+                out, "healthgpt.json");
     free(f);
 }
 

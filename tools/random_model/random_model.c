@@ -1,6 +1,6 @@
-/* random-model DIR LAYERS [DIM FFN VOCAB] - write a Phi-3-shaped model folder of random bf16 weights with both
- * H-LoRA plug-ins (rank 64 and 256, 4 experts), for benchmarks: memory traffic and arithmetic are those of
- * a real model, the answers are noise. */
+/* random-model DIR LAYERS [DIM FFN VOCAB] - write a Phi-3-shaped model folder of random bf16
+ * weights with both H-LoRA plug-ins (rank 64 and 256, 4 experts), for benchmarks: memory traffic
+ * and arithmetic are those of a real model, the answers are noise. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
