@@ -225,7 +225,7 @@ static void pixels_equal_those_of_pytorch(void **state)
             some_codes(s, codes);
             HG_TEST_OK(hg_vqgan_decode(r.v, codes, &im, &err), err);
             assert_int_equal(im.width, side_of(s));
-            check_pixels(s, &im, tiny_backends[i % 2]);
+            check_pixels(s, &im, r.b->ops->name);
             hg_image_deinit(&im);
             rig_close(&r);
         }
@@ -252,7 +252,7 @@ static void codes_equal_those_of_pytorch(void **state)
             HG_TEST_OK(hg_vqgan_encode(r.v, &im, codes, &err), err);
             for (size_t k = 0; k < n; k++)
                 assert_int_equal(codes[k], (int)want[k]);
-            printf("%s on %s: %zu codes equal\n", s->name, tiny_backends[i % 2], n);
+            printf("%s on %s: %zu codes equal\n", s->name, r.b->ops->name, n);
             free(want);
             hg_image_deinit(&im);
             rig_close(&r);
@@ -528,6 +528,16 @@ static void levels_grid_and_groups_must_fit(void **state)
     tiny_file_deinit(&f);
 }
 
+static void a_network_deeper_than_the_table_is_refused(void **state)
+{
+    (void)state;
+    static const struct shape deep = {"deep", 8, 1, {1}, 130, -1, 4, 8, 4, 2, false};
+    static struct tiny_file f;
+    network(&f, &deep, false);
+    refuse(&f, 2, 4, "decoder.up.0.block.123: more than 128 layers");
+    tiny_file_deinit(&f);
+}
+
 static void surplus_layers_are_named(void **state)
 {
     (void)state;
@@ -565,6 +575,7 @@ int main(void)
         cmocka_unit_test(every_missing_tensor_is_named),
         cmocka_unit_test(a_shape_that_breaks_the_chain_is_named),
         cmocka_unit_test(levels_grid_and_groups_must_fit),
+        cmocka_unit_test(a_network_deeper_than_the_table_is_refused),
         cmocka_unit_test(surplus_layers_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@
 #include "kernels/backend.h"
 #include "model/load/weights.h"
 
-enum { TINY_MAX_TENSORS = 512 };
+enum { TINY_MAX_TENSORS = 1200 };
 
 struct tiny_tensor {
     char name[96];
