@@ -4,7 +4,7 @@
 enum hg_status hg_json_check(const char *name, const char *s, size_t n, size_t max_values,
                              size_t max_depth, struct hg_error *err)
 {
-    size_t values = 1, depth = 0, deepest = 0;
+    size_t values = 1, depth = 0;
     int in_string = 0;
     for (size_t i = 0; i < n; i++) {
         if (in_string) {
@@ -17,15 +17,13 @@ enum hg_status hg_json_check(const char *name, const char *s, size_t n, size_t m
         in_string = s[i] == '"';
         values += s[i] == ',' || s[i] == '[' || s[i] == '{';
         depth += s[i] == '[' || s[i] == '{';
-        if (depth > deepest)
-            deepest = depth;
         depth -= depth && (s[i] == ']' || s[i] == '}');
+        if (values > max_values)
+            return hg_fail(err, HG_STATUS_TOO_LARGE, "%s: JSON with more than %zu values", name,
+                           max_values);
+        if (depth > max_depth)
+            return hg_fail(err, HG_STATUS_BAD_FILE, "%s: JSON nested deeper than %zu", name,
+                           max_depth);
     }
-    if (values > max_values)
-        return hg_fail(err, HG_STATUS_TOO_LARGE, "%s: JSON with %zu values, at most %zu", name,
-                       values, max_values);
-    if (deepest > max_depth)
-        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: JSON nested %zu deep, at most %zu", name,
-                       deepest, max_depth);
     return HG_STATUS_OK;
 }

@@ -155,7 +155,7 @@ enum hg_status hg_vm_push_new(struct hg_pickle_vm *v, enum hg_pickle_kind kind, 
 
 enum hg_status hg_vm_push_int(struct hg_pickle_vm *v, enum hg_pickle_kind kind, int64_t value)
 {
-    uint32_t node;
+    uint32_t node = NO_NODE;
     HG_TRY(hg_vm_push_new(v, kind, &node));
     v->p->nodes[node].u.integer = value;
     return HG_STATUS_OK;
@@ -172,7 +172,7 @@ enum hg_status hg_vm_text_new(struct hg_pickle_vm *v, enum hg_pickle_kind kind, 
 
 enum hg_status hg_vm_memo_put(struct hg_pickle_vm *v, uint64_t key)
 {
-    uint32_t node;
+    uint32_t node = NO_NODE;
     HG_TRY(hg_vm_top(v, &node));
     if (key >= HG_VM_MAX_MEMO)
         return hg_vm_bad(v, "memo entry %llu, at most %d", (unsigned long long)key, HG_VM_MAX_MEMO);

@@ -9,7 +9,7 @@
 #include "model/load/pickle.h"
 #include "model/load/tensor_file_build.h"
 
-enum { MAX_DEPTH = 32, MAX_STEPS = 1000000 };
+enum { MAX_DEPTH = 32, MAX_STEPS = 1000000 /* items seen */ };
 
 struct walk {
     struct hg_tensor_file *f;
@@ -79,6 +79,14 @@ static int holds_tensors(const struct hg_pickle *p, const struct hg_pickle_node 
     return 0;
 }
 
+/* Whether a value needs a look: a tensor or container, or an opaque object beside tensors. */
+static int may_hold(const struct hg_pickle *p, uint32_t value, int beside_tensors)
+{
+    enum hg_pickle_kind k = p->nodes[value].kind;
+    return k == HG_PICKLE_TENSOR || k == HG_PICKLE_DICT || k == HG_PICKLE_LIST ||
+           k == HG_PICKLE_TUPLE || (k == HG_PICKLE_OPAQUE && beside_tensors);
+}
+
 static enum hg_status walk_dict(struct walk *w, const struct hg_pickle_node *dict, size_t len,
                                 int depth)
 {
@@ -91,7 +99,7 @@ static enum hg_status walk_dict(struct walk *w, const struct hg_pickle_node *dic
         uint32_t value = p->cells[cell].node;
         cell = p->cells[cell].next;
         size_t end = len;
-        if (!extend(w, &end, &p->nodes[key]))
+        if (!may_hold(p, value, tensors) || !extend(w, &end, &p->nodes[key]))
             continue;
         if (tensors && p->nodes[value].kind == HG_PICKLE_OPAQUE) {
             char text[96];
@@ -111,16 +119,20 @@ static enum hg_status walk_list(struct walk *w, const struct hg_pickle_node *lis
     for (uint32_t i = 0; i < list->u.items.n; i++, cell = w->p->cells[cell].next) {
         struct hg_pickle_node key = {.kind = HG_PICKLE_INT, .u.integer = i};
         size_t end = len;
+        if (!may_hold(w->p, w->p->cells[cell].node, 0))
+            continue;
         extend(w, &end, &key);
         HG_TRY(walk_node(w, w->p->cells[cell].node, end, depth));
     }
     return HG_STATUS_OK;
 }
 
+/* node: a tensor or a container. */
 static enum hg_status walk_node(struct walk *w, uint32_t node, size_t len, int depth)
 {
     const struct hg_pickle_node *x = &w->p->nodes[node];
-    if (++w->steps > MAX_STEPS || depth > MAX_DEPTH)
+    w->steps += x->kind == HG_PICKLE_TENSOR ? 1 : 1 + (size_t)x->u.items.n;
+    if (w->steps > MAX_STEPS || depth > MAX_DEPTH)
         return hg_fail(w->err, HG_STATUS_BAD_FILE, "%s: nested too deeply or endlessly at %.*s",
                        w->f->name, len > 60 ? 60 : (int)len, w->path);
     switch (x->kind) {
