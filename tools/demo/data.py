@@ -1,6 +1,7 @@
 """PneumoniaMNIST at 64x64 as the server sees it, augmentation and metrics."""
 import math
 import os
+import time
 
 import numpy as np
 import torch
@@ -135,6 +136,24 @@ def mild(x):
     x = warp(x, 0.06, 0.05, 0.05, flip=False)
     x = x.clamp(1e-4, 1) ** torch.exp(r() * 0.15)
     return (x * (1 + r() * 0.1) + r() * 0.05 + torch.randn_like(x) * 0.015).clamp(0, 1)
+
+
+class Clock:
+    """Budget of a stage in CPU minutes, so that a busy machine does not shorten it.
+
+    DEMO_UNTIL (seconds since the epoch) is a wall-clock end that comes first if it must.
+    """
+
+    def __init__(self, minutes):
+        self.budget, self.start, self.cpu = minutes * 60, time.time(), time.process_time()
+        self.wall = float(os.environ.get("DEMO_UNTIL", "inf")) - self.start
+
+    def seconds(self):
+        return time.process_time() - self.cpu
+
+    def fraction(self, share=1.0):
+        """Done part; `share`: the part of the wall time left that this run may use."""
+        return max(self.seconds() / self.budget, (time.time() - self.start) / max(1.0, self.wall * share))
 
 
 def cosine(step_frac, step, base, warm=100, floor=0.02):

@@ -5,13 +5,12 @@ never see each other's output; both are trained on the real train split only.
 """
 import copy
 import os
-import time
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from data import auc, augment, cosine, load_phantoms, load_xray, mild, setup, unit
+from data import Clock, auc, augment, cosine, load_phantoms, load_xray, mild, setup, unit
 from phantoms import KINDS, SHAPES
 
 
@@ -81,9 +80,9 @@ def train_cnn(data_dir, work, name, seed, width, minutes, log=print):
     i0, i1 = (y == 0).nonzero()[:, 0], (y == 1).nonzero()[:, 0]
     m = CNN(width)
     ema, opt = Average(m), torch.optim.AdamW(m.parameters(), 1e-3, weight_decay=0.05, betas=(0.9, 0.98))
-    t0, step = time.time(), 0
+    clock, step = Clock(minutes), 0
     while True:
-        f = (time.time() - t0) / (60 * minutes)
+        f = clock.fraction()
         if f >= 1:
             break
         for g in opt.param_groups:
@@ -141,10 +140,10 @@ def train_phantom_judge(work, seed, minutes, log=print):
     x, t = torch.cat([shrink(b) for b in unit(ph["x"]).split(512)]), phantom_targets(ph["attr"])
     m = CNN(16, sum(len(v) for _, v in FIELDS), 4)
     opt = torch.optim.AdamW(m.parameters(), 2e-3, weight_decay=0.02)
-    t0, step, cut = time.time(), 0, len(x) - 512
-    while time.time() - t0 < 60 * minutes:
+    clock, step, cut = Clock(minutes), 0, len(x) - 512
+    while clock.fraction() < 1:
         for g in opt.param_groups:
-            g["lr"] = cosine((time.time() - t0) / (60 * minutes), step, 2e-3)
+            g["lr"] = cosine(clock.fraction(), step, 2e-3)
         ix = torch.randint(0, cut, (64,))
         loss = field_loss(m.train()(mild(x[ix])), t[ix])
         opt.zero_grad()

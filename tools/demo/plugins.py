@@ -1,6 +1,5 @@
 """Training of the language model: base, then the two H-LoRA plug-ins on the frozen base."""
 import os
-import time
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ import prompt
 import questions as qa
 import vit
 import vqgan
-from data import augment, cached, cosine, load_phantoms, load_xray, mild, setup, unit, warp
+from data import Clock, augment, cached, cosine, load_phantoms, load_xray, mild, setup, unit, warp
 from judge import Average, load_cnn
 
 PHANTOMS = 6000
@@ -44,25 +43,26 @@ def load_tokens(data_dir, work, seed=0):
 
 
 class Run:
-    """Wall-clock budget, cosine schedule, weight average, progress lines."""
+    """CPU-time budget, cosine schedule, weight average, progress lines."""
 
-    def __init__(self, name, minutes, params, lr, log, every=60, decay=0.02):
-        self.name, self.seconds, self.params, self.lr, self.log, self.every = name, minutes * 60, list(params), lr, log, every
+    def __init__(self, name, minutes, params, lr, log, every=60, decay=0.02, share=1.0):
+        self.name, self.params, self.lr, self.log, self.every = name, list(params), lr, log, every
+        self.clock, self.share = Clock(minutes), share
         self.opt = torch.optim.AdamW(self.params, lr, betas=(0.9, 0.95), weight_decay=decay)
-        self.t0, self.step, self.last, self.sums = time.time(), 0, 0, {}
+        self.step, self.last, self.sums = 0, 0, {}
 
     def running(self):
-        el = time.time() - self.t0
+        el, f = self.clock.seconds(), self.clock.fraction(self.share)
         for g in self.opt.param_groups:
-            g["lr"] = cosine(el / self.seconds, self.step, self.lr)
+            g["lr"] = cosine(f, self.step, self.lr)
         if el - self.last > self.every and self.sums:
             self.last = el
             self.log("%s: %ds step %d %s" % (self.name, el, self.step, " ".join(
                 "%s %.3f" % (k, float(np.mean(v))) for k, v in self.sums.items())))
             self.sums = {}
-        if el >= self.seconds:
-            self.log("%s: done, %d steps in %.0f s" % (self.name, self.step, el))
-        return el < self.seconds
+        if f >= 1:
+            self.log("%s: done, %d steps in %.0f CPU s" % (self.name, self.step, el))
+        return f < 1
 
     def add(self, name, loss, share=1.0):
         """Backward of one part of the step."""
@@ -127,7 +127,7 @@ def train_base(data_dir, work, minutes, log=print, lr=2e-3):
             t = t[:, torch.randperm(64)]
         run.add("copy", lm.answer_loss(model, [(before + codes(i)[:64] + qa.pick(rng, after), codes(i)) for i in t]), 0.3)
         run.update()
-    torch.save({"model": model.state_dict(), "step": run.step, "seconds": time.time() - run.t0}, os.path.join(work, "base.pt"))
+    torch.save({"model": model.state_dict(), "step": run.step, "seconds": run.clock.seconds()}, os.path.join(work, "base.pt"))
 
 
 def load_base(work):
@@ -214,7 +214,7 @@ def train_com(data_dir, work, seed, minutes, log=print, lr=2e-3):
     src = Comprehension(data_dir, work, rng, tok, tower)
     loss = lambda rows, feats=None: lm.answer_loss(
         base, rows, None if feats is None else plug.mm_projector(feats), tables, each_equal(rows))
-    run = Run("com %d align" % seed, 0.1 * minutes, plug.mm_projector.parameters(), 2e-3, log)
+    run = Run("com %d align" % seed, 0.1 * minutes, plug.mm_projector.parameters(), 2e-3, log, share=0.1)
     while run.running():
         rows, feats = src.singles(16)
         run.add("phantoms", loss(rows, feats), 0.5)
@@ -230,7 +230,7 @@ def train_com(data_dir, work, seed, minutes, log=print, lr=2e-3):
         run.add("text", loss(src.texts(6)), 0.1)
         run.update()
         ema.update(plug)
-    torch.save({"model": ema.m.state_dict(), "step": run.step, "seconds": time.time() - run.t0}, os.path.join(work, "com_%d.pt" % seed))
+    torch.save({"model": ema.m.state_dict(), "step": run.step, "seconds": run.clock.seconds()}, os.path.join(work, "com_%d.pt" % seed))
 
 
 # ---- generation plug-in ------------------------------------------------------------------
@@ -309,11 +309,11 @@ def train_gen(data_dir, work, seed, minutes, log=print, lr=2.5e-3):
 
     proj = list(plug.mm_projector.parameters())
     tables.requires_grad_(False)
-    run = Run("gen %d align" % seed, 0.05 * minutes, proj, 2e-3, log)
+    run = Run("gen %d align" % seed, 0.05 * minutes, proj, 2e-3, log, share=0.05)
     while run.running():
         step(run, draw=False)   # a drawing has no image rows: nothing for the projector to learn
     tables.requires_grad_(True)
-    run = Run("gen %d fusion" % seed, 0.07 * minutes, proj + list(tables.parameters()), 1e-3, log)
+    run = Run("gen %d fusion" % seed, 0.07 * minutes, proj + list(tables.parameters()), 1e-3, log, share=0.07)
     while run.running():
         step(run)
     tables.requires_grad_(False)
@@ -324,7 +324,7 @@ def train_gen(data_dir, work, seed, minutes, log=print, lr=2.5e-3):
     run = Run("gen %d" % seed, 0.88 * minutes, plug.parameters(), lr, log)
     path = os.path.join(work, "gen_%d.pt" % seed)
     save = lambda: torch.save({"model": ema.m.state_dict(), "tables": tables.state_dict(), "step": run.step,
-                               "seconds": time.time() - run.t0}, path)
+                               "seconds": run.clock.seconds()}, path)
     while run.running():
         step(run)
         ema.update(plug)

@@ -5,7 +5,7 @@
 
 A stage whose result lies in the work folder is not run again.  The VQGAN, the
 CNNs and the base language model have one fixed seed; --seed chooses the vision
-tower and both plug-ins.  --budget is wall-clock minutes on two cores; the
+tower and both plug-ins.  --budget is minutes of CPU time per lane (two lanes); the
 shares below sum to 80, the budget of the shipped weights.
 """
 import argparse

@@ -6,13 +6,12 @@ the generation plug-in reads that layer.  Heads sit on the mean patch of the
 last two hidden states (comprehension reads hidden state -2) and are dropped.
 """
 import os
-import time
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from data import auc, augment, cosine, load_phantoms, load_xray, mild, setup, unit
+from data import Clock, auc, augment, cosine, load_phantoms, load_xray, mild, setup, unit
 from judge import FIELDS, Average, field_loss, load_cnn, phantom_targets
 
 DIM, LAYERS, HEADS, FFN, SIZE, PATCH = 128, 6, 4, 512, 64, 8
@@ -127,7 +126,7 @@ def validate(m, d, split):
 
 
 def train(data_dir, work, seed, minutes, batch=64, lr=1.2e-3, log=print):
-    """Train for `minutes` of wall clock and write work/vit_<seed>.pt."""
+    """Train for `minutes` of CPU time and write work/vit_<seed>.pt."""
     setup(1000 + seed)
     d, ph, teacher = load_xray(data_dir, work), load_phantoms(work), load_cnn(work, "teacher")
     xt, y, xp, tp = unit(d["train_x"]), d["train_y"], unit(ph["x"]), phantom_targets(ph["attr"])
@@ -137,10 +136,9 @@ def train(data_dir, work, seed, minutes, batch=64, lr=1.2e-3, log=print):
     cut, m = len(xp) - 512, Trainer()
     nx = batch * 5 // 8
     ema, opt = Average(m, 0.997), torch.optim.AdamW(m.parameters(), lr, weight_decay=0.05, betas=(0.9, 0.98))
-    t0, step, last = time.time(), 0, 0
+    clock, step, last = Clock(minutes), 0, 0
     while True:
-        el = time.time() - t0
-        f = el / (60 * minutes)
+        el, f = clock.seconds(), clock.fraction()
         if f >= 1:
             break
         for g in opt.param_groups:
@@ -182,8 +180,8 @@ def train(data_dir, work, seed, minutes, batch=64, lr=1.2e-3, log=print):
             torch.save({"model": ema.m.vit.state_dict(), "step": step}, os.path.join(work, "vit_%d.pt" % seed))
     val = validate(ema.m, d, "val")
     log("vit %d: done, %d steps in %.0f s, val %s, test (reported, not used) %s" % (
-        seed, step, time.time() - t0, val, validate(ema.m, d, "test")))
-    torch.save({"model": ema.m.vit.state_dict(), "step": step, "val": val, "seconds": time.time() - t0},
+        seed, step, clock.seconds(), val, validate(ema.m, d, "test")))
+    torch.save({"model": ema.m.vit.state_dict(), "step": step, "val": val, "seconds": clock.seconds()},
                os.path.join(work, "vit_%d.pt" % seed))
 
 

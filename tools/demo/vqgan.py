@@ -2,13 +2,12 @@
 import json
 import math
 import os
-import time
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from data import cosine, load_phantoms, load_xray, psnr, setup, ssim, unit
+from data import Clock, cosine, load_phantoms, load_xray, psnr, setup, ssim, unit
 
 DDCONFIG = dict(double_z=False, z_channels=16, resolution=64, in_channels=3, out_ch=3, ch=32,
                 ch_mult=[1, 1, 2, 2], num_res_blocks=1, attn_resolutions=[], dropout=0.0)
@@ -212,7 +211,7 @@ def measure(model, x):
 
 
 def train(data_dir, work, seed, minutes, batch=16, phantom_share=0.19, lr=1.5e-3, log=print):
-    """Train for `minutes` of wall clock and write work/vqgan_<seed>.pt."""
+    """Train for `minutes` of CPU time and write work/vqgan_<seed>.pt."""
     setup(seed)
     d, ph = load_xray(data_dir, work), load_phantoms(work)
     xt, xp, xv = unit(d["train_x"]), unit(ph["x"]), unit(d["val_x"])
@@ -220,10 +219,9 @@ def train(data_dir, work, seed, minutes, batch=16, phantom_share=0.19, lr=1.5e-3
     opt = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.95), weight_decay=1e-4)
     npx = int(round(batch * phantom_share))
     path = os.path.join(work, "vqgan_%d.pt" % seed)
-    t0, step, vq_on, last, warm = time.time(), 0, False, 0, 0.12
+    clock, step, vq_on, last, warm = Clock(minutes), 0, False, 0, 0.12
     while True:
-        el = time.time() - t0
-        f = el / (60 * minutes)
+        el, f = clock.seconds(), clock.fraction()
         if f >= 1:
             break
         for g in opt.param_groups:
@@ -268,8 +266,8 @@ def train(data_dir, work, seed, minutes, batch=16, phantom_share=0.19, lr=1.5e-3
             torch.save({"model": model.state_dict(), "step": step}, path)
             model.train()
     result = measure(model, xv)[0]
-    log("vqgan: done, %d steps in %.0f s, val %s" % (step, time.time() - t0, json.dumps(result)))
-    torch.save({"model": model.state_dict(), "step": step, "val": result, "seconds": time.time() - t0}, path)
+    log("vqgan: done, %d steps in %.0f s, val %s" % (step, clock.seconds(), json.dumps(result)))
+    torch.save({"model": model.state_dict(), "step": step, "val": result, "seconds": clock.seconds()}, path)
 
 
 def load(work, seed):
