@@ -1,0 +1,123 @@
+/* kernels/cpu/attend.c - softmax attention of a few query rows, 64 keys at a time.
+ *
+ * Running maximum m and sum l per row: o = o * exp(m - m') + P V, P = exp(S - m'). Steps are cut at
+ * multiples of 64 positions from 0, keys inside a step are added in order, so a row's result
+ * depends on nothing but its own keys. A key that a row does not see is left out of the sum P V. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+enum { PANEL_KEYS = CPU_LANES, N_PANELS = CPU_KEYS / PANEL_KEYS };
+
+void cpu_attend_begin(struct cpu_attend *a)
+{
+    memset(a->t->out, 0, (size_t)a->n_rows * (size_t)a->dim_pad * sizeof(float));
+    for (int r = 0; r < a->n_rows; r++) {
+        a->max[r] = -INFINITY;
+        a->sum[r] = 0;
+    }
+}
+
+static void score_panel(const struct cpu_attend *a, const void *k, int panel)
+{
+    struct cpu_tile t = {.w = k,
+                         .w_step = cpu_group_bytes(a->form),
+                         .x = a->t->q,
+                         .ldx = a->dim * (int64_t)sizeof(float),
+                         .acc = a->t->score + panel * PANEL_KEYS,
+                         .ld_acc = CPU_KEYS,
+                         .n_k = a->dim,
+                         .n_rows = a->n_rows,
+                         .width = 1,
+                         .first = true};
+    a->simd->tile[a->form](&t);
+}
+
+/* Scores of row r become probabilities; the running maximum and sum move on. */
+static void softmax_row(struct cpu_attend *a, int r)
+{
+    float *s = a->t->score + r * CPU_KEYS;
+    if (a->lo[r] >= a->hi[r])
+        return;
+    a->simd->scale(s, a->scale, CPU_KEYS);
+    for (int j = 0; j < a->lo[r]; j++)
+        s[j] = -INFINITY;
+    for (int j = a->hi[r]; j < CPU_KEYS; j++)
+        s[j] = -INFINITY;
+    float max = a->simd->max(s, CPU_KEYS);
+    max = max > a->max[r] ? max : a->max[r];
+    if (max == -INFINITY) {
+        a->hi[r] = a->lo[r]; /* nothing to add, unless a NaN hides among the scores */
+        for (int j = 0; j < CPU_KEYS; j++)
+            if (isnan(s[j]))
+                a->sum[r] = NAN;
+        return;
+    }
+    if (max > a->max[r] && a->sum[r] != 0) {
+        float factor = expf(a->max[r] - max);
+        a->simd->scale(a->t->out + r * a->dim_pad, factor, a->dim_pad);
+        a->sum[r] *= factor;
+    }
+    a->max[r] = max;
+    a->sum[r] += a->simd->exp_sum(s, CPU_KEYS, max);
+}
+
+/* out[r] += p[r][key0..key1) V for rows [row0, row1) of one panel of 16 keys */
+static void add_values(const struct cpu_attend *a, const void *v, int panel, int key0, int key1,
+                       int row0, int row1)
+{
+    int64_t step = cpu_group_bytes(a->form);
+    for (int c = 0; c < a->dim_pad; c += CPU_LANES) {
+        struct cpu_tile t = {.w = (const char *)v + (c + key0) * step,
+                             .w_step = step,
+                             .x = a->t->score + row0 * CPU_KEYS + panel * PANEL_KEYS + key0,
+                             .ldx = CPU_KEYS * sizeof(float),
+                             .acc = a->t->out + row0 * a->dim_pad + c,
+                             .ld_acc = a->dim_pad,
+                             .n_k = key1 - key0,
+                             .n_rows = row1 - row0,
+                             .width = 1};
+        a->simd->tile[a->form](&t);
+    }
+}
+
+/* Keys of the panel that row r sees: [*lo, return value) in 0..16. */
+static int seen(const struct cpu_attend *a, int r, int panel, int *lo)
+{
+    int first = panel * PANEL_KEYS, end = first + PANEL_KEYS;
+    int from = a->lo[r] > first ? a->lo[r] : first, to = a->hi[r] < end ? a->hi[r] : end;
+    *lo = from - first;
+    return to - first;
+}
+
+/* Rows that see the same keys of the panel go together. */
+static void value_panel(const struct cpu_attend *a, const void *v, int panel)
+{
+    for (int r = 0; r < a->n_rows;) {
+        int lo, hi = seen(a, r, panel, &lo), end = r + 1, next_lo;
+        while (end < a->n_rows && seen(a, end, panel, &next_lo) == hi && next_lo == lo)
+            end++;
+        if (lo < hi)
+            add_values(a, v, panel, lo, hi, r, end);
+        r = end;
+    }
+}
+
+void cpu_attend_keys(struct cpu_attend *a, const void *const *k, const void *const *v)
+{
+    for (int p = 0; p < N_PANELS; p++)
+        if (k[p])
+            score_panel(a, k[p], p);
+    for (int r = 0; r < a->n_rows; r++)
+        softmax_row(a, r);
+    for (int p = 0; p < N_PANELS; p++)
+        if (k[p])
+            value_panel(a, v[p], p);
+}
+
+void cpu_attend_end(struct cpu_attend *a)
+{
+    for (int r = 0; r < a->n_rows; r++)
+        a->simd->scale(a->t->out + r * a->dim_pad, 1 / a->sum[r], a->dim_pad);
+}

@@ -1,0 +1,173 @@
+/* kernels/cpu/gemm.c - prepared rows through the panels of a weight and of its adapters.
+ *
+ * One thread owns a contiguous run of panel pairs (or, for a narrow weight and many rows, of rows)
+ * and walks it pair by pair: base tiles, adapter tiles of the rows that have one, bias, epilogue.
+ * An output element is one chain over k for the base and one for the adapter, whatever the rows
+ * beside it. Bound by weight bytes up to about 12 rows, by the multiply units above. */
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+enum {
+    MANY_ROWS = 12,          /* above: a pair is read from cache again, so cut K to fit it */
+    BLOCK_BYTES = 96 * 1024, /* of a pair; with the rows' inputs this stays in L2 */
+    MIN_PAIRS_PER_THREAD = 2
+};
+
+int cpu_chunk_rows(const struct cpu_backend *c, int n_in)
+{
+    int64_t rows = c->x_cap / cpu_round_up(n_in, 64);
+    return rows < c->chunk ? (int)rows : c->chunk;
+}
+
+static int64_t ld_of(const struct cpu_gemm *g)
+{
+    return cpu_round_up(g->w->n_in, 64);
+}
+
+void cpu_prepare_row(const struct cpu_gemm *g, int i, const float *x)
+{
+    struct cpu_backend *c = g->c;
+    int n = g->w->n_in;
+    int64_t ld = ld_of(g);
+    bool adapted = i >= g->slot_at[0];
+    if (g->w->form == CPU_FORM_I8) {
+        int8_t *q = c->x8 + i * ld;
+        c->x_scale[i] = c->simd.quantise(x, n, q, &c->x_sum[i]);
+        memset(q + n, 0, (size_t)(ld - n));
+    }
+    if (g->w->form == CPU_FORM_BF16 || (g->w->form == CPU_FORM_I8 && adapted)) {
+        uint16_t *h = c->x16 + i * ld;
+        c->simd.to_bf16(x, n, h);
+        memset(h + n, 0, (size_t)(ld - n) * sizeof *h);
+    }
+    if ((g->w->form == CPU_FORM_F32 || g->w->form == CPU_FORM_F16) && x != c->x32 + i * ld)
+        memcpy(c->x32 + i * ld, x, (size_t)n * sizeof *x);
+}
+
+static const void *prepared(const struct cpu_gemm *g, enum cpu_form form, int64_t *ld)
+{
+    int64_t n = ld_of(g);
+    *ld = n * (form == CPU_FORM_I8 ? 1 : form == CPU_FORM_BF16 ? 2 : 4);
+    return form == CPU_FORM_I8     ? (const void *)g->c->x8
+           : form == CPU_FORM_BF16 ? (const void *)g->c->x16
+                                   : (const void *)g->c->x32;
+}
+
+void cpu_use_prepared(struct cpu_gemm *g)
+{
+    g->x = prepared(g, g->w->form, &g->ldx);
+    g->xa = prepared(g, g->w->adapter_form, &g->ldxa);
+}
+
+/* block[r][32] = W x for rows [first, end) and one pair. */
+static void base_block(const struct cpu_gemm *g, const struct cpu_panels *p, int pair, int first,
+                       int end, float *block)
+{
+    int width = cpu_pair_width(p, pair), n_k = p->n_k;
+    int64_t step = (int64_t)width * cpu_group_bytes(p->form);
+    if (end - first > MANY_ROWS && n_k > BLOCK_BYTES / step)
+        n_k = (int)(BLOCK_BYTES / step);
+    for (int k = 0; k < p->n_k; k += n_k) {
+        struct cpu_tile t = {.w = cpu_pair_at(p, pair) + k * step,
+                             .w_step = step,
+                             .x = (const char *)g->x + first * g->ldx + (int64_t)k * 4,
+                             .ldx = g->ldx,
+                             .acc = block,
+                             .ld_acc = CPU_PAIR,
+                             .n_k = p->n_k - k < n_k ? p->n_k - k : n_k,
+                             .n_rows = end - first,
+                             .width = width,
+                             .first = k == 0};
+        g->c->simd.tile[p->form](&t);
+    }
+}
+
+/* block[r][32] += B z for the rows of [first, end) that have an adapter in this part. */
+static void add_adapters(const struct cpu_gemm *g, const struct cpu_part *part, int pair, int first,
+                         int end, float *block, float *up)
+{
+    for (int s = 0; s < HG_MAX_PLUGINS; s++) {
+        const struct cpu_adapter *a = &part->adapters[s];
+        int row0 = g->slot_at[s] > first ? g->slot_at[s] : first;
+        int row1 = g->slot_at[s + 1] < end ? g->slot_at[s + 1] : end;
+        if (!a->rank || row0 >= row1)
+            continue;
+        int width = cpu_pair_width(&a->up, pair);
+        struct cpu_tile t = {.w = cpu_pair_at(&a->up, pair),
+                             .w_step = (int64_t)width * cpu_group_bytes(a->up.form),
+                             .x = g->c->z_act + row0 * g->c->ld_z + a->z_at,
+                             .ldx = g->c->ld_z * (int64_t)sizeof(float),
+                             .acc = up,
+                             .ld_acc = CPU_PAIR,
+                             .n_k = a->up.n_k,
+                             .n_rows = row1 - row0,
+                             .width = width,
+                             .first = true};
+        g->c->simd.tile[a->up.form](&t);
+        g->c->simd.add(block + (row0 - first) * CPU_PAIR, up, (row1 - row0) * CPU_PAIR);
+    }
+}
+
+static void one_pair(const struct cpu_gemm *g, const struct cpu_part *part, int pair, int first,
+                     int end, const struct cpu_thread *t)
+{
+    const struct cpu_panels *p = &part->w;
+    base_block(g, p, pair, first, end, t->acc);
+    struct cpu_finish f = {.acc = t->acc,
+                           .n_rows = end - first,
+                           .width = cpu_pair_width(p, pair),
+                           .bias = part->bias + pair * CPU_PAIR,
+                           .w_scale = p->scale ? p->scale + pair * CPU_PAIR : NULL,
+                           .x_scale = g->c->x_scale + first,
+                           .x_sum = g->c->x_sum + first};
+    g->c->simd.finish(&f);
+    add_adapters(g, part, pair, first, end, t->acc, t->up);
+    int col = pair * CPU_PAIR, n = part->n_out - col < CPU_PAIR ? part->n_out - col : CPU_PAIR;
+    g->store(g, first, end - first, part->row0 + col, n, t->acc);
+}
+
+/* Pairs of [0, n_pairs) that hold a column of [lo, hi). */
+static void wanted_pairs(const struct cpu_gemm *g, int *first, int *end)
+{
+    const struct hg_weight *w = g->w;
+    *first = w->n_pairs;
+    *end = 0;
+    for (int i = 0; i < w->n_parts; i++) {
+        const struct cpu_part *p = &w->parts[i];
+        int lo = g->lo > p->row0 ? g->lo - p->row0 : 0;
+        int hi = g->hi < p->row0 + p->n_out ? g->hi - p->row0 : p->n_out;
+        if (lo >= hi)
+            continue;
+        int from = p->pair0 + lo / CPU_PAIR, to = p->pair0 + (hi - 1) / CPU_PAIR + 1;
+        *first = from < *first ? from : *first;
+        *end = to > *end ? to : *end;
+    }
+}
+
+static void gemm_member(void *ctx, int member, int n_members)
+{
+    const struct cpu_gemm *g = ctx;
+    int pair0, pair1;
+    wanted_pairs(g, &pair0, &pair1);
+    int64_t first_pair = 0, n_pairs = pair1 - pair0, first_row = 0, end_row = g->n_rows;
+    if (n_pairs >= (int64_t)MIN_PAIRS_PER_THREAD * n_members || g->n_rows < n_members * MANY_ROWS)
+        n_pairs = cpu_share(n_pairs, member, n_members, &first_pair);
+    else
+        end_row = cpu_share(g->n_rows, member, n_members, &first_row);
+    for (int64_t i = pair0 + first_pair; i < pair0 + n_pairs; i++) {
+        const struct cpu_part *part = g->w->parts;
+        while (i >= part->pair0 + part->w.n_pairs)
+            part++;
+        one_pair(g, part, (int)i - part->pair0, (int)first_row, (int)end_row,
+                 &g->c->threads[member]);
+    }
+}
+
+void cpu_gemm_run(struct cpu_gemm *g)
+{
+    if (g->n_rows <= 0 || g->lo >= g->hi)
+        return;
+    cpu_adapters_run(g);
+    cpu_run(g->c, (int64_t)g->n_rows * (g->hi - g->lo) * g->w->n_in, gemm_member, g);
+}

@@ -1,0 +1,68 @@
+/* kernels/cpu/memory.c - device memory is ordinary memory, 64-byte aligned; activations are fp32.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cpu/cpu.h"
+
+enum hg_status cpu_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err)
+{
+    (void)b;
+    *out = NULL;
+    if (bytes > SIZE_MAX / 2)
+        return hg_fail(err, HG_STATUS_TOO_LARGE, "allocation of %zu bytes", bytes);
+    size_t padded = (bytes + 64) / 64 * 64; /* never 0 */
+    void *p = aligned_alloc(64, padded);
+    if (!p)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "allocation of %zu bytes", bytes);
+    memset(p, 0, padded);
+    *out = p;
+    return HG_STATUS_OK;
+}
+
+enum hg_status cpu_scratch(void *out, int64_t count, size_t size, struct hg_error *err)
+{
+    size_t bytes = 0;
+    void *p = NULL;
+    if (count < 0 || __builtin_mul_overflow((size_t)count, size, &bytes))
+        return hg_fail(err, HG_STATUS_TOO_LARGE, "scratch of %lld * %zu bytes", (long long)count,
+                       size);
+    enum hg_status status = cpu_alloc(NULL, bytes, &p, err);
+    memcpy(out, &p, sizeof p);
+    return status;
+}
+
+void cpu_free(struct hg_backend *b, void *p)
+{
+    (void)b;
+    free(p);
+}
+
+enum hg_status cpu_upload(struct hg_backend *b, void *dst, const void *src, size_t bytes)
+{
+    (void)b;
+    if (bytes)
+        memcpy(dst, src, bytes);
+    return HG_STATUS_OK;
+}
+
+enum hg_status cpu_download(struct hg_backend *b, void *dst, const void *src, size_t bytes)
+{
+    return cpu_upload(b, dst, src, bytes);
+}
+
+enum hg_status cpu_upload_act(struct hg_backend *b, void *dst, const float *src, size_t n)
+{
+    return cpu_upload(b, dst, src, n * sizeof *src);
+}
+
+enum hg_status cpu_download_act(struct hg_backend *b, float *dst, const void *src, size_t n)
+{
+    return cpu_upload(b, dst, src, n * sizeof *dst);
+}
+
+enum hg_status cpu_sync(struct hg_backend *b)
+{
+    (void)b;
+    return HG_STATUS_OK;
+}

@@ -1,0 +1,88 @@
+/* kernels/cpu/simd.h - the vector primitives of one instruction set, as a table of functions.
+ *
+ * Everything a row's result depends on (order of sums, polynomial, rounding) is the same for any
+ * number of rows in a call: a primitive either works element by element or sums in lanes counted
+ * from index 0. simd_body.h holds the one source of the table, simd_scalar.c / simd_avx2.c /
+ * simd_avx512.c compile it with their vectors. */
+#ifndef HG_KERNELS_CPU_SIMD_H
+#define HG_KERNELS_CPU_SIMD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { CPU_LANES = 16 }; /* output columns of one panel */
+
+/* How a panel of 16 columns keeps its elements, k group by k group, and what activations it meets.
+ */
+enum cpu_form {
+    CPU_FORM_F32,       /* [K][16] float; x float */
+    CPU_FORM_F16,       /* [K][16] binary16; x float */
+    CPU_FORM_BF16,      /* [K/2][16][2] bf16; x bf16 */
+    CPU_FORM_I8,        /* [K/4][16][4] w + 128 as uint8; x int8; sums are int32 */
+    CPU_FORM_BF16_FLAT, /* [K][16] bf16; x float: the KV cache */
+    CPU_FORM_COUNT
+};
+
+/* acc[r][c] (+)= sum over k of x[r][k] * w[k][c] for n_rows rows and 16 * width columns: one chain
+ * over ascending k per element, so a sum may be cut into several calls at any k group. */
+struct cpu_tile {
+    const void *w;
+    int64_t w_step; /* bytes from one k group of the panel (or pair of panels) to the next */
+    const void *x;
+    int64_t ldx;    /* bytes between rows */
+    float *acc;     /* int32 bits for CPU_FORM_I8 */
+    int64_t ld_acc; /* elements between rows */
+    int n_k;        /* k groups: of 1, 2 (BF16) or 4 (I8) inputs */
+    int n_rows;
+    int width;  /* 1, or 2: the second panel lies 16 columns after the first in every k group */
+    bool first; /* true: start from 0 instead of acc */
+};
+
+typedef void cpu_tile_fn(const struct cpu_tile *t);
+
+/* What follows the tiles of a pair of panels: acc[r][c] becomes the float sum + bias[c]. int32 sums
+ * of offset weights are (acc - 128 * x_sum[r]) * x_scale[r] * w_scale[c] first. */
+struct cpu_finish {
+    float *acc; /* [n_rows, 32] */
+    int n_rows, width;
+    const float *bias;    /* [16 * width] */
+    const float *w_scale; /* [16 * width], NULL: acc holds floats */
+    const float *x_scale;
+    const int32_t *x_sum;
+};
+
+struct cpu_simd {
+    const char *name;
+    cpu_tile_fn *tile[CPU_FORM_COUNT];
+
+    void (*rmsnorm)(const float *x, const float *weight, float eps, int n, float *y);
+    void (*layernorm)(const float *x, const float *weight, const float *bias, float eps, int n,
+                      float *y);
+    void (*to_bf16)(const float *x, int n, uint16_t *y);
+    /* q = nearest even of x / scale; returns scale = max|x| / 127 (NaN when x is not finite) and
+     * the sum of q. */
+    float (*quantise)(const float *x, int n, int8_t *q, int32_t *sum);
+    void (*finish)(const struct cpu_finish *f);
+
+    void (*add)(float *y, const float *x, int n); /* y += x */
+    void (*scale)(float *y, float factor, int n); /* y *= factor */
+    void (*quick_gelu)(float *y, int n);          /* y *= sigmoid(1.702 y) */
+    void (*gelu)(float *y, int n);                /* y *= (1 + erf(y / sqrt 2)) / 2 */
+    void (*swish)(float *y, int n);               /* y *= sigmoid(y) */
+    void (*swiglu)(const float *gate, const float *up, int n, float *y);
+    void (*affine)(float *y, const float *factor, const float *offset, int n); /* y = y*f + o */
+
+    /* softmax pieces on scores padded with -inf to a multiple of 16 */
+    float (*max)(const float *s, int n);
+    float (*exp_sum)(float *s, int n, float max); /* s = exp(s - max), exact 0 for -inf; the sum */
+};
+
+extern const struct cpu_simd cpu_simd_scalar;
+#if defined(__x86_64__)
+extern const struct cpu_simd cpu_simd_avx2;
+extern const struct cpu_simd cpu_simd_avx512;
+/* The tiles that need more than AVX-512 F/BW/DQ/VL. */
+cpu_tile_fn cpu_tile_avx512_bf16, cpu_tile_avx512_vnni;
+#endif
+
+#endif

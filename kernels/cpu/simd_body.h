@@ -1,0 +1,442 @@
+/* kernels/cpu/simd_body.h - the primitives of simd.h, written once over 16-lane vectors.
+ *
+ * Included by exactly one .c file per instruction set, after that file has defined
+ *   v16, v16i                        16 floats, 16 int32
+ *   v_zero v_set1 v_load v_store v_load_f16 v_load_bf16
+ *   v_add v_sub v_mul v_div v_fma v_max v_min v_abs v_round v_pow2 v_zero_below
+ *   vi_zero vi_load vi_store vi_set1 vi_sub vi_dot4 vi_bf16_even vi_bf16_odd vi_to_float
+ *   ROWS_1, ROWS_2                   rows of the largest tile of width 1 and 2
+ *   SIMD_TABLE, SIMD_NAME            what to define
+ * v_max(a, b) and v_min(a, b) return b when either is NaN. */
+#include <math.h>
+#include <string.h>
+
+#include "common/half.h"
+#include "kernels/cpu/simd.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* ---- tiles ----------------------------------------------------------------------------------- */
+
+ALWAYS_INLINE v16 load_column(const char *w, const int form)
+{
+    if (form == CPU_FORM_F16)
+        return v_load_f16(w);
+    if (form == CPU_FORM_BF16_FLAT)
+        return v_load_bf16(w);
+    return v_load((const float *)(const void *)w);
+}
+
+ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int rows,
+                                   const int width, const int form)
+{
+    const int bytes = form == CPU_FORM_F32 ? 64 : 32;
+    const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
+    float *acc = t->acc + row0 * t->ld_acc;
+    v16 a[12][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int c = 0; c < width; c++)
+            a[r][c] = t->first ? v_zero() : v_load(acc + r * t->ld_acc + c * CPU_LANES);
+    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += sizeof(float)) {
+        v16 b[2];
+#pragma GCC unroll 2
+        for (int c = 0; c < width; c++)
+            b[c] = load_column(w + c * bytes, form);
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++) {
+            v16 s = v_set1(*(const float *)(const void *)(x + r * t->ldx));
+#pragma GCC unroll 2
+            for (int c = 0; c < width; c++)
+                a[r][c] = v_fma(s, b[c], a[r][c]);
+        }
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int c = 0; c < width; c++)
+            v_store(acc + r * t->ld_acc + c * CPU_LANES, a[r][c]);
+}
+
+/* bf16 pairs without vdpbf16ps: two fp32 steps per k group, even then odd. */
+ALWAYS_INLINE void tile_pair_rows(const struct cpu_tile *t, int row0, const int rows,
+                                  const int width)
+{
+    const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
+    float *acc = t->acc + row0 * t->ld_acc;
+    v16 a[12][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int c = 0; c < width; c++)
+            a[r][c] = t->first ? v_zero() : v_load(acc + r * t->ld_acc + c * CPU_LANES);
+    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
+#pragma GCC unroll 2
+        for (int c = 0; c < width; c++) {
+            v16i pair = vi_load(w + c * 64);
+            v16 even = vi_bf16_even(pair), odd = vi_bf16_odd(pair);
+#pragma GCC unroll 12
+            for (int r = 0; r < rows; r++) {
+                uint32_t bits;
+                memcpy(&bits, x + r * t->ldx, sizeof bits);
+                a[r][c] = v_fma(v_set1(hg_bits_float(bits << 16)), even, a[r][c]);
+                a[r][c] = v_fma(v_set1(hg_bits_float(bits & 0xffff0000u)), odd, a[r][c]);
+            }
+        }
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int c = 0; c < width; c++)
+            v_store(acc + r * t->ld_acc + c * CPU_LANES, a[r][c]);
+}
+
+ALWAYS_INLINE void tile_int_rows(const struct cpu_tile *t, int row0, const int rows,
+                                 const int width)
+{
+    const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
+    float *acc = t->acc + row0 * t->ld_acc;
+    v16i a[12][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int c = 0; c < width; c++)
+            a[r][c] = t->first ? vi_zero() : vi_load(acc + r * t->ld_acc + c * CPU_LANES);
+    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
+        v16i b[2];
+#pragma GCC unroll 2
+        for (int c = 0; c < width; c++)
+            b[c] = vi_load(w + c * 64);
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++) {
+            int32_t bits;
+            memcpy(&bits, x + r * t->ldx, sizeof bits);
+            v16i s = vi_set1(bits);
+#pragma GCC unroll 2
+            for (int c = 0; c < width; c++)
+                a[r][c] = vi_dot4(a[r][c], b[c], s);
+        }
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int c = 0; c < width; c++)
+            vi_store(acc + r * t->ld_acc + c * CPU_LANES, a[r][c]);
+}
+
+ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows, const int width,
+                             const int form)
+{
+    if (form == CPU_FORM_BF16)
+        tile_pair_rows(t, row0, rows, width);
+    else if (form == CPU_FORM_I8)
+        tile_int_rows(t, row0, rows, width);
+    else
+        tile_float_rows(t, row0, rows, width, form);
+}
+
+/* Cuts the rows into tiles of a size known at compile time: 12, 8, 7, ... 1, at most `most`. */
+#define TILE_CASE(R)                                                                               \
+    case R:                                                                                        \
+        if (R <= most)                                                                             \
+            tile_rows(t, row, R, width, form);                                                     \
+        break;
+
+ALWAYS_INLINE void tile_all(const struct cpu_tile *t, const int width, const int most,
+                            const int form)
+{
+    for (int row = 0, n = 0; row < t->n_rows; row += n) {
+        n = t->n_rows - row < most ? t->n_rows - row : most;
+        if (n > 8 && n < 12)
+            n = 8;
+        switch (n) {
+            TILE_CASE(1)
+            TILE_CASE(2)
+            TILE_CASE(3)
+            TILE_CASE(4)
+            TILE_CASE(5)
+            TILE_CASE(6)
+            TILE_CASE(7)
+            TILE_CASE(8)
+            TILE_CASE(12)
+        }
+    }
+}
+
+#define TILE_FORM(name, form)                                                                      \
+    static void name(const struct cpu_tile *t)                                                     \
+    {                                                                                              \
+        if (t->width == 2)                                                                         \
+            tile_all(t, 2, ROWS_2, form);                                                          \
+        else                                                                                       \
+            tile_all(t, 1, ROWS_1, form);                                                          \
+    }
+
+TILE_FORM(tile_f32, CPU_FORM_F32)
+TILE_FORM(tile_f16, CPU_FORM_F16)
+TILE_FORM(tile_bf16, CPU_FORM_BF16)
+TILE_FORM(tile_i8, CPU_FORM_I8)
+TILE_FORM(tile_bf16_flat, CPU_FORM_BF16_FLAT)
+
+/* ---- norms: 8 double sums by index mod 8, added in lane order -----------------------------------
+ */
+
+static double sum_lanes(const double *lane)
+{
+    return ((lane[0] + lane[1]) + (lane[2] + lane[3])) +
+           ((lane[4] + lane[5]) + (lane[6] + lane[7]));
+}
+
+static double sum_squares(const float *x, double centre, int n)
+{
+    double lane[8] = {0};
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int l = 0; l < 8; l++) {
+            double d = (double)x[i + l] - centre;
+            lane[l] += d * d;
+        }
+    for (int l = 0; i < n; i++, l++) {
+        double d = (double)x[i] - centre;
+        lane[l] += d * d;
+    }
+    return sum_lanes(lane);
+}
+
+static double sum_values(const float *x, int n)
+{
+    double lane[8] = {0};
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int l = 0; l < 8; l++)
+            lane[l] += (double)x[i + l];
+    for (int l = 0; i < n; i++, l++)
+        lane[l] += (double)x[i];
+    return sum_lanes(lane);
+}
+
+static void simd_rmsnorm(const float *x, const float *weight, float eps, int n, float *y)
+{
+    double inverse = 1 / sqrt(sum_squares(x, 0, n) / n + (double)eps);
+    for (int i = 0; i < n; i++)
+        y[i] = (float)((double)x[i] * inverse * (double)weight[i]);
+}
+
+static void simd_layernorm(const float *x, const float *weight, const float *bias, float eps, int n,
+                           float *y)
+{
+    double mean = sum_values(x, n) / n;
+    double inverse = 1 / sqrt(sum_squares(x, mean, n) / n + (double)eps);
+    for (int i = 0; i < n; i++)
+        y[i] = (float)(((double)x[i] - mean) * inverse * (double)weight[i] + (double)bias[i]);
+}
+
+/* ---- conversions -------------------------------------------------------------------------------
+ */
+
+static void simd_to_bf16(const float *x, int n, uint16_t *y)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = hg_f32_to_bf16(x[i]);
+}
+
+/* The largest magnitude as bits: ordered like the values, and infinities and NaN come last. */
+static uint32_t max_magnitude(const float *x, int n)
+{
+    uint32_t lane[16] = {0}, max = 0;
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int l = 0; l < 16; l++) {
+            uint32_t bits = hg_float_bits(x[i + l]) & 0x7fffffffu;
+            lane[l] = bits > lane[l] ? bits : lane[l];
+        }
+    for (int l = 0; l < 16; l++)
+        max = lane[l] > max ? lane[l] : max;
+    for (; i < n; i++) {
+        uint32_t bits = hg_float_bits(x[i]) & 0x7fffffffu;
+        max = bits > max ? bits : max;
+    }
+    return max;
+}
+
+static float simd_quantise(const float *x, int n, int8_t *q, int32_t *sum)
+{
+    uint32_t max = max_magnitude(x, n);
+    float scale = hg_bits_float(max) / 127.0f;
+    *sum = 0;
+    if (max >= 0x7f800000u || !(scale > 0)) {
+        memset(q, 0, (size_t)n);
+        return max >= 0x7f800000u ? NAN : 0;
+    }
+    int32_t total = 0;
+    v16 divisor = v_set1(scale), top = v_set1(127), bottom = v_set1(-127);
+    for (int i = 0; i < n; i += CPU_LANES) {
+        float part[CPU_LANES] = {0};
+        int m = n - i < CPU_LANES ? n - i : CPU_LANES;
+        memcpy(part, x + i, (size_t)m * sizeof *part);
+        v_store(part, v_min(top, v_max(bottom, v_round(v_div(v_load(part), divisor)))));
+        for (int l = 0; l < m; l++) {
+            q[i + l] = (int8_t)part[l];
+            total += q[i + l];
+        }
+    }
+    *sum = total;
+    return scale;
+}
+
+static void simd_finish(const struct cpu_finish *f)
+{
+    for (int r = 0; r < f->n_rows; r++)
+        for (int c = 0; c < f->width; c++) {
+            float *acc = f->acc + r * 2 * CPU_LANES + c * CPU_LANES;
+            v16 v;
+            if (f->w_scale) {
+                v16i offset = vi_set1((int32_t)(128u * (uint32_t)f->x_sum[r]));
+                v = vi_to_float(vi_sub(vi_load(acc), offset));
+                v = v_mul(v_mul(v, v_set1(f->x_scale[r])), v_load(f->w_scale + c * CPU_LANES));
+            } else {
+                v = v_load(acc);
+            }
+            v_store(acc, v_add(v, v_load(f->bias + c * CPU_LANES)));
+        }
+}
+
+/* ---- exp, erf and what is made of them ---------------------------------------------------------
+ */
+
+/* exp(x) within 1.5 ulp on [-87.3, 88]; 0 below, exp(88) above; NaN stays NaN. x = n ln 2 + r,
+ * |r| <= ln 2 / 2, Taylor series of degree 7 (its rest is below 2^-26). */
+ALWAYS_INLINE v16 v_exp(v16 x)
+{
+    v16 c = v_min(v_set1(88.0f), v_max(v_set1(-87.3f), x));
+    v16 n = v_round(v_mul(c, v_set1(1.44269504f)));
+    v16 r = v_fma(n, v_set1(-0.693359375f), c); /* exact: 9 bits of ln 2 */
+    r = v_fma(n, v_set1(2.12194440e-4f), r);
+    v16 p = v_set1(1.0f / 5040);
+    p = v_fma(p, r, v_set1(1.0f / 720));
+    p = v_fma(p, r, v_set1(1.0f / 120));
+    p = v_fma(p, r, v_set1(1.0f / 24));
+    p = v_fma(p, r, v_set1(1.0f / 6));
+    p = v_fma(p, r, v_set1(0.5f));
+    p = v_fma(v_mul(p, r), r, r);
+    p = v_add(p, v_set1(1.0f));
+    return v_zero_below(x, -87.3f, v_mul(p, v_pow2(n)));
+}
+
+/* Runs `expression` on vectors v = y[i..i+16), the tail through a buffer. */
+#define FOR_EACH_VECTOR(y, n, expression)                                                          \
+    do {                                                                                           \
+        int i = 0;                                                                                 \
+        for (; i + CPU_LANES <= (n); i += CPU_LANES) {                                             \
+            v16 v = v_load((y) + i);                                                               \
+            v_store((y) + i, (expression));                                                        \
+        }                                                                                          \
+        if (i < (n)) {                                                                             \
+            float tail[CPU_LANES] = {0};                                                           \
+            memcpy(tail, (y) + i, (size_t)((n)-i) * sizeof *tail);                                 \
+            v16 v = v_load(tail);                                                                  \
+            v_store(tail, (expression));                                                           \
+            memcpy((y) + i, tail, (size_t)((n)-i) * sizeof *tail);                                 \
+        }                                                                                          \
+    } while (0)
+
+ALWAYS_INLINE v16 v_sigmoid_of(v16 x) /* 1 / (1 + exp(-x)) */
+{
+    v16 one = v_set1(1.0f);
+    return v_div(one, v_add(one, v_exp(v_sub(v_zero(), x))));
+}
+
+static void simd_quick_gelu(float *y, int n)
+{
+    FOR_EACH_VECTOR(y, n, v_mul(v, v_sigmoid_of(v_mul(v, v_set1(1.702f)))));
+}
+
+static void simd_swish(float *y, int n)
+{
+    FOR_EACH_VECTOR(y, n, v_mul(v, v_sigmoid_of(v)));
+}
+
+static void simd_gelu(float *y, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = 0.5f * y[i] * (1 + erff(y[i] * 0.70710678f));
+}
+
+static void simd_swiglu(const float *gate, const float *up, int n, float *y)
+{
+    for (int i = 0; i < n; i += CPU_LANES) {
+        float g[CPU_LANES] = {0}, u[CPU_LANES] = {0};
+        int m = n - i < CPU_LANES ? n - i : CPU_LANES;
+        memcpy(g, gate + i, (size_t)m * sizeof *g);
+        memcpy(u, up + i, (size_t)m * sizeof *u);
+        v16 v = v_load(g);
+        v_store(g, v_mul(v_mul(v, v_sigmoid_of(v)), v_load(u)));
+        memcpy(y + i, g, (size_t)m * sizeof *g);
+    }
+}
+
+static void simd_add(float *y, const float *x, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] += x[i];
+}
+
+static void simd_scale(float *y, float factor, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] *= factor;
+}
+
+static void simd_affine(float *y, const float *factor, const float *offset, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = y[i] * factor[i] + offset[i];
+}
+
+/* NaN may or may not win here; exp_sum then finds it. */
+static float simd_max(const float *s, int n)
+{
+    v16 m = v_set1(-INFINITY);
+    float lane[CPU_LANES], max = -INFINITY;
+    for (int i = 0; i < n; i += CPU_LANES)
+        m = v_max(m, v_load(s + i));
+    v_store(lane, m);
+    for (int i = 0; i < CPU_LANES; i++)
+        max = lane[i] > max ? lane[i] : max;
+    return max;
+}
+
+static float simd_exp_sum(float *s, int n, float max)
+{
+    v16 m = v_set1(max), total = v_zero();
+    float lane[CPU_LANES], sum = 0;
+    for (int i = 0; i < n; i += CPU_LANES) {
+        v16 e = v_exp(v_sub(v_load(s + i), m));
+        total = v_add(total, e);
+        v_store(s + i, e);
+    }
+    v_store(lane, total);
+    for (int i = 0; i < CPU_LANES; i++)
+        sum += lane[i];
+    return sum;
+}
+
+const struct cpu_simd SIMD_TABLE = {
+    .name = SIMD_NAME,
+    .tile = {tile_f32, tile_f16, tile_bf16, tile_i8, tile_bf16_flat},
+    .rmsnorm = simd_rmsnorm,
+    .layernorm = simd_layernorm,
+    .to_bf16 = simd_to_bf16,
+    .quantise = simd_quantise,
+    .finish = simd_finish,
+    .add = simd_add,
+    .scale = simd_scale,
+    .quick_gelu = simd_quick_gelu,
+    .gelu = simd_gelu,
+    .swish = simd_swish,
+    .swiglu = simd_swiglu,
+    .affine = simd_affine,
+    .max = simd_max,
+    .exp_sum = simd_exp_sum,
+};
