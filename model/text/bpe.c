@@ -52,41 +52,40 @@ enum hg_status hg_merges_put(struct hg_merges *m, int32_t left, int32_t right, u
     return HG_STATUS_OK;
 }
 
-/* ---- the heap: smallest key on top ---- */
+/* ---- the heap: smallest key on top, four children a node (one cache line) ---- */
 
-static enum hg_status heap_push(struct hg_bpe_work *w, struct hg_bpe_pair pair)
+static enum hg_status heap_push(struct hg_bpe_work *w, uint64_t key)
 {
     if (w->n_heap == w->heap_cap) {
         size_t cap = w->heap_cap ? w->heap_cap * 2 : 256;
-        struct hg_bpe_pair *heap = realloc(w->heap, cap * sizeof *heap);
+        uint64_t *heap = realloc(w->heap, cap * sizeof *heap);
         if (!heap)
             return HG_STATUS_NO_MEMORY;
         w->heap = heap;
         w->heap_cap = cap;
     }
     size_t i = w->n_heap++;
-    while (i > 0 && w->heap[(i - 1) / 2].key > pair.key) {
-        w->heap[i] = w->heap[(i - 1) / 2];
-        i = (i - 1) / 2;
+    while (i > 0 && w->heap[(i - 1) / 4] > key) {
+        w->heap[i] = w->heap[(i - 1) / 4];
+        i = (i - 1) / 4;
     }
-    w->heap[i] = pair;
+    w->heap[i] = key;
     return HG_STATUS_OK;
 }
 
-static struct hg_bpe_pair heap_pop(struct hg_bpe_work *w)
+static uint64_t heap_pop(struct hg_bpe_work *w)
 {
-    struct hg_bpe_pair top = w->heap[0], last = w->heap[--w->n_heap];
+    uint64_t top = w->heap[0], last = w->heap[--w->n_heap];
     size_t i = 0;
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= w->n_heap)
+    for (size_t first; (first = 4 * i + 1) < w->n_heap;) {
+        size_t least = first, end = first + 4 < w->n_heap ? first + 4 : w->n_heap;
+        for (size_t child = first + 1; child < end; child++)
+            if (w->heap[child] < w->heap[least])
+                least = child;
+        if (w->heap[least] >= last)
             break;
-        if (child + 1 < w->n_heap && w->heap[child + 1].key < w->heap[child].key)
-            child++;
-        if (w->heap[child].key >= last.key)
-            break;
-        w->heap[i] = w->heap[child];
-        i = child;
+        w->heap[i] = w->heap[least];
+        i = least;
     }
     w->heap[i] = last;
     return top;
@@ -108,7 +107,7 @@ void hg_bpe_start(struct hg_bpe_work *w)
     w->n_heap = 0;
 }
 
-enum hg_status hg_bpe_add(struct hg_bpe_work *w, int32_t id, size_t at, size_t len, bool frozen)
+enum hg_status hg_bpe_add(struct hg_bpe_work *w, int32_t id, size_t at, size_t len)
 {
     if (w->n_symbols == w->symbols_cap) {
         size_t cap = w->symbols_cap ? w->symbols_cap * 2 : 256;
@@ -123,59 +122,60 @@ enum hg_status hg_bpe_add(struct hg_bpe_work *w, int32_t id, size_t at, size_t l
     int32_t i = (int32_t)w->n_symbols++;
     if (i > 0)
         w->symbols[i - 1].next = i;
-    w->symbols[i] = (struct hg_symbol){.id = id,
-                                       .prev = i - 1,
-                                       .next = -1,
-                                       .at = (uint32_t)at,
-                                       .len = (uint32_t)len,
-                                       .frozen = frozen};
+    w->symbols[i] =
+        (struct hg_symbol){.id = id, .prev = i - 1, .next = -1, .at = (uint32_t)at, .joined = -1};
+    w->end = (uint32_t)(at + len);
     return HG_STATUS_OK;
 }
 
-/* The piece two neighbours merge to, and its cost; -1: they do not merge. */
-static int32_t judge(const struct hg_vocab *v, const struct hg_merges *merges, const char *text,
-                     const struct hg_symbol *left, const struct hg_symbol *right, uint32_t *cost)
+size_t hg_bpe_len(const struct hg_bpe_work *w, const struct hg_symbol *s)
 {
+    return (s->next >= 0 ? w->symbols[s->next].at : w->end) - s->at;
+}
+
+/* Fill a->joined and a->cost for `a` and its right neighbour `b`. */
+static void judge(const struct hg_bpe_work *w, const struct hg_vocab *v,
+                  const struct hg_merges *merges, const char *text, struct hg_symbol *a,
+                  const struct hg_symbol *b)
+{
+    a->joined = -1;
     if (merges) {
-        if (left->id < 0 || right->id < 0 || merges->n == 0)
-            return -1;
-        const struct hg_merge *m = slot_of(merges, pair_key(left->id, right->id));
-        if (m->key == UINT64_MAX || !hg_vocab_mergeable(v, m->id))
-            return -1;
-        *cost = m->rank;
-        return m->id;
+        if (a->id < 0 || b->id < 0 || merges->n == 0)
+            return;
+        const struct hg_merge *m = slot_of(merges, pair_key(a->id, b->id));
+        if (m->key != UINT64_MAX && hg_vocab_mergeable(v, m->id)) {
+            a->joined = m->id;
+            a->cost = m->rank;
+        }
+        return;
     }
-    size_t len = (size_t)left->len + right->len;
+    size_t len = hg_bpe_len(w, a) + hg_bpe_len(w, b);
     if (len > v->max_len)
-        return -1;
-    int32_t id = hg_vocab_find(v, text + left->at, len);
-    if (id < 0 || !hg_vocab_mergeable(v, id))
-        return -1;
-    *cost = v->pieces[id].cost;
-    return id;
+        return;
+    int32_t id = hg_vocab_find(v, text + a->at, len);
+    if (id >= 0 && hg_vocab_mergeable(v, id)) {
+        a->joined = id;
+        a->cost = v->pieces[id].cost;
+    }
 }
 
 static enum hg_status offer(struct hg_bpe_work *w, const struct hg_vocab *v,
                             const struct hg_merges *merges, const char *text, int32_t left)
 {
-    const struct hg_symbol *a = &w->symbols[left];
-    if (a->next < 0)
+    struct hg_symbol *a = &w->symbols[left];
+    if (a->next < 0) {
+        a->joined = -1;
         return HG_STATUS_OK;
-    const struct hg_symbol *b = &w->symbols[a->next];
-    if (a->frozen || b->frozen)
+    }
+    judge(w, v, merges, text, a, &w->symbols[a->next]);
+    if (a->joined < 0)
         return HG_STATUS_OK;
-    uint32_t cost;
-    int32_t id = judge(v, merges, text, a, b, &cost);
-    if (id < 0)
-        return HG_STATUS_OK;
-    if (v->pieces[id].kind == HG_PIECE_UNUSED) {
+    if (v->pieces[a->joined].kind == HG_PIECE_UNUSED) {
         if (!w->unused_left && !(w->unused_left = calloc(v->n, sizeof *w->unused_left)))
             return HG_STATUS_NO_MEMORY;
-        w->unused_left[id] = a->len;
+        w->unused_left[a->joined] = (uint32_t)hg_bpe_len(w, a);
     }
-    return heap_push(w, (struct hg_bpe_pair){.key = (uint64_t)cost << 32 | (uint32_t)left,
-                                             .len = a->len + b->len,
-                                             .id = id});
+    return heap_push(w, (uint64_t)a->cost << 32 | (uint32_t)left);
 }
 
 enum hg_status hg_bpe_run(struct hg_bpe_work *w, const struct hg_vocab *v,
@@ -184,18 +184,18 @@ enum hg_status hg_bpe_run(struct hg_bpe_work *w, const struct hg_vocab *v,
     for (size_t i = 0; i + 1 < w->n_symbols; i++)
         HG_TRY(offer(w, v, merges, text, (int32_t)i));
     while (w->n_heap > 0) {
-        struct hg_bpe_pair best = heap_pop(w);
-        int32_t left = (int32_t)(best.key & 0xffffffffu);
+        uint64_t best = heap_pop(w);
+        /* one of the top five comes next: a word of 256 KiB is larger than the nearer caches */
+        for (size_t i = 0; i < 5 && i < w->n_heap; i++)
+            __builtin_prefetch(&w->symbols[w->heap[i] & 0xffffffffu], 1);
+        int32_t left = (int32_t)(best & 0xffffffffu);
         struct hg_symbol *a = &w->symbols[left];
-        if (a->len == 0 || a->next < 0)
+        if (a->joined < 0 || a->cost != best >> 32) /* it merged, or has a new neighbour, since */
             continue;
         struct hg_symbol *b = &w->symbols[a->next];
-        if (a->len + b->len != best.len) /* one of the two has merged otherwise since */
-            continue;
-        a->id = best.id;
-        a->len = best.len;
-        b->len = 0;
+        a->id = a->joined;
         a->next = b->next;
+        b->joined = -1;
         if (a->next >= 0)
             w->symbols[a->next].prev = left;
         HG_TRY(offer(w, v, merges, text, left));

@@ -25,29 +25,28 @@ enum hg_status hg_merges_put(struct hg_merges *m, int32_t left, int32_t right, u
                              int32_t id);
 
 struct hg_symbol {
-    int32_t id;         /* -1: no such piece (yet) */
+    int32_t id;         /* -1: no such piece */
     int32_t prev, next; /* -1: none */
-    uint32_t at, len;   /* bytes of the text; len == 0: merged away */
-    bool frozen;        /* never merges (a user-defined symbol) */
-};
-
-struct hg_bpe_pair {
-    uint64_t key; /* cost << 32 | index of the left symbol */
-    uint32_t len; /* of the joined text: tells a stale entry */
-    int32_t id;
+    uint32_t at;        /* where it begins in the text; it ends where the next one begins */
+    int32_t joined;     /* what it merges to with the next one; -1: they do not merge */
+    uint32_t cost;      /* of that merge */
 };
 
 struct hg_bpe_work { /* scratch of one encoding; a zeroed struct is empty */
     struct hg_symbol *symbols;
     size_t n_symbols, symbols_cap;
-    struct hg_bpe_pair *heap;
+    uint64_t
+        *heap; /* cost << 32 | index of the left symbol: small, as it is what the cache holds */
     size_t n_heap, heap_cap;
+    uint32_t end;          /* of the text of the last symbol */
     uint32_t *unused_left; /* [vocab.n], lazily: how an UNUSED piece was put together */
 };
 
 void hg_bpe_deinit(struct hg_bpe_work *w);
 void hg_bpe_start(struct hg_bpe_work *w);
-enum hg_status hg_bpe_add(struct hg_bpe_work *w, int32_t id, size_t at, size_t len, bool frozen);
+/* Symbols are added in the order of the text and without gaps. */
+enum hg_status hg_bpe_add(struct hg_bpe_work *w, int32_t id, size_t at, size_t len);
+size_t hg_bpe_len(const struct hg_bpe_work *w, const struct hg_symbol *s); /* bytes of its text */
 /* Merge what was added; the result is the list from symbols[0] along .next. `text` may be NULL with
  * a merge table. */
 enum hg_status hg_bpe_run(struct hg_bpe_work *w, const struct hg_vocab *v,

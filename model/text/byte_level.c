@@ -52,7 +52,7 @@ static enum hg_status encode_word(void *user, const char *s, size_t n)
     struct walk *x = user;
     hg_bpe_start(x->w);
     for (size_t i = 0; i < n; i++)
-        HG_TRY(hg_bpe_add(x->w, x->t->byte_ids[(unsigned char)s[i]], i, 1, false));
+        HG_TRY(hg_bpe_add(x->w, x->t->byte_ids[(unsigned char)s[i]], i, 1));
     HG_TRY(hg_bpe_run(x->w, &x->t->vocab, &x->t->merges, NULL));
     for (int32_t i = 0; i >= 0; i = x->w->symbols[i].next) {
         int32_t id = x->w->symbols[i].id;

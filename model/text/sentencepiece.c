@@ -127,24 +127,24 @@ static size_t word_end(const struct hg_tokenizer *t, const char *s, size_t at, s
     return n;
 }
 
-static enum hg_status add_symbols(const struct hg_tokenizer *t, struct hg_bpe_work *w,
-                                  const char *s, size_t at, size_t end)
+/* Add the characters from `at` on, up to `end` or to a user-defined symbol, which no merge crosses.
+ * Returns through *at where it stopped, through *atom the symbol found there (-1: the end). */
+static enum hg_status add_symbols(const struct hg_tokenizer *t, struct hg_spm_work *w, size_t *at,
+                                  size_t end, int32_t *atom)
 {
     const struct hg_vocab *v = &t->vocab;
-    while (at < end) {
-        int32_t id = hg_prefix_set_match(&t->user_defined, v, is_user_defined, s + at, end - at);
-        if (id >= 0) {
-            HG_TRY(hg_bpe_add(w, id, at, v->pieces[id].n, true));
-            at += v->pieces[id].n;
-            continue;
-        }
+    const char *s = w->text.data;
+    for (*atom = -1; *at < end;) {
+        *atom = hg_prefix_set_match(&t->user_defined, v, is_user_defined, s + *at, end - *at);
+        if (*atom >= 0)
+            return HG_STATUS_OK;
         uint32_t cp;
-        size_t len = (size_t)hg_utf8_decode(s + at, end - at, &cp);
-        id = hg_vocab_find(v, s + at, len);
+        size_t len = (size_t)hg_utf8_decode(s + *at, end - *at, &cp);
+        int32_t id = hg_vocab_find(v, s + *at, len);
         if (id >= 0 && !hg_vocab_mergeable(v, id))
             id = -1;
-        HG_TRY(hg_bpe_add(w, id, at, len, false));
-        at += len;
+        HG_TRY(hg_bpe_add(&w->bpe, id, *at, len));
+        *at += len;
     }
     return HG_STATUS_OK;
 }
@@ -176,21 +176,34 @@ static enum hg_status emit(const struct hg_tokenizer *t, const struct hg_spm_wor
     return emit(t, w, hg_vocab_find(&t->vocab, s + left, len - left), at + left, len - left, ids);
 }
 
+static enum hg_status encode_word(const struct hg_tokenizer *t, struct hg_spm_work *w, size_t at,
+                                  size_t end, struct hg_ids *ids)
+{
+    while (at < end) {
+        int32_t atom;
+        hg_bpe_start(&w->bpe);
+        HG_TRY(add_symbols(t, w, &at, end, &atom));
+        HG_TRY(hg_bpe_run(&w->bpe, &t->vocab, t->merges.n ? &t->merges : NULL, w->text.data));
+        for (int32_t i = w->bpe.n_symbols ? 0 : -1; i >= 0; i = w->bpe.symbols[i].next) {
+            const struct hg_symbol *sym = &w->bpe.symbols[i];
+            HG_TRY(emit(t, w, sym->id, sym->at, hg_bpe_len(&w->bpe, sym), ids));
+        }
+        if (atom >= 0) {
+            HG_TRY(hg_ids_push(ids, atom));
+            at += t->vocab.pieces[atom].n;
+        }
+    }
+    return HG_STATUS_OK;
+}
+
 enum hg_status hg_spm_encode(const struct hg_tokenizer *t, struct hg_spm_work *w, const char *s,
                              size_t n, bool prefix, struct hg_ids *ids)
 {
     HG_TRY(escape_spaces(&w->text, s, n, prefix));
-    const char *text = w->text.data;
     w->first = ids->n;
     for (size_t at = 0, end; at < w->text.len; at = end) {
-        end = word_end(t, text, at, w->text.len);
-        hg_bpe_start(&w->bpe);
-        HG_TRY(add_symbols(t, &w->bpe, text, at, end));
-        HG_TRY(hg_bpe_run(&w->bpe, &t->vocab, t->merges.n ? &t->merges : NULL, text));
-        for (int32_t i = 0; i >= 0; i = w->bpe.symbols[i].next) {
-            const struct hg_symbol *sym = &w->bpe.symbols[i];
-            HG_TRY(emit(t, w, sym->id, sym->at, sym->len, ids));
-        }
+        end = word_end(t, w->text.data, at, w->text.len);
+        HG_TRY(encode_word(t, w, at, end, ids));
     }
     return HG_STATUS_OK;
 }
