@@ -186,6 +186,14 @@ bool hg_api_parse_object(const void *json_object, const char *const *skip, struc
     return true;
 }
 
+/* Nothing can be done without a text, so the field that lacks is named here. */
+static bool has_text(const struct hg_ask *ask, struct hg_api_error *e)
+{
+    const char *name = ask->task == HG_TASK_GENERATION ? "prompt" : "question";
+    return ask->n_question > 0 ||
+           hg_api_refuse(e, 400, "missing_text", name, "%s: expected some text", name);
+}
+
 bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg_api_error *e)
 {
     json_t *root = NULL;
@@ -200,7 +208,7 @@ bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg
     ok = json_is_object(root) ? hg_api_parse_object(root, NULL, ask, e)
                               : refuse_type(e, "body", "one JSON object");
     json_decref(root);
-    return ok;
+    return ok && has_text(ask, e);
 }
 
 /* ---- forms --------------------------------------------------------------------------------------- */
@@ -268,5 +276,5 @@ bool hg_api_parse_form(const char *content_type, const char *body, size_t n, str
         if (!set_from_part(ask, f, p, e))
             return false;
     }
-    return true;
+    return has_text(ask, e);
 }

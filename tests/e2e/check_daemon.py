@@ -1,0 +1,252 @@
+"""The daemon: streams, batching that changes no byte, full queue, clients that leave, clean end."""
+import base64
+import json
+import signal
+import socket
+import struct
+import threading
+import time
+
+from harness import (Daemon, Skip, b64, equal, is_sanitized, require, require_error, require_synthetic,
+                     test_image)
+
+ASK = "/v1/vqa"
+DRAW = "/v1/images/generations"
+
+
+def check_stream_has_the_parts_of_the_plain_answer(build):
+    ask = {"question": "What is shown?", "image": b64(test_image()), "max_tokens": 6, "top_logprobs": 2}
+    draw = {"prompt": "Draw a chest X-ray.", "seed": 4}
+    with Daemon(build) as d:
+        plain = d.post_ok(ASK, ask)
+        lines, headers = d.stream(ASK, ask)
+        equal(headers["X-Accel-Buffering"], "no", "X-Accel-Buffering")
+        kinds = [line["type"] for line in lines]
+        equal((kinds[0], kinds[-1]), ("queued", "done"), "kinds %r" % kinds)
+        require(set(kinds[1:-1]) <= {"token"}, "kinds %r" % kinds)
+        equal("".join(line["text"] for line in lines[1:-1]), plain["text"], "text")
+        equal([line["top_logprobs"] for line in lines[1:-1] if "id" in line], plain["top_logprobs"], "top_logprobs")
+        equal(lines[-1]["usage"], plain["usage"], "usage")
+        require(lines[-1]["timings"]["total_ms"] > 0 and lines[-1]["notice"], "done: %r" % lines[-1])
+        status, headers, picture = d.post(DRAW, draw)
+        equal(status, 200, picture)
+        equal(headers["X-Synthetic-Image"], "true", "X-Synthetic-Image")
+        png = base64.b64decode(picture["data"][0]["b64_json"], validate=True)
+        require_synthetic(png)
+        equal((picture["seed"], picture["synthetic"]), (4, True), "facts")
+        lines, headers = d.stream(DRAW, draw)
+        equal(headers["X-Synthetic-Image"], "true", "X-Synthetic-Image")
+        kinds = [line["type"] for line in lines]
+        equal((kinds[0], kinds[-2], kinds[-1]), ("queued", "image", "done"), "kinds %r" % kinds[-3:])
+        done = [line["done"] for line in lines if line["type"] == "progress"]
+        equal(done, sorted(done), "progress goes up")
+        equal(done[-1], lines[1]["total"], "progress is complete")
+        equal(base64.b64decode(lines[-2]["b64_json"]), png, "the same picture")
+
+
+def jobs():
+    out = []
+    for i in range(6):
+        out.append((ASK, {"question": "What is in image %d?" % i, "image": b64(test_image(i)),
+                          "max_tokens": 4 + 3 * i}))
+        out.append((ASK, {"question": "Say %d." % i, "temperature": 1.2, "seed": i, "max_tokens": 10}))
+        out.append((DRAW, {"prompt": "Draw a chest X-ray.", "seed": i}))
+    out.append((DRAW, {"prompt": "Reconstruct the image.", "image": b64(test_image(9))}))
+    return out
+
+
+def essence(reply):
+    return reply["data"][0]["b64_json"] if "data" in reply else reply["text"]
+
+
+def run_together(d, work, streams=False):
+    results = [None] * len(work)
+
+    def one(i):
+        path, body = work[i]
+        try:
+            if streams:
+                lines, _ = d.stream(path, body)
+                pictures = [line["b64_json"] for line in lines if line["type"] == "image"]
+                results[i] = pictures[0] if pictures else "".join(line.get("text", "") for line in lines)
+            else:
+                results[i] = essence(d.post_ok(path, body))
+        except Exception as e:
+            results[i] = e
+
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(work))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return results
+
+
+def check_mixed_concurrent_requests_give_the_bytes_of_single_ones(build):
+    work = jobs()
+    with Daemon(build) as d:
+        alone = [essence(d.post_ok(path, body)) for path, body in work]
+        for streams in (False, True):
+            together = run_together(d, work, streams)
+            for (path, body), a, b in zip(work, alone, together):
+                equal(b, a, "%s %r together" % (path, str(body)[:60]))
+    return "%d requests of both tasks, plain and streamed" % len(work)
+
+
+def check_full_queue_answers_503_with_retry_after(build):
+    results = []
+    with Daemon(build, "--max-queue", "1", "--max-batch", "1") as d:
+        def one(i):
+            results.append(d.post(DRAW, {"prompt": "Draw a chest X-ray.", "seed": i}))
+        threads = [threading.Thread(target=one, args=(i,)) for i in range(16)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        refused = [r for r in results if r[0] == 503]
+        equal(len([r for r in results if r[0] == 200]) + len(refused), 16, "only 200 and 503")
+        require(0 < len(refused) < 16, "%d of 16 were refused" % len(refused))
+        for status, headers, reply in refused:
+            require_error(status, reply, 503, "queue_full")
+            require(int(headers["Retry-After"]) >= 1, "Retry-After")
+        equal(d.post_ok(ASK, {"question": "Hi?", "max_tokens": 1})["usage"]["completion_tokens"] <= 1, True, "later")
+    return "%d of 16 refused" % len(refused)
+
+
+def open_stream(d, path, body):
+    data = json.dumps(dict(body, stream=True)).encode()
+    s = socket.create_connection(("127.0.0.1", d.port), 60)
+    s.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+              % (path.encode(), len(data)) + data)
+    got = b""
+    while b'"queued"' not in got:
+        piece = s.recv(4096)
+        require(piece, "closed early: %r" % got)
+        got += piece
+    return s, got
+
+
+def check_clients_that_leave_are_cancelled(build):
+    with Daemon(build, "--max-batch", "2") as d:
+        # Two run and six wait: those are cancelled long before their turn ends.
+        sockets = [open_stream(d, DRAW, {"prompt": "Draw a chest X-ray.", "seed": i})[0] for i in range(8)]
+        for i, s in enumerate(sockets):
+            if i % 2:  # half of them with a reset
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+        h = d.wait_idle()
+        equal(h["requests"]["failed"], 0, "failed")
+        require(h["requests"]["cancelled"] > 0, "none was cancelled: %r" % h["requests"])
+        equal(d.post_ok(ASK, {"question": "Hi?", "max_tokens": 1})["finish_reason"] in ("stop", "length"), True, "next")
+        return "%(cancelled)d cancelled, %(done)d done" % h["requests"]
+
+
+def check_half_sent_requests_cost_nothing(build):
+    with Daemon(build) as d:
+        sockets = []
+        for i in range(20):
+            s = socket.create_connection(("127.0.0.1", d.port), 10)
+            s.sendall(b"POST /v1/vqa HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                      b"Content-Length: 1000\r\n\r\n{\"question\":"[:40 + 8 * i])
+            sockets.append(s)
+        equal(d.health()["status"], "ok", "while they wait")
+        for s in sockets:
+            s.close()
+        equal(d.wait_idle()["requests"]["failed"], 0, "failed")
+
+
+def read_to_end(s, got):
+    while True:
+        try:
+            piece = s.recv(65536)
+        except OSError:
+            return got
+        if not piece:
+            return got
+        got += piece
+
+
+def check_sigterm_lets_running_requests_finish(build):
+    with Daemon(build) as d:
+        streams = [open_stream(d, DRAW, {"prompt": "Draw a chest X-ray.", "seed": i}) for i in range(4)]
+        deadline = time.monotonic() + 20
+        while d.health()["queue"]["depth"] > 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        d.process.send_signal(signal.SIGTERM)
+        for s, got in streams:
+            text = read_to_end(s, got)
+            require(b'"type":"done"' in text, "cut: %r" % text[-200:])
+            s.close()
+        d.expect_end()
+
+
+def check_sigterm_without_grace_ends_streams_with_an_error(build):
+    with Daemon(build, "--drain-s", "0", "--max-batch", "1") as d:
+        streams = [open_stream(d, DRAW, {"prompt": "Draw a chest X-ray.", "seed": i}) for i in range(6)]
+        plain = {}
+        waiting = threading.Thread(target=lambda: plain.update(r=d.post(DRAW, {"prompt": "Draw.", "seed": 9})))
+        waiting.start()
+        time.sleep(0.05)
+        d.process.send_signal(signal.SIGTERM)
+        texts = [read_to_end(s, got) for s, got in streams]
+        waiting.join()
+        for text in texts:
+            require(b'"type":"error"' in text or b'"type":"done"' in text, "no last line: %r" % text[-200:])
+        ended = [t for t in texts if b'"shutting_down"' in t]
+        require(ended, "no stream was ended")
+        require_error(plain["r"][0], plain["r"][2], 503, "shutting_down")
+        d.expect_end()
+    return "%d of 6 streams ended" % len(ended)
+
+
+def check_sigint_while_idle_exits_0(build):
+    with Daemon(build) as d:
+        d.process.send_signal(signal.SIGINT)
+        d.expect_end()
+
+
+def check_deadline_ends_a_request(build):
+    with Daemon(build, "--timeout-s", "1", "--max-batch", "1") as d:
+        work = [(DRAW, {"prompt": "Draw a chest X-ray.", "seed": i}) for i in range(60)]
+        statuses = []
+
+        def one(path, body):
+            statuses.append(d.post(path, body))
+        threads = [threading.Thread(target=one, args=w) for w in work]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        late = [r for r in statuses if r[0] == 504]
+        equal(len(late) + len([r for r in statuses if r[0] == 200]), 60, "only 200 and 504")
+        if not late:
+            raise Skip("this machine draws 60 pictures within a second")
+        require_error(late[0][0], late[0][2], 504, "deadline_exceeded")
+        d.wait_idle()
+    return "%d of 60 were too late" % len(late)
+
+
+def check_thousand_requests_do_not_grow_the_process(build):
+    def round_of(d, n, start):
+        import http.client
+        c = http.client.HTTPConnection("127.0.0.1", d.port, timeout=120)
+        bad = json.dumps({"question": "x", "image": b64(b"no picture" * 50)})
+        good = json.dumps({"question": "Hi?", "max_tokens": 1})
+        seen = json.dumps({"question": "Hi?", "max_tokens": 1, "image": b64(test_image())})
+        for i in range(start, start + n):
+            body = bad if i % 2 else seen if i % 20 == 0 else good
+            c.request("POST", ASK, body, {"Content-Type": "application/json"})
+            r = c.getresponse()
+            equal(r.status, 400 if i % 2 else 200, "request %d" % i)
+            r.read()
+        c.close()
+
+    if is_sanitized(build):
+        raise Skip("a sanitizer keeps freed memory")
+    with Daemon(build) as d:
+        round_of(d, 200, 0)
+        before = d.rss_kb()
+        round_of(d, 1000, 200)
+        growth = d.rss_kb() - before
+        require(growth < 1024, "grew by %d KiB" % growth)
+    return "%d KiB after 1000 requests" % growth
