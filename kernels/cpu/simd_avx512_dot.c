@@ -18,46 +18,54 @@ enum { DOT_BF16, DOT_I8 };
 
 ALWAYS_INLINE __m512i dot(__m512i acc, __m512i w, __m512i x, const int kind)
 {
+#if defined(__clang__)
+    if (kind == DOT_BF16)
+        return (__m512i)_mm512_dpbf16_ps((__m512)acc, (__m512bh)w, (__m512bh)x);
+    return _mm512_dpbusd_epi32(acc, w, x);
+#else
     if (kind == DOT_BF16)
         __asm__("vdpbf16ps %2, %1, %0" : "+v"(acc) : "v"(w), "v"(x));
     else
         __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(x));
     return acc;
+#endif
 }
 
-/* The sums are named: gcc keeps an array of 24 vectors in memory when it fails to take it apart. */
+#define BEGIN(r)                                                                                   \
+    __m512i low_##r = _mm512_setzero_si512(), high_##r = low_##r;                                  \
+    if (r < rows && !t->first) {                                                                   \
+        low_##r = _mm512_loadu_si512(acc + r * t->ld_acc);                                         \
+        if (width == 2)                                                                            \
+            high_##r = _mm512_loadu_si512(acc + r * t->ld_acc + CPU_LANES);                        \
+    }
+#define STEP(r)                                                                                    \
+    if (r < rows) {                                                                                \
+        int32_t bits;                                                                              \
+        memcpy(&bits, x + r * t->ldx, sizeof bits);                                                \
+        __m512i s = _mm512_set1_epi32(bits);                                                       \
+        low_##r = dot(low_##r, low, s, kind);                                                      \
+        if (width == 2)                                                                            \
+            high_##r = dot(high_##r, high, s, kind);                                               \
+    }
+#define END(r)                                                                                     \
+    if (r < rows) {                                                                                \
+        _mm512_storeu_si512(acc + r * t->ld_acc, low_##r);                                         \
+        if (width == 2)                                                                            \
+            _mm512_storeu_si512(acc + r * t->ld_acc + CPU_LANES, high_##r);                        \
+    }
+
 ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows, const int width,
                              const int kind)
 {
     const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
     float *acc = t->acc + row0 * t->ld_acc;
-    __m512i a[12][2];
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            a[r][c] = t->first ? _mm512_setzero_si512()
-                               : _mm512_loadu_si512(acc + r * t->ld_acc + c * CPU_LANES);
+    CPU_EACH_ROW(BEGIN)
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
-        __m512i b[2];
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            b[c] = _mm512_loadu_si512(w + c * 64);
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
-            int32_t bits;
-            memcpy(&bits, x + r * t->ldx, sizeof bits);
-            __m512i s = _mm512_set1_epi32(bits);
-#pragma GCC unroll 2
-            for (int c = 0; c < width; c++)
-                a[r][c] = dot(a[r][c], b[c], s, kind);
-        }
+        __m512i low = _mm512_loadu_si512(w);
+        __m512i high = width == 2 ? _mm512_loadu_si512(w + 64) : low;
+        CPU_EACH_ROW(STEP)
     }
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            _mm512_storeu_si512(acc + r * t->ld_acc + c * CPU_LANES, a[r][c]);
+    CPU_EACH_ROW(END)
 }
 
 #define TILE_CASE(R)                                                                               \

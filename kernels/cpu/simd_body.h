@@ -27,103 +27,106 @@ ALWAYS_INLINE v16 load_column(const char *w, const int form)
     return v_load((const float *)(const void *)w);
 }
 
+#define TILE_BEGIN(r)                                                                              \
+    V low_##r = ZERO(), high_##r = ZERO();                                                         \
+    if (r < rows && !t->first) {                                                                   \
+        low_##r = LOAD(acc + r * t->ld_acc);                                                       \
+        if (width == 2)                                                                            \
+            high_##r = LOAD(acc + r * t->ld_acc + CPU_LANES);                                      \
+    }
+#define TILE_END(r)                                                                                \
+    if (r < rows) {                                                                                \
+        STORE(acc + r * t->ld_acc, low_##r);                                                       \
+        if (width == 2)                                                                            \
+            STORE(acc + r * t->ld_acc + CPU_LANES, high_##r);                                      \
+    }
+
+#define V v16
+#define ZERO v_zero
+#define LOAD v_load
+#define STORE v_store
+#define STEP(r)                                                                                    \
+    if (r < rows) {                                                                                \
+        v16 s = v_set1(*(const float *)(const void *)(x + r * t->ldx));                            \
+        low_##r = v_fma(s, low, low_##r);                                                          \
+        if (width == 2)                                                                            \
+            high_##r = v_fma(s, high, high_##r);                                                   \
+    }
+
 ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int rows,
                                    const int width, const int form)
 {
-    const int bytes = form == CPU_FORM_F32 ? 64 : 32;
     const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
     float *acc = t->acc + row0 * t->ld_acc;
-    v16 a[12][2];
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            a[r][c] = t->first ? v_zero() : v_load(acc + r * t->ld_acc + c * CPU_LANES);
+    CPU_EACH_ROW(TILE_BEGIN)
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += sizeof(float)) {
-        v16 b[2];
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            b[c] = load_column(w + c * bytes, form);
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
-            v16 s = v_set1(*(const float *)(const void *)(x + r * t->ldx));
-#pragma GCC unroll 2
-            for (int c = 0; c < width; c++)
-                a[r][c] = v_fma(s, b[c], a[r][c]);
-        }
+        v16 low = load_column(w, form);
+        v16 high = width == 2 ? load_column(w + (form == CPU_FORM_F32 ? 64 : 32), form) : low;
+        CPU_EACH_ROW(STEP)
     }
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            v_store(acc + r * t->ld_acc + c * CPU_LANES, a[r][c]);
+    CPU_EACH_ROW(TILE_END)
 }
+#undef STEP
 
 /* bf16 pairs without vdpbf16ps: two fp32 steps per k group, even then odd. */
+#define STEP(r)                                                                                    \
+    if (r < rows) {                                                                                \
+        uint32_t bits;                                                                             \
+        memcpy(&bits, x + r * t->ldx, sizeof bits);                                                \
+        v16 s_even = v_set1(hg_bits_float(bits << 16));                                            \
+        v16 s_odd = v_set1(hg_bits_float(bits & 0xffff0000u));                                     \
+        low_##r = v_fma(s_odd, odd, v_fma(s_even, even, low_##r));                                 \
+        if (width == 2)                                                                            \
+            high_##r = v_fma(s_odd, high_odd, v_fma(s_even, high_even, high_##r));                 \
+    }
+
 ALWAYS_INLINE void tile_pair_rows(const struct cpu_tile *t, int row0, const int rows,
                                   const int width)
 {
     const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
     float *acc = t->acc + row0 * t->ld_acc;
-    v16 a[12][2];
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            a[r][c] = t->first ? v_zero() : v_load(acc + r * t->ld_acc + c * CPU_LANES);
+    CPU_EACH_ROW(TILE_BEGIN)
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++) {
-            v16i pair = vi_load(w + c * 64);
-            v16 even = vi_bf16_even(pair), odd = vi_bf16_odd(pair);
-#pragma GCC unroll 12
-            for (int r = 0; r < rows; r++) {
-                uint32_t bits;
-                memcpy(&bits, x + r * t->ldx, sizeof bits);
-                a[r][c] = v_fma(v_set1(hg_bits_float(bits << 16)), even, a[r][c]);
-                a[r][c] = v_fma(v_set1(hg_bits_float(bits & 0xffff0000u)), odd, a[r][c]);
-            }
-        }
+        v16i low = vi_load(w), high = width == 2 ? vi_load(w + 64) : low;
+        v16 even = vi_bf16_even(low), odd = vi_bf16_odd(low);
+        v16 high_even = vi_bf16_even(high), high_odd = vi_bf16_odd(high);
+        CPU_EACH_ROW(STEP)
     }
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            v_store(acc + r * t->ld_acc + c * CPU_LANES, a[r][c]);
+    CPU_EACH_ROW(TILE_END)
 }
+#undef STEP
+#undef V
+#undef ZERO
+#undef LOAD
+#undef STORE
+
+#define V v16i
+#define ZERO vi_zero
+#define LOAD vi_load
+#define STORE vi_store
+#define STEP(r)                                                                                    \
+    if (r < rows) {                                                                                \
+        int32_t bits;                                                                              \
+        memcpy(&bits, x + r * t->ldx, sizeof bits);                                                \
+        v16i s = vi_set1(bits);                                                                    \
+        low_##r = vi_dot4(low_##r, low, s);                                                        \
+        if (width == 2)                                                                            \
+            high_##r = vi_dot4(high_##r, high, s);                                                 \
+    }
 
 ALWAYS_INLINE void tile_int_rows(const struct cpu_tile *t, int row0, const int rows,
                                  const int width)
 {
     const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
     float *acc = t->acc + row0 * t->ld_acc;
-    v16i a[12][2];
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            a[r][c] = t->first ? vi_zero() : vi_load(acc + r * t->ld_acc + c * CPU_LANES);
+    CPU_EACH_ROW(TILE_BEGIN)
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
-        v16i b[2];
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            b[c] = vi_load(w + c * 64);
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
-            int32_t bits;
-            memcpy(&bits, x + r * t->ldx, sizeof bits);
-            v16i s = vi_set1(bits);
-#pragma GCC unroll 2
-            for (int c = 0; c < width; c++)
-                a[r][c] = vi_dot4(a[r][c], b[c], s);
-        }
+        v16i low = vi_load(w), high = width == 2 ? vi_load(w + 64) : low;
+        CPU_EACH_ROW(STEP)
     }
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int c = 0; c < width; c++)
-            vi_store(acc + r * t->ld_acc + c * CPU_LANES, a[r][c]);
+    CPU_EACH_ROW(TILE_END)
 }
+#undef STEP
 
 ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows, const int width,
                              const int form)
