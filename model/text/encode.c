@@ -77,10 +77,22 @@ static enum hg_status add_part(const struct hg_tokenizer *t, const struct hg_tex
     return hg_segments_add(segs, &t->vocab, &t->added, clean->data, clean->len, part->trusted);
 }
 
+/* LlamaTokenizer.tokenize() drops a lone leading U+2581 in front of a special token. Tokens that
+ * are added but not special (<|system|>) leave it where it is. */
+static bool has_lone_mark(const struct hg_tokenizer *t, const struct hg_segments *segs)
+{
+    if (t->family != HG_FAMILY_LLAMA || t->legacy || segs->n < 2 || segs->data[0].id >= 0)
+        return false;
+    const struct hg_segment *mark = &segs->data[0], *next = &segs->data[1];
+    return mark->end - mark->begin == HG_SPM_SPACE_LEN &&
+           !memcmp(segs->text.data + mark->begin, HG_SPM_SPACE, HG_SPM_SPACE_LEN) &&
+           next->id >= 0 && (t->vocab.pieces[next->id].flags & HG_PIECE_SPECIAL);
+}
+
 static enum hg_status encode_segments(const struct hg_tokenizer *t, const struct hg_segments *segs,
                                       struct hg_spm_work *w, struct hg_ids *ids)
 {
-    for (size_t i = 0; i < segs->n; i++) {
+    for (size_t i = has_lone_mark(t, segs); i < segs->n; i++) {
         const struct hg_segment *seg = &segs->data[i];
         const char *text = segs->text.data + seg->begin;
         size_t n = seg->end - seg->begin;
@@ -94,27 +106,10 @@ static enum hg_status encode_segments(const struct hg_tokenizer *t, const struct
     return HG_STATUS_OK;
 }
 
-/* LlamaTokenizer.tokenize() drops a lone leading U+2581 in front of a special token. Tokens that
- * are added but not special (<|system|>) leave it where it is. */
-static void drop_lone_mark(const struct hg_tokenizer *t, struct hg_ids *ids, size_t first)
-{
-    if (ids->n < first + 2)
-        return;
-    int32_t id = ids->data[first], next = ids->data[first + 1];
-    const struct hg_piece *p = &t->vocab.pieces[id];
-    bool mark = p->n == HG_SPM_SPACE_LEN &&
-                !memcmp(hg_vocab_string(&t->vocab, id), HG_SPM_SPACE, HG_SPM_SPACE_LEN);
-    if (!mark || !(t->vocab.pieces[next].flags & HG_PIECE_SPECIAL))
-        return;
-    ids->n--;
-    memmove(ids->data + first, ids->data + first + 1, (ids->n - first) * sizeof *ids->data);
-}
-
 static enum hg_status encode_chunk(const struct hg_tokenizer *t, const struct hg_text_part *parts,
                                    size_t n_parts, struct hg_segments *segs, struct hg_buf *clean,
                                    struct hg_spm_work *work, struct hg_ids *ids)
 {
-    bool llama = t->family == HG_FAMILY_LLAMA;
     size_t total = 0;
     for (size_t i = 0; i < n_parts; i++) {
         if (parts[i].n > HG_TEXT_MAX_BYTES - total)
@@ -125,16 +120,12 @@ static enum hg_status encode_chunk(const struct hg_tokenizer *t, const struct hg
         HG_TRY(hg_ids_push(ids, t->bos));
     if (total == 0)
         return HG_STATUS_OK;
-    size_t first = ids->n;
-    if (llama && !t->legacy && t->prefix_space)
+    if (t->family == HG_FAMILY_LLAMA && !t->legacy && t->prefix_space)
         HG_TRY(hg_buf_append(&segs->text, HG_SPM_SPACE, HG_SPM_SPACE_LEN));
     for (size_t i = 0; i < n_parts; i++)
         HG_TRY(add_part(t, &parts[i], clean, segs));
     HG_TRY(hg_segments_finish(segs));
-    HG_TRY(encode_segments(t, segs, work, ids));
-    if (llama && !t->legacy)
-        drop_lone_mark(t, ids, first);
-    return HG_STATUS_OK;
+    return encode_segments(t, segs, work, ids);
 }
 
 enum hg_status hg_tokenizer_encode(const struct hg_tokenizer *t, const struct hg_text_part *parts,
