@@ -1,0 +1,199 @@
+/* Dispatch, and the primitives of every instruction set against each other and against libm. */
+#include <math.h>
+
+#include "common/half.h"
+#include "kernels/cpu/features.h"
+#include "kernels/cpu/panels.h"
+#include "tests/kernels/parity.h"
+
+enum { MOST_ROWS = 30, LD = 40, MAX_TABLES = 8 };
+
+/* Every table this machine can run, the emulations of missing VNNI and BF16 included. */
+static int tables(struct cpu_simd *out)
+{
+    struct cpu_features here = cpu_features_here(), f = here;
+    struct hg_error err = {0};
+    int n = 0;
+    HG_TEST_OK(cpu_select_from("scalar", &f, &out[n++], &err), err);
+    if (here.avx2)
+        HG_TEST_OK(cpu_select_from("avx2", &f, &out[n++], &err), err);
+    for (int i = 0; i < 4 && here.avx512; i++) {
+        f.vnni = (i & 1) != 0;
+        f.bf16 = (i & 2) != 0;
+        if ((f.vnni && !here.vnni) || (f.bf16 && !here.bf16))
+            continue;
+        HG_TEST_OK(cpu_select_from("avx512", &f, &out[n++], &err), err);
+    }
+    return n;
+}
+
+static void path_is_refused_where_the_processor_lacks_it(void **state)
+{
+    struct cpu_features none = {0}, old = {.avx2 = true};
+    struct cpu_simd s;
+    struct hg_error err = {0};
+    (void)state;
+    HG_TEST_FAILS(cpu_select_from("avx2", &none, &s, &err), HG_STATUS_UNSUPPORTED, err, "AVX2");
+    HG_TEST_FAILS(cpu_select_from("avx512", &old, &s, &err), HG_STATUS_UNSUPPORTED, err, "AVX-512");
+    HG_TEST_FAILS(cpu_select_from("sse", &old, &s, &err), HG_STATUS_BAD_REQUEST, err, "'sse'");
+    HG_TEST_OK(cpu_select_from("auto", &none, &s, &err), err);
+    assert_string_equal(s.name, "scalar");
+}
+
+static void auto_takes_the_best_that_is_there(void **state)
+{
+    struct cpu_features f = cpu_features_here();
+    struct cpu_simd s;
+    struct hg_error err = {0};
+    (void)state;
+    if (!f.avx512)
+        HG_TEST_SKIP("this processor has no AVX-512");
+    f.vnni = f.bf16 = false;
+    HG_TEST_OK(cpu_select_from("auto", &f, &s, &err), err);
+    assert_string_equal(s.name, "avx512");
+    f.avx512 = false;
+    HG_TEST_OK(cpu_select_from("auto", &f, &s, &err), err);
+    assert_string_equal(s.name, "avx2");
+}
+
+/* Any mix of bytes is a valid operand but for NaN and infinity: small floats, all int8. */
+static void fill(void *p, size_t bytes, enum cpu_form form, bool weights, uint64_t seed)
+{
+    bool f32 = form == CPU_FORM_F32 || (!weights && form != CPU_FORM_BF16);
+    for (size_t i = 0; i < bytes / 4; i++) {
+        float a = kt_uniform(&seed), b = kt_uniform(&seed);
+        uint32_t pair = form == CPU_FORM_F16
+                            ? hg_f32_to_f16(a) | (uint32_t)hg_f32_to_f16(b) << 16
+                            : hg_f32_to_bf16(a) | (uint32_t)hg_f32_to_bf16(b) << 16;
+        ((uint32_t *)p)[i] = form == CPU_FORM_I8 ? (uint32_t)kt_next(&seed)
+                             : f32               ? hg_float_bits(a)
+                                                 : pair;
+    }
+}
+
+static void run_tile(const struct cpu_simd *s, enum cpu_form form, int width, int n_k,
+                     const void *w, const char *x, int row, int n_rows, int cut, float *acc)
+{
+    struct cpu_tile t = {.w = w,
+                         .w_step = (int64_t)width * cpu_group_bytes(form),
+                         .x = x + (int64_t)row * n_k * 4,
+                         .ldx = (int64_t)n_k * 4,
+                         .acc = acc,
+                         .ld_acc = LD,
+                         .n_k = cut,
+                         .n_rows = n_rows,
+                         .width = width,
+                         .first = true};
+    s->tile[form](&t);
+    t.w = (const char *)w + cut * t.w_step;
+    t.x = x + (int64_t)row * n_k * 4 + cut * 4;
+    t.n_k = n_k - cut;
+    t.first = false;
+    s->tile[form](&t);
+}
+
+static void one_form(const struct cpu_simd *s, const struct cpu_simd *base, enum cpu_form form,
+                     int width)
+{
+    static float want[MOST_ROWS * LD], got[MOST_ROWS * LD], alone[LD];
+    int n_k = 77, n = 16 * width;
+    size_t w_bytes = (size_t)n_k * 128, x_bytes = (size_t)n_k * 4 * MOST_ROWS;
+    void *w = malloc(w_bytes);
+    char *x = malloc(x_bytes);
+    char label[80];
+    assert_non_null(w);
+    assert_non_null(x);
+    fill(w, w_bytes, form, true, 7);
+    fill(x, x_bytes, form, false, 8);
+    snprintf(label, sizeof label, "form %d width %d", (int)form, width);
+    run_tile(base, form, width, n_k, w, x, 0, MOST_ROWS, n_k, want);
+    for (int rows = 1; rows <= MOST_ROWS; rows++) {
+        run_tile(s, form, width, n_k, w, x, 0, rows, rows % 5 * 13, got);
+        for (int r = 0; r < rows; r++) {
+            run_tile(s, form, width, n_k, w, x, r, 1, n_k, alone);
+            kt_identical(label, s->name, got + r * LD, alone, (size_t)n);
+        }
+    }
+    for (int r = 0; r < MOST_ROWS; r++) {
+        if (form == CPU_FORM_I8)
+            assert_memory_equal(got + r * LD, want + r * LD, (size_t)n * sizeof *got);
+        for (int i = 0; form != CPU_FORM_I8 && i < n; i++) /* 154 products of at most 1 */
+            if (!(fabsf(got[r * LD + i] - want[r * LD + i]) <= 2e-5f))
+                fail_msg("%s on %s: row %d column %d is %.9g, scalar %.9g", label, s->name, r, i,
+                         (double)got[r * LD + i], (double)want[r * LD + i]);
+    }
+    free(w);
+    free(x);
+}
+
+static void tile_row_is_the_same_alone_in_any_batch_and_for_any_cut_of_k(void **state)
+{
+    struct cpu_simd t[MAX_TABLES];
+    int n = tables(t);
+    (void)state;
+    for (int i = 0; i < n; i++)
+        for (int form = 0; form < CPU_FORM_COUNT; form++)
+            for (int width = 1; width <= 2; width++)
+                one_form(&t[i], &t[0], (enum cpu_form)form, width);
+}
+
+static void exponential_is_within_two_ulp(void **state)
+{
+    struct cpu_simd t[MAX_TABLES];
+    int n = tables(t);
+    (void)state;
+    for (int i = 0; i < n; i++) {
+        double worst = 0;
+        for (int k = 0; k < 200000; k += 16) {
+            float s[16], x[16];
+            for (int l = 0; l < 16; l++)
+                s[l] = x[l] = -87.0f + (float)(k + l) * (87.0f / 200000);
+            t[i].exp_sum(s, 16, 0);
+            for (int l = 0; l < 16; l++) {
+                double want = exp((double)x[l]);
+                double ulp = ldexp(1, ilogb(want) - 23);
+                worst = fmax(worst, fabs((double)s[l] - want) / ulp);
+            }
+        }
+        printf("  exp on %s: worst error %.2f ulp on [-87, 0]\n", t[i].name, worst);
+        assert_true(worst <= 2);
+        float edge[16] = {-INFINITY, -200, NAN, 0};
+        assert_true(isnan(t[i].exp_sum(edge, 16, 0)));
+        assert_true(edge[0] == 0 && edge[1] == 0 && isnan(edge[2]) && edge[3] == 1);
+    }
+}
+
+static void quantisation_is_exact_on_every_path(void **state)
+{
+    struct cpu_simd t[MAX_TABLES];
+    int n = tables(t);
+    (void)state;
+    for (int len = 1; len < 70; len++) {
+        float *x = kt_random((size_t)len, (uint64_t)len, 3);
+        int want[70];
+        float scale = kt_quantise(x, len, want);
+        for (int i = 0; i < n; i++) {
+            int8_t q[70];
+            int32_t sum, total = 0;
+            assert_true(t[i].quantise(x, len, q, &sum) == scale);
+            for (int j = 0; j < len; j++) {
+                assert_int_equal(q[j], want[j]);
+                total += want[j];
+            }
+            assert_int_equal(sum, total);
+        }
+        free(x);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(path_is_refused_where_the_processor_lacks_it),
+        cmocka_unit_test(auto_takes_the_best_that_is_there),
+        cmocka_unit_test(tile_row_is_the_same_alone_in_any_batch_and_for_any_cut_of_k),
+        cmocka_unit_test(exponential_is_within_two_ulp),
+        cmocka_unit_test(quantisation_is_exact_on_every_path),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
