@@ -11,16 +11,24 @@
 #include "server/json_text.h"
 #include "server/multipart.h"
 
-/* ---- errors ------------------------------------------------------------------------------------ */
+/* ---- errors ------------------------------------------------------------------------------------
+ */
 
 static const char *const codes[HG_STATUS_COUNT] = {
-    [HG_STATUS_BAD_REQUEST] = "invalid_request", [HG_STATUS_BAD_IMAGE] = "invalid_image",
-    [HG_STATUS_BAD_FILE] = "bad_model_file",     [HG_STATUS_NOT_FOUND] = "not_found",
-    [HG_STATUS_TOO_LARGE] = "too_large",         [HG_STATUS_UNSUPPORTED] = "unsupported",
-    [HG_STATUS_BUSY] = "queue_full",             [HG_STATUS_TIMEOUT] = "deadline_exceeded",
-    [HG_STATUS_CANCELLED] = "cancelled",         [HG_STATUS_NUMERIC] = "numeric_fault",
-    [HG_STATUS_NO_MEMORY] = "out_of_memory",     [HG_STATUS_IO] = "io_error",
-    [HG_STATUS_DEVICE] = "device_error",         [HG_STATUS_INTERNAL] = "internal_error",
+    [HG_STATUS_BAD_REQUEST] = "invalid_request",
+    [HG_STATUS_BAD_IMAGE] = "invalid_image",
+    [HG_STATUS_BAD_FILE] = "bad_model_file",
+    [HG_STATUS_NOT_FOUND] = "not_found",
+    [HG_STATUS_TOO_LARGE] = "too_large",
+    [HG_STATUS_UNSUPPORTED] = "unsupported",
+    [HG_STATUS_BUSY] = "queue_full",
+    [HG_STATUS_TIMEOUT] = "deadline_exceeded",
+    [HG_STATUS_CANCELLED] = "cancelled",
+    [HG_STATUS_NUMERIC] = "numeric_fault",
+    [HG_STATUS_NO_MEMORY] = "out_of_memory",
+    [HG_STATUS_IO] = "io_error",
+    [HG_STATUS_DEVICE] = "device_error",
+    [HG_STATUS_INTERNAL] = "internal_error",
 };
 
 void hg_api_error_of(struct hg_api_error *e, const struct hg_error *err)
@@ -28,8 +36,7 @@ void hg_api_error_of(struct hg_api_error *e, const struct hg_error *err)
     bool known = (unsigned)err->status < HG_STATUS_COUNT && codes[err->status];
     *e = (struct hg_api_error){.status = err->status, .http = hg_status_http(err->status)};
     snprintf(e->code, sizeof e->code, "%s", known ? codes[err->status] : "internal_error");
-    snprintf(e->text, sizeof e->text, "%s",
-             err->text[0] ? err->text : hg_status_text(err->status));
+    snprintf(e->text, sizeof e->text, "%s", err->text[0] ? err->text : hg_status_text(err->status));
     /* A client that reads this has not left, so it was the server that gave up. */
     if (err->status == HG_STATUS_CANCELLED) {
         e->http = 503;
@@ -77,8 +84,9 @@ static bool refuse_type(struct hg_api_error *e, const char *name, const char *ex
 static bool refuse_unknown(struct hg_api_error *e, const char *name, size_t n)
 {
     /* A name is echoed only when it looks like one. */
-    bool plain = n > 0 && n < 33 &&
-                 strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") >= n;
+    bool plain =
+        n > 0 && n < 33 &&
+        strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") >= n;
     char shown[40] = "";
     if (plain)
         memcpy(shown, name, n);
@@ -86,7 +94,8 @@ static bool refuse_unknown(struct hg_api_error *e, const char *name, size_t n)
                          shown);
 }
 
-/* ---- JSON -------------------------------------------------------------------------------------- */
+/* ---- JSON --------------------------------------------------------------------------------------
+ */
 
 static bool add_image_text(struct hg_ask *ask, const json_t *v, struct hg_api_error *e)
 {
@@ -211,7 +220,8 @@ bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg
     return ok && has_text(ask, e);
 }
 
-/* ---- forms --------------------------------------------------------------------------------------- */
+/* ---- forms
+ * --------------------------------------------------------------------------------------- */
 
 /* A short form value as a C string; false when it is too long to be a number. */
 static bool short_text(const struct hg_part *p, char out[64])

@@ -13,11 +13,7 @@
 #include "common/status.h"
 #include "server/request.h"
 
-enum {
-    HG_API_MAX_BODY = 24 << 20,
-    HG_API_MAX_IMAGE_BYTES = 16 << 20,
-    HG_API_MAX_TEXT = 256 << 10
-};
+enum { HG_API_MAX_BODY = 24 << 20, HG_API_MAX_IMAGE_BYTES = 16 << 20, HG_API_MAX_TEXT = 256 << 10 };
 
 /* What a client is told. `code` is stable and made for programs; `param` names the field, or "". */
 struct hg_api_error {

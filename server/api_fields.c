@@ -28,7 +28,8 @@ static bool refuse_memory(struct hg_api_error *e)
     return false;
 }
 
-/* ---- setters ----------------------------------------------------------------------------------- */
+/* ---- setters -----------------------------------------------------------------------------------
+ */
 
 static bool copy_text(char **dst, const struct hg_field_value *v, const char *name,
                       struct hg_api_error *e)
@@ -81,7 +82,8 @@ static bool set_temperature(struct hg_ask *a, const struct hg_field_value *v,
 static bool set_top_p(struct hg_ask *a, const struct hg_field_value *v, struct hg_api_error *e)
 {
     if (v->real <= 0)
-        return hg_api_refuse(e, 400, "invalid_value", "top_p", "top_p: expected a number in (0, 1]");
+        return hg_api_refuse(e, 400, "invalid_value", "top_p",
+                             "top_p: expected a number in (0, 1]");
     a->sampling.top_p = (float)v->real;
     return true;
 }
@@ -142,7 +144,8 @@ static bool check_format(struct hg_ask *a, const struct hg_field_value *v, struc
 
 enum { ASK = 1 << HG_TASK_COMPREHENSION, DRAW = 1 << HG_TASK_GENERATION, BOTH = ASK | DRAW };
 
-/* 2^63 - 1 is no double; the largest one below it bounds the seed, integers are compared exactly. */
+/* 2^63 - 1 is no double; the largest one below it bounds the seed, integers are compared exactly.
+ */
 static const struct hg_field fields[] = {
     {"question", HG_FIELD_TEXT, ASK, 0, 0, set_question},
     {"prompt", HG_FIELD_TEXT, DRAW, 0, 0, set_question},
@@ -181,8 +184,7 @@ bool hg_field_set(const struct hg_field *f, const struct hg_field_value *v, stru
     if (f->kind == HG_FIELD_REAL && !(isfinite(v->real) && v->real >= f->min && v->real <= f->max))
         return hg_api_refuse(e, 400, "invalid_value", f->name, "%s: expected a number in %g..%g",
                              f->name, f->min, f->max);
-    if (f->kind == HG_FIELD_INT &&
-        (v->integer < (int64_t)f->min || v->integer > (int64_t)f->max))
+    if (f->kind == HG_FIELD_INT && (v->integer < (int64_t)f->min || v->integer > (int64_t)f->max))
         return hg_api_refuse(e, 400, "invalid_value", f->name,
                              "%s: expected a whole number in %lld..%lld", f->name,
                              (long long)f->min, (long long)f->max);

@@ -1,7 +1,8 @@
 /* server/config.h - what an operator may set: a JSON file with comments, then flags on top.
  *
  * One X-macro table names each key once: the JSON key, the flag ("max_queue" is --max-queue), its
- * bounds, its default and its help line come from it. config/schema.json describes the same keys. */
+ * bounds, its default and its help line come from it. config/schema.json describes the same keys.
+ */
 #ifndef HG_SERVER_CONFIG_H
 #define HG_SERVER_CONFIG_H
 

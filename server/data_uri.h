@@ -1,8 +1,8 @@
 /* server/data_uri.h - an image as clients send it in JSON. Pure.
  *
- * Plain base64, or "data:image/<subtype>;base64,<payload>". Any other scheme (http, https, file, ...)
- * is UNSUPPORTED: the server never fetches anything. Decoded bytes are appended to out; more than
- * max_bytes is TOO_LARGE before anything is allocated. */
+ * Plain base64, or "data:image/<subtype>;base64,<payload>". Any other scheme (http, https, file,
+ * ...) is UNSUPPORTED: the server never fetches anything. Decoded bytes are appended to out; more
+ * than max_bytes is TOO_LARGE before anything is allocated. */
 #ifndef HG_SERVER_DATA_URI_H
 #define HG_SERVER_DATA_URI_H
 

@@ -49,7 +49,7 @@ struct exchange {
     struct MHD_Connection *connection;
     const struct route *route;
     struct hg_gate_facts facts;
-    bool seen, bad_uri, refused, is_form;
+    bool seen, bad_uri, bad_framing, refused, is_form;
     struct hg_api_error error;
     struct hg_buf body;
     struct hg_request *request;
@@ -59,7 +59,8 @@ struct exchange {
     bool end_written;
 };
 
-/* ---- answers ----------------------------------------------------------------------------------- */
+/* ---- answers -----------------------------------------------------------------------------------
+ */
 
 static bool add_common_headers(struct MHD_Response *r, const char *type)
 {
@@ -128,7 +129,8 @@ static enum MHD_Result send_out_of_memory(struct exchange *x)
     return send_failure(x, &err);
 }
 
-/* ---- GET /health, GET /v1/models --------------------------------------------------------------- */
+/* ---- GET /health, GET /v1/models ---------------------------------------------------------------
+ */
 
 static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
 {
@@ -202,7 +204,8 @@ static enum MHD_Result answer_models(struct exchange *x)
     return finish_object(x, &o, &b);
 }
 
-/* ---- POST /v1/vqa, POST /v1/images/generations --------------------------------------------------- */
+/* ---- POST /v1/vqa, POST /v1/images/generations
+ * --------------------------------------------------- */
 
 static void suspend_connection(void *ctx)
 {
@@ -231,9 +234,9 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
             return 0;
         x->at++;
         x->end_written = event.type == HG_EVENT_END;
-        enum hg_status s =
-            x->end_written ? hg_reply_end(&x->http->reply, x->request, &x->out)
-                           : hg_reply_event(&x->http->reply, &event, &text, tops, &x->out);
+        enum hg_status s = x->end_written
+                               ? hg_reply_end(&x->http->reply, x->request, &x->out)
+                               : hg_reply_event(&x->http->reply, &event, &text, tops, &x->out);
         hg_buf_deinit(&text);
         if (s != HG_STATUS_OK)
             return MHD_CONTENT_READER_END_WITH_ERROR;
@@ -257,8 +260,8 @@ static enum MHD_Result start_stream(struct exchange *x)
         MHD_add_response_header(r, "X-Accel-Buffering", "no") == MHD_YES) {
         if (x->request->task == HG_TASK_GENERATION)
             MHD_add_response_header(r, "X-Synthetic-Image", "true");
-        hg_stream_attach(&x->request->stream, suspend_connection, resume_connection,
-                         x->connection, false);
+        hg_stream_attach(&x->request->stream, suspend_connection, resume_connection, x->connection,
+                         false);
         ok = MHD_queue_response(x->connection, 200, r);
     }
     MHD_destroy_response(r);
@@ -284,10 +287,9 @@ static enum MHD_Result answer_when_ended(struct exchange *x)
 
 static bool parse_body(struct exchange *x, struct hg_ask *ask)
 {
-    return x->is_form ? hg_api_parse_form(x->facts.content_type, x->body.data, x->body.len, ask,
-                                          &x->error)
-                      : hg_api_parse_json(x->body.data ? x->body.data : "", x->body.len, ask,
-                                          &x->error);
+    return x->is_form
+               ? hg_api_parse_form(x->facts.content_type, x->body.data, x->body.len, ask, &x->error)
+               : hg_api_parse_json(x->body.data ? x->body.data : "", x->body.len, ask, &x->error);
 }
 
 static enum MHD_Result answer_task(struct exchange *x)
@@ -314,7 +316,8 @@ static enum MHD_Result answer_task(struct exchange *x)
     return answer_when_ended(x);
 }
 
-/* ---- routing ------------------------------------------------------------------------------------- */
+/* ---- routing
+ * ------------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
     {"/health", "GET", answer_health, HG_TASK_COUNT},
@@ -355,13 +358,15 @@ static bool refuse(struct exchange *x, int http, const char *code, const char *t
 static bool look_at_headers(struct exchange *x, const char *path, const char *method,
                             const char *version)
 {
-    if (!hg_http_gate(x->connection, method, version, x->bad_uri, x->http->loopback, &x->facts,
-                      &x->error))
+    x->bad_framing = !hg_http_gate(x->connection, method, version, x->bad_uri, x->http->loopback,
+                                   &x->facts, &x->error);
+    if (x->bad_framing)
         return false;
     x->route = route_of(path);
     if (!x->route)
-        return refuse(x, 404, "unknown_route", "no such route: see /v1/models, /v1/vqa, "
-                                               "/v1/images/generations, /health");
+        return refuse(x, 404, "unknown_route",
+                      "no such route: see /v1/models, /v1/vqa, "
+                      "/v1/images/generations, /health");
     if (!method_fits(x->route, method))
         return refuse(x, 405, "method_not_allowed", "this route has another method");
     if (strcmp(x->route->method, "POST") != 0)
@@ -378,10 +383,12 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
 }
 
 /* A refused body is read and dropped before the answer, because a client that is still sending may
- * never see an answer that comes with a reset; unless it waits for a go-ahead or sends far too much. */
+ * never see an answer that comes with a reset; unless nobody knows where the body ends, the client
+ * waits for a go-ahead, or it sends far too much. */
 static bool answer_at_once(const struct exchange *x)
 {
-    return x->facts.expects_continue || x->facts.content_length > 2 * (int64_t)HG_API_MAX_BODY;
+    return x->bad_framing || x->facts.expects_continue ||
+           x->facts.content_length > 2 * (int64_t)HG_API_MAX_BODY;
 }
 
 static enum MHD_Result take_body(struct exchange *x, const char *data, size_t n)
@@ -428,7 +435,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     return x->request ? answer_when_ended(x) : x->route->answer(x);
 }
 
-/* ---- life of an exchange, life of the daemon ------------------------------------------------------ */
+/* ---- life of an exchange, life of the daemon
+ * ------------------------------------------------------ */
 
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
 {
@@ -464,8 +472,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     free(x);
 }
 
-static void __attribute__((format(printf, 2, 0))) on_log(void *cls, const char *format,
-                                                         va_list args)
+static void __attribute__((format(printf, 2, 0)))
+on_log(void *cls, const char *format, va_list args)
 {
     char line[256];
     (void)cls;
@@ -497,8 +505,8 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     struct hg_http *h = calloc(1, sizeof *h);
     if (!h || !address_of(o, &ss)) {
         free(h);
-        return hg_fail(err, h ? HG_STATUS_BAD_REQUEST : HG_STATUS_NO_MEMORY,
-                       "cannot listen on %s", o->addr);
+        return hg_fail(err, h ? HG_STATUS_BAD_REQUEST : HG_STATUS_NO_MEMORY, "cannot listen on %s",
+                       o->addr);
     }
     h->model = m;
     h->scheduler = s;
@@ -510,8 +518,9 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         .model = h->info.name,
         .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
         .tokenizer = hg_model_tokenizer(m)};
-    /* poll, not epoll: in versions before 1.0.3 the epoll loop can pass over ready connections while
-     * another one is being suspended, and it misses a close that arrives together with data. */
+    /* poll, not epoll: in versions before 1.0.3 the epoll loop can pass over ready connections
+     * while another one is being suspended, and it misses a close that arrives together with data.
+     */
     unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
                      (ss.ss_family == AF_INET6 ? MHD_USE_IPv6 : 0u);
     unsigned n_threads = (unsigned)o->n_threads;
@@ -519,10 +528,9 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         flags, o->port, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
         MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&ss, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)IDLE_TIMEOUT_S, n_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END,
-        n_threads, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S,
+        n_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, n_threads, MHD_OPTION_END);
     if (!h->daemon) {
         free(h);
         return hg_fail(err, HG_STATUS_IO, "cannot listen on %s port %u: in use?", o->addr,

@@ -1,8 +1,8 @@
 /* server/http.h - libmicrohttpd behind four functions: routes, limits, suspend and resume.
  *
- * Its threads parse bodies and prepare requests (hg_model_prepare); the scheduler's thread computes.
- * A connection that waits is suspended and resumed by its request's stream. This is the only folder
- * entry that knows MHD, so that another server could take its place. */
+ * Its threads parse bodies and prepare requests (hg_model_prepare); the scheduler's thread
+ * computes. A connection that waits is suspended and resumed by its request's stream. This is the
+ * only folder entry that knows MHD, so that another server could take its place. */
 #ifndef HG_SERVER_HTTP_H
 #define HG_SERVER_HTTP_H
 

@@ -20,7 +20,8 @@ static bool is_token(const char *s)
     if (!*s)
         return false;
     for (; *s; s++) {
-        bool alnum = (*s >= '0' && *s <= '9') || (*s >= 'A' && *s <= 'Z') || (*s >= 'a' && *s <= 'z');
+        bool alnum =
+            (*s >= '0' && *s <= '9') || (*s >= 'A' && *s <= 'Z') || (*s >= 'a' && *s <= 'z');
         if (!alnum && !strchr(marks, *s))
             return false;
     }
@@ -114,8 +115,7 @@ static bool framing_is_clear(const struct walk *w, const char *version, struct h
 }
 
 bool hg_http_gate(struct MHD_Connection *connection, const char *method, const char *version,
-                  bool bad_uri, bool loopback, struct hg_gate_facts *facts,
-                  struct hg_api_error *e)
+                  bool bad_uri, bool loopback, struct hg_gate_facts *facts, struct hg_api_error *e)
 {
     struct walk w = {.facts = {.content_length = -1}};
     MHD_get_connection_values(connection, MHD_HEADER_KIND, on_header, &w);

@@ -4,10 +4,11 @@
 #include <math.h>
 #include <string.h>
 
-#include "common/utf8.h"
 #include "common/base64.h"
+#include "common/utf8.h"
 
-/* End of the string that opens at s[i] (the index of its closing quote), or n when it never closes. */
+/* End of the string that opens at s[i] (the index of its closing quote), or n when it never closes.
+ */
 static size_t string_end(const char *s, size_t n, size_t i)
 {
     for (i++; i < n; i++) {

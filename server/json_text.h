@@ -1,8 +1,8 @@
 /* server/json_text.h - JSON in and out: caps checked before a byte is parsed, and a small writer.
  *
- * jansson multiplies memory (10 MB of "[{},{},..." becomes 737 MB), so the structural bytes are counted
- * first and a body over the caps is refused unparsed. The writer appends to an hg_buf; its failures
- * (out of memory) are sticky in `failed`, so that a row of writes needs one check. */
+ * jansson multiplies memory (10 MB of "[{},{},..." becomes 737 MB), so the structural bytes are
+ * counted first and a body over the caps is refused unparsed. The writer appends to an hg_buf; its
+ * failures (out of memory) are sticky in `failed`, so that a row of writes needs one check. */
 #ifndef HG_SERVER_JSON_TEXT_H
 #define HG_SERVER_JSON_TEXT_H
 
@@ -28,12 +28,12 @@ void hg_json_strip_comments(char *s, size_t n);
 
 struct hg_json_out {
     struct hg_buf *buf;
-    bool comma;  /* a separator is due before the next value */
+    bool comma; /* a separator is due before the next value */
     bool failed;
 };
 void hg_out_begin(struct hg_json_out *o, struct hg_buf *buf);
-void hg_out_open(struct hg_json_out *o, const char *key, char bracket); /* '{' or '[' */
-void hg_out_close(struct hg_json_out *o, char bracket);                 /* '}' or ']' */
+void hg_out_open(struct hg_json_out *o, const char *key, char bracket);    /* '{' or '[' */
+void hg_out_close(struct hg_json_out *o, char bracket);                    /* '}' or ']' */
 void hg_out_string(struct hg_json_out *o, const char *key, const char *s); /* NULL: null */
 void hg_out_string_n(struct hg_json_out *o, const char *key, const char *s, size_t n);
 void hg_out_int(struct hg_json_out *o, const char *key, int64_t v);

@@ -61,8 +61,7 @@ static enum hg_status next_option(int argc, char **argv, int *i, char *name, siz
 }
 
 /* Two passes, so that a flag wins over the file wherever it stands. */
-static enum hg_status read_options(int argc, char **argv, struct hg_config *c,
-                                   struct hg_error *err)
+static enum hg_status read_options(int argc, char **argv, struct hg_config *c, struct hg_error *err)
 {
     hg_config_default(c);
     for (int pass = 0; pass < 2; pass++) {
@@ -116,8 +115,8 @@ static void announce(const struct hg_http *http, const char *addr, const struct 
     fflush(stdout);
 }
 
-/* The first signal drains; a second one ends the grace. Signals are blocked in every thread and taken
- * here only. */
+/* The first signal drains; a second one ends the grace. Signals are blocked in every thread and
+ * taken here only. */
 static void serve_until_signal(const sigset_t *signals, const struct hg_config *c,
                                struct hg_http *http, struct hg_scheduler *scheduler)
 {

@@ -4,7 +4,8 @@
 #include <string.h>
 #include <strings.h>
 
-/* The value of parameter `name` in "a; name=value; b=\"v\"" into out; false when absent or unfit. */
+/* The value of parameter `name` in "a; name=value; b=\"v\"" into out; false when absent or unfit.
+ */
 static bool parameter(const char *s, size_t n, const char *name, char *out, size_t cap)
 {
     size_t k = strlen(name), i = 0;
@@ -101,8 +102,8 @@ enum hg_status hg_multipart_parse(const char *boundary, const char *body, size_t
         *part = (struct hg_part){0};
         part->data = read_headers(at + 2, end, part);
         if (!part->data)
-            return hg_fail(err, HG_STATUS_BAD_REQUEST,
-                           "multipart: part %zu has no form-data name", out->n_parts + 1);
+            return hg_fail(err, HG_STATUS_BAD_REQUEST, "multipart: part %zu has no form-data name",
+                           out->n_parts + 1);
         /* The CRLF that ends the headers may open the delimiter of an empty part. */
         const char *from = part->data - 2;
         const char *next = memmem(from, (size_t)(end - from), mark, mark_len);

@@ -1,6 +1,7 @@
 /* server/multipart.h - multipart/form-data (RFC 7578), the whole body in memory. Pure.
  *
- * MHD's own post processor is not used (CVE-2023-27371 in versions that distributions still ship). */
+ * MHD's own post processor is not used (CVE-2023-27371 in versions that distributions still ship).
+ */
 #ifndef HG_SERVER_MULTIPART_H
 #define HG_SERVER_MULTIPART_H
 

@@ -10,12 +10,11 @@ const char *hg_finish_name(enum hg_finish f)
     return f == HG_FINISH_LENGTH ? "length" : f == HG_FINISH_ERROR ? "error" : "stop";
 }
 
-enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out,
-                                struct hg_error *err)
+enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out, struct hg_error *err)
 {
-    static const char *const text[] = {
-        "Software", "healthgpt " HG_VERSION, "Comment",
-        "synthetic image made by healthgpt, not for clinical use", NULL};
+    static const char *const text[] = {"Software", "healthgpt " HG_VERSION, "Comment",
+                                       "synthetic image made by healthgpt, not for clinical use",
+                                       NULL};
     return hg_image_encode_png(im, text, out, err);
 }
 

@@ -1,7 +1,8 @@
 /* server/reply.h - results and events as JSON. Knows no HTTP objects.
  *
- * A stream is one JSON object per line: {"type":"queued"}, "token", "progress", "image", then "done" or
- * "error". A plain answer is one object. All functions append to out; NO_MEMORY is their only failure. */
+ * A stream is one JSON object per line: {"type":"queued"}, "token", "progress", "image", then
+ * "done" or "error". A plain answer is one object. All functions append to out; NO_MEMORY is their
+ * only failure. */
 #ifndef HG_SERVER_REPLY_H
 #define HG_SERVER_REPLY_H
 
@@ -27,7 +28,8 @@ enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out);
 enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_event *e,
                               const struct hg_buf *text, const struct hg_top_token *tops,
                               struct hg_buf *out);
-/* The last lines of a stream whose END was read: "image" when there is one, then "done" or "error". */
+/* The last lines of a stream whose END was read: "image" when there is one, then "done" or "error".
+ */
 enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_request *r,
                             struct hg_buf *out);
 

@@ -25,7 +25,8 @@ void hg_ask_deinit(struct hg_ask *a)
     *a = (struct hg_ask){0};
 }
 
-/* 53 bits: every JSON reader keeps such a number exact, so that a reported seed can be sent back. */
+/* 53 bits: every JSON reader keeps such a number exact, so that a reported seed can be sent back.
+ */
 static uint64_t random_seed(void)
 {
     uint64_t seed;
@@ -38,7 +39,8 @@ static struct hg_sampling sampling_of(const struct hg_ask *ask)
 {
     struct hg_sampling s = ask->sampling;
     if (!ask->has_temperature)
-        s.temperature = ask->task == HG_TASK_GENERATION && ask->n_images == 0 ? draw_temperature : 0;
+        s.temperature =
+            ask->task == HG_TASK_GENERATION && ask->n_images == 0 ? draw_temperature : 0;
     if (!ask->has_seed)
         s.seed = s.temperature > 0 ? random_seed() : 0;
     return s;

@@ -1,8 +1,8 @@
 /* server/request.h - one request: what was asked, its state, its events, its result.
  *
  * NEW -> QUEUED -> RUNNING -> DONE | FAILED | CANCELLED. Two owners hold a reference: the reader (a
- * connection, or the command line) and, once submitted, the scheduler. The engine writes `result` and
- * then pushes END; a reader touches it only after it has seen END. */
+ * connection, or the command line) and, once submitted, the scheduler. The engine writes `result`
+ * and then pushes END; a reader touches it only after it has seen END. */
 #ifndef HG_SERVER_REQUEST_H
 #define HG_SERVER_REQUEST_H
 
@@ -18,7 +18,8 @@
 
 enum { HG_REQUEST_MAX_IMAGES = 4 };
 
-/* What a client asked for, parsed and bounded; owns its strings and images. A zeroed struct is empty. */
+/* What a client asked for, parsed and bounded; owns its strings and images. A zeroed struct is
+ * empty. */
 struct hg_ask {
     enum hg_task task;
     char *question, *system; /* system NULL: the model's own */
@@ -68,8 +69,8 @@ struct hg_request {
 
 /* Fill in what the client left open, then tokenise and preprocess (hg_model_prepare). Defaults:
  * answers and images drawn from an image are greedy; an image drawn from text alone is sampled at
- * temperature 0.9, because greedy drawing knows one picture per prompt. A seed that was not given is
- * random and is reported back. `ask` may be released afterwards. */
+ * temperature 0.9, because greedy drawing knows one picture per prompt. A seed that was not given
+ * is random and is reported back. `ask` may be released afterwards. */
 enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *ask,
                                  struct hg_request **out, struct hg_error *err);
 void hg_request_ref(struct hg_request *r);

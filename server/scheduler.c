@@ -51,7 +51,8 @@ struct hg_scheduler {
     atomic_bool finished; /* the thread has left its loop */
 };
 
-/* ---- ending ------------------------------------------------------------------------------------ */
+/* ---- ending ------------------------------------------------------------------------------------
+ */
 
 /* Push END and drop the scheduler's reference. */
 static void end_request(struct hg_scheduler *s, struct hg_request *r)
@@ -67,8 +68,8 @@ static void end_request(struct hg_scheduler *s, struct hg_request *r)
            "request %llu %s: %s, %d prompt + %d tokens, queue %.1f ms, first token %.1f ms, "
            "total %.1f ms",
            (unsigned long long)r->number, hg_task_name(r->task), hg_status_text(status),
-           r->result.n_prompt, r->result.n_generated, r->result.queue_ms,
-           r->result.first_token_ms, r->result.total_ms);
+           r->result.n_prompt, r->result.n_generated, r->result.queue_ms, r->result.first_token_ms,
+           r->result.total_ms);
     hg_request_unref(r);
 }
 
@@ -147,7 +148,8 @@ static void sweep(struct hg_scheduler *s)
             fail_slot(s, i, &err);
 }
 
-/* ---- admission --------------------------------------------------------------------------------- */
+/* ---- admission ---------------------------------------------------------------------------------
+ */
 
 static void open_slot(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *seq)
 {
@@ -187,7 +189,8 @@ static void admit(struct hg_scheduler *s)
     }
 }
 
-/* ---- large pieces ------------------------------------------------------------------------------ */
+/* ---- large pieces ------------------------------------------------------------------------------
+ */
 
 static void render(struct hg_scheduler *s, int i)
 {
@@ -224,7 +227,8 @@ static bool big_piece(struct hg_scheduler *s)
     return false;
 }
 
-/* ---- steps ------------------------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------------------------------
+ */
 
 static bool in_step(const struct slot *slot)
 {
@@ -386,7 +390,8 @@ static void *engine_main(void *ctx)
     return NULL;
 }
 
-/* ---- face -------------------------------------------------------------------------------------- */
+/* ---- face --------------------------------------------------------------------------------------
+ */
 
 static void release(struct hg_scheduler *s)
 {

@@ -1,9 +1,10 @@
 /* server/scheduler.h - the one engine thread: the only place that sees request and model together.
  *
- * Continuous batching: each turn admits from the bounded queue, does at most one large piece of work
- * (a vision tower pass or a picture to render), then one hg_model_step over every running sequence of
- * both tasks. Cancellation and deadlines are looked at between steps. From create to free the model's
- * [engine] functions belong to this thread. Everything here but create and free is thread-safe. */
+ * Continuous batching: each turn admits from the bounded queue, does at most one large piece of
+ * work (a vision tower pass or a picture to render), then one hg_model_step over every running
+ * sequence of both tasks. Cancellation and deadlines are looked at between steps. From create to
+ * free the model's [engine] functions belong to this thread. Everything here but create and free is
+ * thread-safe. */
 #ifndef HG_SERVER_SCHEDULER_H
 #define HG_SERVER_SCHEDULER_H
 
@@ -16,8 +17,8 @@
 struct hg_scheduler;
 
 struct hg_scheduler_options {
-    int max_batch;     /* sequences that run together */
-    int max_queue;     /* waiting requests */
+    int max_batch;      /* sequences that run together */
+    int max_queue;      /* waiting requests */
     int64_t timeout_ms; /* per request, waiting included */
 };
 
@@ -36,8 +37,8 @@ enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
                                    struct hg_error *err);
 void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out);
 
-/* Refuse new requests, end the waiting ones with CANCELLED, let the running ones finish for grace_ms,
- * then end those too. Does not wait; a later call may change the grace. */
+/* Refuse new requests, end the waiting ones with CANCELLED, let the running ones finish for
+ * grace_ms, then end those too. Does not wait; a later call may change the grace. */
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms);
 bool hg_scheduler_drained(struct hg_scheduler *s); /* every request has ended */
 

@@ -3,8 +3,7 @@
 
 #include <stdlib.h>
 
-enum hg_status hg_stream_init(struct hg_stream *s, size_t n_events, int n_top,
-                              struct hg_error *err)
+enum hg_status hg_stream_init(struct hg_stream *s, size_t n_events, int n_top, struct hg_error *err)
 {
     *s = (struct hg_stream){.cap = n_events};
     pthread_mutex_init(&s->lock, NULL);

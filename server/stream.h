@@ -1,13 +1,14 @@
 /* server/stream.h - the events of one request: written by the engine thread, read by one reader.
  *
- * A request cannot produce more events than its token limit plus a few, so the whole ring is reserved
- * when the request is made: a push never blocks, never drops and (but for long texts) never allocates,
- * and a slow client costs memory that was counted before. The reader keeps its own position.
+ * A request cannot produce more events than its token limit plus a few, so the whole ring is
+ * reserved when the request is made: a push never blocks, never drops and (but for long texts)
+ * never allocates, and a slow client costs memory that was counted before. The reader keeps its own
+ * position.
  *
  * A reader either waits in its thread (hg_stream_wait, the command line) or attaches two callbacks:
- * `suspend` is called with the lock held when it asks and there is nothing, `resume` with the lock held
- * when there is something again. Called under the lock there is no lost wake-up; they must not call
- * back into the stream. `lock` guards every field. */
+ * `suspend` is called with the lock held when it asks and there is nothing, `resume` with the lock
+ * held when there is something again. Called under the lock there is no lost wake-up; they must not
+ * call back into the stream. `lock` guards every field. */
 #ifndef HG_SERVER_STREAM_H
 #define HG_SERVER_STREAM_H
 

@@ -4,7 +4,7 @@ import json
 import os
 import re
 
-from harness import SHARED, Daemon, Skip, b64, equal, require, require_error, test_image
+from harness import SHARED, Daemon, Fail, Skip, b64, equal, require, require_error, test_image
 
 JSON_TYPE = {"Content-Type": "application/json"}
 
@@ -86,7 +86,10 @@ FRAMING = [
 def check_ambiguous_framing_is_refused(build):
     with Daemon(build) as d:
         for name, data, expected in FRAMING:
-            got = d.raw(data)
+            try:
+                got = d.raw(data)
+            except TimeoutError:
+                raise Fail(name + ": neither an answer nor a close")
             m = re.match(rb"HTTP/1\.[01] (\d+)", got)
             require(m and int(m.group(1)) == expected, "%s: expected %d, got %r" % (name, expected, got[:120]))
             # libmicrohttpd 0.9.75 writes the head of its own refusals twice; what must not be there is

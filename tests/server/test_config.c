@@ -100,7 +100,7 @@ static void listen_splits_addresses(void **state)
     HG_TEST_OK(hg_listen_split("localhost:65535", addr, sizeof addr, &port, &err), err);
     assert_true(hg_address_is_loopback(addr));
     assert_false(hg_address_is_loopback("0.0.0.0"));
-    static const char *const bad[] = {"127.0.0.1", "8080",        ":8080",       "host:8080",
+    static const char *const bad[] = {"127.0.0.1",  "8080",        ":8080",         "host:8080",
                                       "127.0.0.1:", "127.0.0.1:x", "1.2.3.4:65536", "[::1:80"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         assert_int_equal(hg_listen_split(bad[i], addr, sizeof addr, &port, &err),

@@ -13,9 +13,9 @@ static void boundary_is_read_plain_and_quoted(void **state)
     HG_TEST_OK(hg_multipart_boundary("multipart/form-data; boundary=----x1", b, sizeof b, &err),
                err);
     assert_string_equal(b, "----x1");
-    HG_TEST_OK(hg_multipart_boundary("multipart/form-data; a=\";\"; boundary=\"q r\"", b, sizeof b,
-                                     &err),
-               err);
+    HG_TEST_OK(
+        hg_multipart_boundary("multipart/form-data; a=\";\"; boundary=\"q r\"", b, sizeof b, &err),
+        err);
     assert_string_equal(b, "q r");
     HG_TEST_FAILS(hg_multipart_boundary("multipart/form-data", b, sizeof b, &err),
                   HG_STATUS_BAD_REQUEST, err, "boundary");

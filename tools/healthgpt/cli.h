@@ -1,7 +1,7 @@
 /* tools/healthgpt/cli.h - what the commands share: options, the command table, error output.
  *
- * One table lists every option with the commands that take it; --help of a command is printed from it.
- * Answers go to stdout, everything else to stderr. Exit codes: 0, 64 for wrong usage, otherwise
+ * One table lists every option with the commands that take it; --help of a command is printed from
+ * it. Answers go to stdout, everything else to stderr. Exit codes: 0, 64 for wrong usage, otherwise
  * hg_status_exit_code(). */
 #ifndef HG_TOOLS_CLI_H
 #define HG_TOOLS_CLI_H

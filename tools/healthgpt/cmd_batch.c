@@ -25,10 +25,11 @@ static void job_deinit(struct job *j)
     *j = (struct job){0};
 }
 
-/* ---- a line in ----------------------------------------------------------------------------------- */
+/* ---- a line in
+ * ----------------------------------------------------------------------------------- */
 
-/* Keys that are read here; all others go through the server's table of fields. "expect" is the label
- * that question sets carry. */
+/* Keys that are read here; all others go through the server's table of fields. "expect" is the
+ * label that question sets carry. */
 static const char *const own_keys[] = {"id",     "task",   "images", "question", "image",
                                        "output", "plugin", "expect", NULL};
 
@@ -105,7 +106,8 @@ static void start(struct hg_run *run, const char *text, size_t n, struct job *j)
     json_decref(line);
 }
 
-/* ---- a line out ---------------------------------------------------------------------------------- */
+/* ---- a line out
+ * ---------------------------------------------------------------------------------- */
 
 static void put_answer(struct hg_json_out *o, const struct hg_run *run, struct hg_request *r)
 {
@@ -183,7 +185,8 @@ static enum hg_status finish(const struct hg_run *run, struct job *j)
     return o.failed ? HG_STATUS_NO_MEMORY : HG_STATUS_OK;
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------ */
+/* ---- the loop
+ * ------------------------------------------------------------------------------------ */
 
 static bool is_blank(const char *s)
 {

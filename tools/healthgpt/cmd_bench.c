@@ -1,7 +1,7 @@
 /* tools/healthgpt/cmd_bench.c - prefill and decode speed of a model, without scheduler and HTTP.
  *
- * Prompts are plain token ids and stop tokens are ignored, so that the work is the same on every run.
- * Decode is bound by memory: each step reads all weights once, whatever the batch. */
+ * Prompts are plain token ids and stop tokens are ignored, so that the work is the same on every
+ * run. Decode is bound by memory: each step reads all weights once, whatever the batch. */
 #include <stdlib.h>
 
 #include "common/clock.h"
@@ -34,8 +34,7 @@ static enum hg_status start(struct hg_model *m, const struct hg_model_info *info
     hg_sampling_default(&in.sampling);
     in.sampling.max_tokens = p->n_new;
     in.sampling.ignore_stop = true;
-    enum hg_status status =
-        hg_model_prepare_ids(m, &in, ids, (size_t)p->n_prompt, &prepared, err);
+    enum hg_status status = hg_model_prepare_ids(m, &in, ids, (size_t)p->n_prompt, &prepared, err);
     if (status == HG_STATUS_OK)
         status = hg_seq_create(m, prepared, out, err);
     if (status != HG_STATUS_OK)
@@ -145,9 +144,10 @@ static enum hg_status bench(const struct hg_cli *cli, struct hg_error *err)
         p.n_prompt = info.max_context > 2 * p.n_new ? info.max_context - p.n_new : p.n_new;
     enum hg_status status = HG_STATUS_OK;
     if (!cli->json)
-        printf("model %s, backend %s, weights %.1f MB, prompt %d, new %d\n%9s %12s %12s %12s %10s\n",
-               info.name, info.backend, (double)info.weight_bytes / 1e6, p.n_prompt, p.n_new,
-               "sequences", "prefill t/s", "decode t/s", "step ms", "GB/s");
+        printf(
+            "model %s, backend %s, weights %.1f MB, prompt %d, new %d\n%9s %12s %12s %12s %10s\n",
+            info.name, info.backend, (double)info.weight_bytes / 1e6, p.n_prompt, p.n_new,
+            "sequences", "prefill t/s", "decode t/s", "step ms", "GB/s");
     for (; p.n_seqs <= info.max_seqs; p.n_seqs = info.max_seqs) {
         HG_TRY_OUT(measure(m, &info, &p, &s, err));
         print(cli, &p, &s, &info);

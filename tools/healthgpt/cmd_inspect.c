@@ -55,7 +55,8 @@ static void add_sum(struct hg_inspect_sum *a, const struct hg_inspect_sum *b)
         a->by_type[i] += b->by_type[i];
 }
 
-/* ---- weight files ---------------------------------------------------------------------------------- */
+/* ---- weight files
+ * ---------------------------------------------------------------------------------- */
 
 static bool has_suffix(const char *name, const char *suffix)
 {
@@ -156,7 +157,8 @@ static void weight_file(struct inspect *in, const char *name)
     add_sum(&in->all, &part);
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------- */
+/* ---- memory
+ * ---------------------------------------------------------------------------------------- */
 
 static void put_memory(struct hg_json_out *o, const struct hg_inspect_sum *llm,
                        const struct hg_inspect_sum *all, const struct hg_llm_config *config)
@@ -173,7 +175,8 @@ static void put_memory(struct hg_json_out *o, const struct hg_inspect_sum *llm,
     hg_out_close(o, '}');
 }
 
-/* ---- a model folder -------------------------------------------------------------------------------- */
+/* ---- a model folder
+ * -------------------------------------------------------------------------------- */
 
 static void need_file(struct inspect *in, const char *sub, const char *name)
 {
@@ -284,8 +287,8 @@ static void inspect_path(struct inspect *in, bool is_dir)
     } else if (card && hg_model_card_read(in->root, card, &err) == HG_STATUS_OK) {
         card_folder(in, card);
     } else {
-        miss(in, "%s", err.status == HG_STATUS_NOT_FOUND ? "healthgpt.json (the model card)"
-                                                         : err.text);
+        miss(in, "%s",
+             err.status == HG_STATUS_NOT_FOUND ? "healthgpt.json (the model card)" : err.text);
         bare_folder(in);
     }
     free(card);
@@ -299,7 +302,8 @@ static void inspect_path(struct inspect *in, bool is_dir)
     hg_out_close(in->o, '}');
 }
 
-/* ---- as text ----------------------------------------------------------------------------------------- */
+/* ---- as text
+ * ----------------------------------------------------------------------------------------- */
 
 static void print_value(const char *key, const json_t *v, int indent)
 {
@@ -316,7 +320,9 @@ static void print_value(const char *key, const json_t *v, int indent)
     }
     char *text = json_is_string(v) ? NULL : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
     printf("%*s%-*s %s\n", indent, "", 24 - indent, key,
-           json_is_string(v) ? json_string_value(v) : text ? text : "");
+           json_is_string(v) ? json_string_value(v)
+           : text            ? text
+                             : "");
     free(text);
 }
 

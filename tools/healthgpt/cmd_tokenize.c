@@ -13,7 +13,8 @@
 
 enum { MAX_INPUT = 64 << 20 };
 
-/* ---- which tokenizer ----------------------------------------------------------------------------- */
+/* ---- which tokenizer
+ * ----------------------------------------------------------------------------- */
 
 /* A path to a file inside the folder is as good as the folder. */
 static void folder_of(const char *path, char *out, size_t cap)
@@ -48,7 +49,8 @@ static enum hg_status open_tokenizer(const struct hg_cli *cli, struct hg_tokeniz
                : HG_STATUS_OK;
 }
 
-/* ---- one piece ----------------------------------------------------------------------------------- */
+/* ---- one piece
+ * ----------------------------------------------------------------------------------- */
 
 static enum hg_status encode(const struct hg_cli *cli, const struct hg_tokenizer *t,
                              const char *text, size_t n, struct hg_error *err)
@@ -88,8 +90,8 @@ static enum hg_status decode(const struct hg_cli *cli, const struct hg_tokenizer
     hg_detok_init(&d, t, cli->special);
     for (size_t i = 0; i < ids->n; i++) {
         if (ids->data[i] < 0 || ids->data[i] >= hg_tokenizer_size(t)) {
-            status = hg_fail(err, HG_STATUS_BAD_REQUEST, "id %d: expected 0..%d",
-                             (int)ids->data[i], (int)hg_tokenizer_size(t) - 1);
+            status = hg_fail(err, HG_STATUS_BAD_REQUEST, "id %d: expected 0..%d", (int)ids->data[i],
+                             (int)hg_tokenizer_size(t) - 1);
             goto out;
         }
         HG_TRY_OUT(hg_detok_push(&d, ids->data[i], &text));
@@ -110,7 +112,8 @@ out:
     return status;
 }
 
-/* ---- input --------------------------------------------------------------------------------------- */
+/* ---- input
+ * --------------------------------------------------------------------------------------- */
 
 static enum hg_status read_stdin(struct hg_buf *out, struct hg_error *err)
 {

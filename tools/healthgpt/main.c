@@ -15,7 +15,8 @@ static const struct hg_cli_command commands[] = {
      "  healthgpt draw \"Draw a chest X-ray with pneumonia.\" -o xray.png\n"
      "  healthgpt draw --image in.png \"Reconstruct the image.\" -o out.png\n"
      "From text alone the picture is sampled at temperature 0.9, because greedy drawing knows one\n"
-     "picture per prompt; with an image it is greedy. --temperature overrides both. The PNG says in\n"
+     "picture per prompt; with an image it is greedy. --temperature overrides both. The PNG says "
+     "in\n"
      "its text chunks that it is synthetic. The path is printed.\n",
      hg_cli_draw},
     {"batch", "< in.jsonl > out.jsonl", "many requests through one model, decoded together",
@@ -24,14 +25,17 @@ static const struct hg_cli_command commands[] = {
      "   \"top_logprobs\":20,\"temperature\":0,\"seed\":1,\"plugin\":\"none\"}\n"
      "  {\"id\":2,\"task\":\"draw\",\"images\":[],\"question\":\"Draw ...\",\"seed\":7,\n"
      "   \"output\":\"x.png\"}\n"
-     "Answers come in the order of the input: {\"id\",\"text\",\"ids\",\"finish\",\"top_logprobs\"} or\n"
-     "{\"id\",\"output\",\"indices\"}. A bad line yields {\"id\",\"error\"} and the rest goes on.\n",
+     "Answers come in the order of the input: "
+     "{\"id\",\"text\",\"ids\",\"finish\",\"top_logprobs\"} or\n"
+     "{\"id\",\"output\",\"indices\"}. A bad line yields {\"id\",\"error\"} and the rest goes "
+     "on.\n",
      hg_cli_batch},
     {"inspect", "PATH", "what is in a model folder or a weight file, and what is missing",
      "Works on folders that are not complete and on single weight files (safetensors, torch).\n",
      hg_cli_inspect},
     {"tokenize", "[TEXT]", "text to token ids (stdin without TEXT)",
-     "User text never yields added tokens unless --special is given. With --json-lines each line is\n"
+     "User text never yields added tokens unless --special is given. With --json-lines each line "
+     "is\n"
      "a JSON string and becomes a JSON array of ids.\n",
      hg_cli_tokenize},
     {"detokenize", "[ID]...", "token ids to text (stdin without IDs)",

@@ -1,5 +1,5 @@
-/* tools/healthgpt/run.h - model and scheduler for the commands: the server's own request loop without
- * HTTP, so that the command line and the daemon give the same bytes. */
+/* tools/healthgpt/run.h - model and scheduler for the commands: the server's own request loop
+ * without HTTP, so that the command line and the daemon give the same bytes. */
 #ifndef HG_TOOLS_RUN_H
 #define HG_TOOLS_RUN_H
 
