@@ -3,20 +3,8 @@
 
 #include <string.h>
 
-#include "kernels/ref/ref.h"
-
-#if __has_include("kernels/cpu/cpu_backend.c") || __has_include("kernels/cpu/cpu.c")
 #include "kernels/cpu/cpu_backend.h"
-#else
-static enum hg_status hg_cpu_open(const char *path, int n_threads, struct hg_backend **out,
-                                  struct hg_error *err)
-{
-    (void)n_threads;
-    if (strcmp(path, "auto") == 0)
-        return hg_ref_open(out, err);
-    return hg_fail(err, HG_STATUS_UNSUPPORTED, "backend cpu-%s is not in this build", path);
-}
-#endif
+#include "kernels/ref/ref.h"
 
 static const struct {
     const char *name, *cpu_path; /* NULL: not the cpu backend */
