@@ -69,6 +69,8 @@ static enum hg_status normalise_nfc(struct hg_buf *b)
 static enum hg_status add_part(const struct hg_tokenizer *t, const struct hg_text_part *part,
                                struct hg_buf *clean, struct hg_segments *segs)
 {
+    if (part->n == 0)
+        return HG_STATUS_OK;
     HG_TRY(replace_invalid(clean, part->text, part->n));
     if (t->family == HG_FAMILY_LLAMA && !t->legacy)
         spaces_for_underlines(clean);

@@ -1,0 +1,130 @@
+/* tests/fuzz/fuzz_tokenizer.c - libFuzzer target of the text side (make fuzz).
+ *
+ * The first byte chooses: a tokenizer.model; a tokenizer.json; a merges.txt; or a text for a loaded
+ * tokenizer, which must come back as valid UTF-8 and hold no added token. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/json.h"
+#include "common/utf8.h"
+#include "model/text/byte_level.h"
+#include "model/text/hf_json.h"
+#include "model/text/sentencepiece.h"
+
+enum { MAX_INPUT = 1 << 16 };
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static struct hg_tokenizer *new_tokenizer(enum hg_tokenizer_family family)
+{
+    struct hg_tokenizer *t = calloc(1, sizeof *t);
+    if (!t)
+        abort();
+    t->family = family;
+    t->bos = t->eos = t->unk = -1;
+    memset(t->byte_ids, 0xff, sizeof t->byte_ids);
+    return t;
+}
+
+static void check_text(const struct hg_tokenizer *t, const char *s, size_t n)
+{
+    struct hg_text_part part = {s, n, false};
+    struct hg_ids ids = {0};
+    struct hg_buf out = {0};
+    struct hg_detok d;
+    hg_detok_init(&d, t, false);
+    if (hg_tokenizer_encode(t, &part, 1, &ids, NULL) != HG_STATUS_OK)
+        abort();
+    for (size_t i = 0; i < ids.n; i++) {
+        if (ids.data[i] != t->unk && hg_tokenizer_is_added(t, ids.data[i]))
+            abort();
+        if (hg_detok_push(&d, ids.data[i], &out) != HG_STATUS_OK)
+            abort();
+    }
+    if (hg_detok_finish(&d, &out) != HG_STATUS_OK ||
+        !hg_utf8_valid(out.data ? out.data : "", out.len))
+        abort();
+    hg_ids_deinit(&ids);
+    hg_buf_deinit(&out);
+}
+
+static void try_model(const uint8_t *data, size_t n)
+{
+    struct hg_error err = {0};
+    struct hg_tokenizer *t = new_tokenizer(HG_FAMILY_LLAMA);
+    if (hg_spm_parse("fuzz", data, n, t, &err) == HG_STATUS_OK)
+        check_text(t, (const char *)data, n);
+    else if (!err.text[0])
+        abort();
+    hg_tokenizer_free(t);
+}
+
+static void try_json(const uint8_t *data, size_t n)
+{
+    struct hg_error err = {0};
+    json_t *doc = NULL;
+    enum hg_pattern pattern;
+    if (hg_json_parse("fuzz", (const char *)data, n, &doc, &err) != HG_STATUS_OK)
+        return;
+    struct hg_tokenizer *t = new_tokenizer(HG_FAMILY_LLAMA);
+    enum hg_status status = hg_hf_tokenizer_json(doc, t, &pattern, &err);
+    if (status == HG_STATUS_OK && t->byte_fallback)
+        check_text(t, (const char *)data, n);
+    else if (status != HG_STATUS_OK && !err.text[0])
+        abort();
+    hg_tokenizer_free(t);
+    json_decref(doc);
+}
+
+static struct hg_tokenizer *bytes_tokenizer(void)
+{
+    struct hg_tokenizer *t = new_tokenizer(HG_FAMILY_QWEN2);
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char s[4];
+        int n = hg_utf8_encode(hg_byte_level_char((unsigned char)byte), s);
+        if (hg_vocab_put(&t->vocab, byte, s, (size_t)n, HG_PIECE_NORMAL, 0, NULL))
+            abort();
+    }
+    static const char *const pairs[] = {"th", "he", "the", "aa", "aaaa", "<|", "|>"};
+    for (size_t i = 0; i < sizeof pairs / sizeof pairs[0]; i++)
+        if (hg_vocab_put(&t->vocab, 256 + (int64_t)i, pairs[i], strlen(pairs[i]), HG_PIECE_NORMAL,
+                         0, NULL))
+            abort();
+    if (hg_added_put(&t->vocab, &t->added, 300, "<|end|>", 7, HG_PIECE_RSTRIP, NULL) ||
+        hg_byte_level_finish("fuzz", t, NULL) ||
+        hg_pretokenizer_create(HG_PATTERN_QWEN2, &t->pattern, NULL))
+        abort();
+    return t;
+}
+
+static void try_merges_and_text(const uint8_t *data, size_t n)
+{
+    static const char merges[] = "t h\nh e\nth e\na a\naa aa\n< |\n| >\n";
+    struct hg_error err = {0};
+    struct hg_tokenizer *t = bytes_tokenizer();
+    if (hg_hf_merges_text("fuzz", merges, sizeof merges - 1, t, &err) && !err.text[0])
+        abort();
+    check_text(t, (const char *)data, n);
+    hg_tokenizer_free(t);
+    t = bytes_tokenizer();
+    if (hg_hf_merges_text("fuzz", (const char *)data, n, t, &err) == HG_STATUS_OK)
+        check_text(t, (const char *)data, n);
+    hg_tokenizer_free(t);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    if (n == 0 || n > MAX_INPUT)
+        return 0;
+    switch (data[0] % 3) {
+    case 0:
+        try_model(data + 1, n - 1);
+        break;
+    case 1:
+        try_json(data + 1, n - 1);
+        break;
+    default:
+        try_merges_and_text(data + 1, n - 1);
+    }
+    return 0;
+}
