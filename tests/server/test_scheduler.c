@@ -1,0 +1,224 @@
+/* tests/server/test_scheduler.c - the engine thread with the demo model: defaults, batch, refusal,
+ * cancellation, deadline, drain. */
+#include "server/scheduler.h"
+
+#include "common/log.h"
+#include "server/reply.h"
+#include "tests/test.h"
+
+struct bench {
+    struct hg_model *model;
+    struct hg_scheduler *scheduler;
+};
+
+static void open_bench(struct bench *b, int max_batch, int max_queue, int64_t timeout_ms)
+{
+    struct hg_error err = {0};
+    const char *path = hg_test_file("config/models/demo");
+    struct hg_model_options o = {.path = path,
+                                 .backend = "cpu",
+                                 .dtype = "auto",
+                                 .kv_dtype = "auto",
+                                 .n_threads = 1,
+                                 .max_seqs = max_batch};
+    struct hg_scheduler_options s = {max_batch, max_queue, timeout_ms};
+    HG_TEST_OK(hg_model_load(&o, &b->model, &err), err);
+    HG_TEST_OK(hg_scheduler_create(b->model, &s, &b->scheduler, &err), err);
+}
+
+static void close_bench(struct bench *b)
+{
+    hg_scheduler_free(b->scheduler);
+    hg_model_free(b->model);
+}
+
+static struct hg_request *request(struct bench *b, enum hg_task task, int max_tokens, uint64_t seed)
+{
+    struct hg_ask a;
+    struct hg_request *r = NULL;
+    struct hg_error err = {0};
+    hg_ask_init(&a, task);
+    a.question = strdup(task == HG_TASK_GENERATION ? "Draw a chest X-ray." : "Hello?");
+    a.n_question = strlen(a.question);
+    a.sampling.max_tokens = max_tokens;
+    a.sampling.seed = seed;
+    a.has_seed = true;
+    HG_TEST_OK(hg_request_create(b->model, &a, &r, &err), err);
+    hg_ask_deinit(&a);
+    return r;
+}
+
+static enum hg_status submit(struct bench *b, struct hg_request *r)
+{
+    struct hg_error err = {0};
+    return hg_scheduler_submit(b->scheduler, r, &err);
+}
+
+static void wait_end(struct hg_request *r)
+{
+    hg_stream_wait(&r->stream, SIZE_MAX);
+}
+
+static void drawing_from_text_is_sampled_and_answers_are_greedy(void **state)
+{
+    (void)state;
+    struct bench b;
+    open_bench(&b, 1, 4, 60000);
+    struct hg_request *ask = request(&b, HG_TASK_COMPREHENSION, 2, 7);
+    struct hg_request *draw = request(&b, HG_TASK_GENERATION, 0, 7);
+    assert_true(ask->sampling.temperature == 0.0F);
+    assert_true(draw->sampling.temperature == 0.9F);
+    assert_true(draw->sampling.seed == 7);
+    assert_int_equal(atomic_load(&ask->state), HG_REQUEST_NEW);
+    hg_request_unref(ask);
+    hg_request_unref(draw);
+    close_bench(&b);
+}
+
+static void a_picture_is_the_same_alone_and_in_a_batch(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct hg_request *rs[5], *alone;
+    open_bench(&b, 4, 8, 600000);
+    alone = request(&b, HG_TASK_GENERATION, 0, 3);
+    assert_int_equal(submit(&b, alone), HG_STATUS_OK);
+    wait_end(alone);
+    for (int i = 0; i < 5; i++) {
+        rs[i] = request(&b, i % 2 ? HG_TASK_COMPREHENSION : HG_TASK_GENERATION, i % 2 ? 20 : 0,
+                        (uint64_t)i + 1);
+        assert_int_equal(submit(&b, rs[i]), HG_STATUS_OK);
+    }
+    for (int i = 0; i < 5; i++) {
+        wait_end(rs[i]);
+        assert_int_equal(rs[i]->result.error.status, HG_STATUS_OK);
+        assert_int_equal(atomic_load(&rs[i]->state), HG_REQUEST_DONE);
+    }
+    struct hg_image *x = &alone->result.image, *y = &rs[2]->result.image; /* seed 3 as well */
+    assert_int_equal(x->width, y->width);
+    assert_memory_equal(x->rgb, y->rgb, (size_t)x->width * (size_t)x->height * 3);
+    for (int i = 0; i < 5; i++)
+        hg_request_unref(rs[i]);
+    hg_request_unref(alone);
+    close_bench(&b);
+}
+
+static void submit_is_busy_when_the_queue_is_full(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct hg_request *rs[8];
+    int n_busy = 0;
+    open_bench(&b, 1, 1, 600000);
+    for (int i = 0; i < 8; i++) {
+        rs[i] = request(&b, HG_TASK_GENERATION, 0, (uint64_t)i);
+        n_busy += submit(&b, rs[i]) == HG_STATUS_BUSY;
+    }
+    assert_true(n_busy >= 5); /* one runs, one waits, one may have moved on in between */
+    for (int i = 0; i < 8; i++) {
+        if (atomic_load(&rs[i]->state) != HG_REQUEST_NEW)
+            wait_end(rs[i]);
+        hg_request_unref(rs[i]);
+    }
+    close_bench(&b);
+}
+
+static void cancelled_requests_end_while_running_and_while_waiting(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct hg_request *rs[3];
+    struct hg_scheduler_stats stats;
+    open_bench(&b, 1, 8, 600000);
+    for (int i = 0; i < 3; i++) {
+        rs[i] = request(&b, HG_TASK_GENERATION, 0, (uint64_t)i);
+        assert_int_equal(submit(&b, rs[i]), HG_STATUS_OK);
+    }
+    hg_stream_wait(&rs[0]->stream, 0); /* it runs */
+    hg_request_cancel(rs[0]);
+    hg_request_cancel(rs[2]);
+    for (int i = 0; i < 3; i++)
+        wait_end(rs[i]);
+    assert_int_equal(atomic_load(&rs[0]->state), HG_REQUEST_CANCELLED);
+    assert_int_equal(atomic_load(&rs[1]->state), HG_REQUEST_DONE);
+    assert_int_equal(atomic_load(&rs[2]->state), HG_REQUEST_CANCELLED);
+    hg_scheduler_stats(b.scheduler, &stats);
+    assert_int_equal(stats.n_cancelled, 2);
+    assert_int_equal(stats.n_done, 1);
+    for (int i = 0; i < 3; i++)
+        hg_request_unref(rs[i]);
+    close_bench(&b);
+}
+
+static void a_request_past_its_deadline_ends_with_timeout(void **state)
+{
+    (void)state;
+    struct bench b;
+    open_bench(&b, 1, 4, 0);
+    struct hg_request *r = request(&b, HG_TASK_GENERATION, 0, 1);
+    assert_int_equal(submit(&b, r), HG_STATUS_OK);
+    wait_end(r);
+    assert_int_equal(r->result.error.status, HG_STATUS_TIMEOUT);
+    assert_int_equal(atomic_load(&r->state), HG_REQUEST_FAILED);
+    hg_request_unref(r);
+    close_bench(&b);
+}
+
+static void drain_ends_waiting_requests_and_finishes_running_ones(void **state)
+{
+    (void)state;
+    struct bench b;
+    open_bench(&b, 1, 4, 600000);
+    struct hg_request *running = request(&b, HG_TASK_GENERATION, 0, 1);
+    struct hg_request *waiting = request(&b, HG_TASK_GENERATION, 0, 2);
+    struct hg_request *late = request(&b, HG_TASK_GENERATION, 0, 3);
+    assert_int_equal(submit(&b, running), HG_STATUS_OK);
+    assert_int_equal(submit(&b, waiting), HG_STATUS_OK);
+    hg_stream_wait(&running->stream, 0);
+    hg_scheduler_drain(b.scheduler, 600000);
+    assert_int_equal(submit(&b, late), HG_STATUS_CANCELLED);
+    wait_end(waiting);
+    wait_end(running);
+    assert_int_equal(waiting->result.error.status, HG_STATUS_CANCELLED);
+    assert_int_equal(running->result.error.status, HG_STATUS_OK);
+    hg_request_unref(running);
+    hg_request_unref(waiting);
+    hg_request_unref(late);
+    close_bench(&b);
+}
+
+static void an_answer_is_json_and_a_picture_says_that_it_is_synthetic(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct hg_buf out = {0};
+    open_bench(&b, 1, 4, 600000);
+    struct hg_reply_context c = {"m", "not for clinical use", hg_model_tokenizer(b.model)};
+    struct hg_request *r = request(&b, HG_TASK_GENERATION, 0, 1);
+    assert_int_equal(submit(&b, r), HG_STATUS_OK);
+    wait_end(r);
+    assert_int_equal(hg_reply_answer(&c, r, &out), HG_STATUS_OK);
+    json_t *doc = json_loadb(out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(doc);
+    assert_true(json_is_true(json_object_get(doc, "synthetic")));
+    assert_string_equal(json_string_value(json_object_get(doc, "notice")), "not for clinical use");
+    json_decref(doc);
+    hg_buf_deinit(&out);
+    hg_request_unref(r);
+    close_bench(&b);
+}
+
+int main(void)
+{
+    hg_log_set(HG_LOG_ERROR, 0);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(drawing_from_text_is_sampled_and_answers_are_greedy),
+        cmocka_unit_test(a_picture_is_the_same_alone_and_in_a_batch),
+        cmocka_unit_test(submit_is_busy_when_the_queue_is_full),
+        cmocka_unit_test(cancelled_requests_end_while_running_and_while_waiting),
+        cmocka_unit_test(a_request_past_its_deadline_ends_with_timeout),
+        cmocka_unit_test(drain_ends_waiting_requests_and_finishes_running_ones),
+        cmocka_unit_test(an_answer_is_json_and_a_picture_says_that_it_is_synthetic),
+    };
+    return cmocka_run_group_tests_name("server/scheduler", tests, NULL, NULL);
+}
