@@ -171,7 +171,7 @@ static enum hg_status finish(const struct hg_run *run, struct job *j)
     hg_out_begin(&o, &line);
     hg_out_open(&o, NULL, '{');
     hg_out_raw(&o, "id", j->id ? j->id : "null");
-    if (j->error.status != HG_STATUS_OK)
+    if (!r || j->error.status != HG_STATUS_OK)
         hg_api_put_error(&o, &j->error);
     else if (r->task == HG_TASK_GENERATION)
         put_drawing(&o, j);
