@@ -256,8 +256,7 @@ enum hg_status hg_vqgan_net_derive(const struct hg_weights *w, int grid, struct 
     return net->has_encoder ? derive_encoder(w, net, err) : HG_STATUS_OK;
 }
 
-/* ---- what the table needs ---------------------------------------------------------------------
- */
+/* ---- what the table needs --------------------------------------------------------------- */
 
 static int64_t larger(int64_t a, int64_t b)
 {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Goldens of model/preprocess.c and model/resample.c, made by Pillow.
 
-    python tools/oracle/preprocess_oracle.py tests/golden/preprocess
+    python tools/oracle/preprocess_oracle.py      writes tests/golden/preprocess
 
 normal.txt: CRC-32 of the little-endian fp32 values of the normalised grey ramp 0..255, R, G, B.
 resize.txt, one case a line: operation, filter, input width and height, output width and height,
@@ -10,12 +10,12 @@ plain resize; "square" pads to a square first, as the reference's expand2square 
 picture(width, height), a formula that tests/model/test_preprocess.c repeats.
 """
 import os
-import sys
 import zlib
 
 import numpy as np
 from PIL import Image
 
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tests/golden/preprocess")
 PAD = (122, 116, 104)
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -78,9 +78,9 @@ def main():
     for name, w, h, out_w, out_h in RESIZE:
         im = picture(w, h)
         lines.append(line("resize", name, (w, h), resize(im, (out_w, out_h), name)))
-    with open(os.path.join(sys.argv[1], "resize.txt"), "w") as f:
+    with open(os.path.join(FOLDER, "resize.txt"), "w") as f:
         f.write("\n".join(lines) + "\n")
-    with open(os.path.join(sys.argv[1], "normal.txt"), "w") as f:
+    with open(os.path.join(FOLDER, "normal.txt"), "w") as f:
         f.write("%08x\n" % normal_crc())
 
 

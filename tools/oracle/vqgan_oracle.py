@@ -3,10 +3,9 @@
 weights that tests/model/test_vqgan.c makes alike. Two networks: `gumbel` (quantize.proj, attention on
 its lowest level) and `plain` (nearest codebook entry, three levels, none).
 
-    python tools/oracle/vqgan_oracle.py tests/golden/vqgan
+    python tools/oracle/vqgan_oracle.py      writes tests/golden/vqgan
 """
 import os
-import sys
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torch import nn
 from standard_weights import randomise, store
 from weights import uniform
 
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tests/golden/vqgan")
 NETS = {
     "gumbel": dict(ch=32, mult=(1, 2), blocks=1, attn=(1,), z=16, codes=64, groups=8, grid=8),
     "plain": dict(ch=16, mult=(1, 1, 2), blocks=2, attn=(), z=8, codes=32, groups=4, grid=4),
@@ -130,7 +130,7 @@ class VQGAN(nn.Module):
         return ((x.clamp(-1, 1) + 1) / 2 * 255)
 
 
-def golden(name, c, folder):
+def golden(name, c):
     model = randomise(VQGAN(c, name == "plain"))
     grid, side = c["grid"], c["grid"] << (len(c["mult"]) - 1)
     rgb = torch.from_numpy((uniform("picture", side * side * 3) * 256).astype("uint8")).reshape(side, side, 3)
@@ -145,14 +145,14 @@ def golden(name, c, folder):
     print("%s: smallest gap of the two best scores %.2g, %d codes used, %.0f %% of the samples clamped"
           % (name, gap, len(scores.argmax(0).unique()), 100 * saturated))
     assert gap > 1e-4, "a code would depend on rounding: change the weights"
-    store(os.path.join(folder, name + ".safetensors"), codes=scores.argmax(0),
+    store(os.path.join(FOLDER, name + ".safetensors"), codes=scores.argmax(0),
           levels=levels)
 
 
 def main():
     torch.set_num_threads(1)
     for name, c in NETS.items():
-        golden(name, c, sys.argv[1])
+        golden(name, c)
 
 
 main()
