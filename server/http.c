@@ -513,7 +513,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->max_queue = o->max_queue;
     h->listen_fd = -1;
     h->loopback = hg_address_is_loopback(o->addr);
-    hg_model_info(m, &h->info);
+    h->info = *hg_scheduler_model_info(s);
     h->reply = (struct hg_reply_context){
         .model = h->info.name,
         .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",

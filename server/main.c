@@ -105,13 +105,13 @@ static enum hg_status load_model(const struct hg_config *c, struct hg_model **mo
 }
 
 /* One line that scripts wait for, with the port that was chosen. */
-static void announce(const struct hg_http *http, const char *addr, const struct hg_model *model)
+static void announce(const struct hg_http *http, const char *addr,
+                     const struct hg_scheduler *scheduler)
 {
-    struct hg_model_info info;
-    hg_model_info(model, &info);
+    const struct hg_model_info *info = hg_scheduler_model_info(scheduler);
     bool v6 = strchr(addr, ':') != NULL;
     printf("healthgptd: listening on http://%s%s%s:%u (model %s, backend %s)\n", v6 ? "[" : "",
-           addr, v6 ? "]" : "", (unsigned)hg_http_port(http), info.name, info.backend);
+           addr, v6 ? "]" : "", (unsigned)hg_http_port(http), info->name, info->backend);
     fflush(stdout);
 }
 
@@ -150,7 +150,7 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
     HG_TRY_OUT(load_model(c, &model, err));
     HG_TRY_OUT(hg_scheduler_create(model, &s_options, &scheduler, err));
     HG_TRY_OUT(hg_http_start(&http_options, model, scheduler, &http, err));
-    announce(http, addr, model);
+    announce(http, addr, scheduler);
     serve_until_signal(signals, c, http, scheduler);
 out:
     /* Requests end before the daemon stops (a suspended connection must not see that), and the

@@ -453,6 +453,11 @@ enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
                : hg_fail(err, status, "the server is shutting down");
 }
 
+const struct hg_model_info *hg_scheduler_model_info(const struct hg_scheduler *s)
+{
+    return &s->info;
+}
+
 void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
 {
     *out = (struct hg_scheduler_stats){.queued = hg_queue_depth(&s->queue),

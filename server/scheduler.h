@@ -35,6 +35,9 @@ void hg_scheduler_free(struct hg_scheduler *s);
 /* Takes a reference of its own on success. BUSY: the queue is full. CANCELLED: stopping. */
 enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
                                    struct hg_error *err);
+/* The model's facts as they were before the engine thread took over (hg_model_info would read
+ * counters that it is changing). */
+const struct hg_model_info *hg_scheduler_model_info(const struct hg_scheduler *s);
 void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out);
 
 /* Refuse new requests, end the waiting ones with CANCELLED, let the running ones finish for
