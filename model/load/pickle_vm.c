@@ -15,7 +15,8 @@ enum hg_status hg_vm_bad(struct hg_pickle_vm *v, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    return hg_fail(v->err, HG_STATUS_BAD_FILE, "%s: pickle byte %zu: %s", v->name, v->op_pos, text);
+    hg_fail(v->err, HG_STATUS_BAD_FILE, "%s: pickle byte %zu: %s", v->name, v->op_pos, text);
+    return HG_STATUS_BAD_FILE;
 }
 
 void *hg_vm_grow(void *array, size_t n, size_t *cap, size_t size)
@@ -139,7 +140,7 @@ enum hg_status hg_vm_take_line(struct hg_pickle_vm *v, const char **s, size_t *n
 
 enum hg_status hg_vm_take_uint(struct hg_pickle_vm *v, int bytes, uint64_t *out)
 {
-    const unsigned char *b = NULL;
+    const unsigned char *b = v->data;
     HG_TRY(hg_vm_take(v, (uint64_t)bytes, &b));
     *out = 0;
     for (int i = bytes - 1; i >= 0; i--)

@@ -104,6 +104,8 @@ enum hg_status hg_tensor_place(struct hg_tensor *t, int64_t offset, struct hg_st
 {
     int64_t count, last;
     size_t size = hg_tensor_type_bytes(t->type);
+    if (size == 0)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "unknown element type");
     int64_t held = (int64_t)(s.bytes / size);
     char shape[128];
     hg_tensor_shape_text(t->dims, t->n_dims <= HG_TENSOR_MAX_DIMS ? t->n_dims : 0, shape,
@@ -239,11 +241,10 @@ enum hg_status hg_tensor_file_parse(const char *name, const void *data, size_t n
 {
     *out = NULL;
     struct hg_tensor_file *f = calloc(1, sizeof *f);
-    if (f)
-        f->name = short_name(&f->arena, name);
-    enum hg_status status = f && f->name
-                                ? parse_container(f, data, n, err)
-                                : hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", name);
+    if (!f)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", name);
+    f->name = short_name(&f->arena, name);
+    enum hg_status status = f->name ? parse_container(f, data, n, err) : HG_STATUS_NO_MEMORY;
     if (status == HG_STATUS_OK)
         status = seal(f, err);
     if (status == HG_STATUS_OK)
@@ -257,13 +258,16 @@ enum hg_status hg_tensor_file_open(const char *path, struct hg_tensor_file **out
                                    struct hg_error *err)
 {
     struct hg_file_map map = {0};
+    struct hg_tensor_file *f = NULL;
     *out = NULL;
     HG_TRY(hg_file_map(path, &map, err));
-    enum hg_status status = hg_tensor_file_parse(path, map.data, map.n, out, err);
-    if (status == HG_STATUS_OK)
-        (*out)->map = map;
-    else
+    enum hg_status status = hg_tensor_file_parse(path, map.data, map.n, &f, err);
+    if (f) {
+        f->map = map;
+        *out = f;
+    } else {
         hg_file_unmap(&map);
+    }
     return status;
 }
 

@@ -2,9 +2,9 @@
  *
  * Containers: safetensors; torch.save zip (stored members); torch legacy pickle sequence. Chosen by
  * the first bytes, never by the name. The torch readers never construct an object: unknown globals
- * become opaque nodes that no tensor can come from; every offset, stride and size is checked against
- * the file before use. Parsing is pure (bytes -> struct); the bytes stay mapped and owned by the
- * caller (or by the file handle of _open). */
+ * become opaque nodes that no tensor can come from; every offset, stride and size is checked
+ * against the file before use. Parsing is pure (bytes -> struct); the bytes stay mapped and owned
+ * by the caller (or by the file handle of _open). */
 #ifndef HG_MODEL_LOAD_TENSOR_FILE_H
 #define HG_MODEL_LOAD_TENSOR_FILE_H
 
@@ -17,8 +17,8 @@ enum { HG_TENSOR_MAX_DIMS = 8 };
 
 /* File element types; the first three are the ones that weights may have. */
 #define HG_TENSOR_TYPE_MAP(X)                                                                      \
-    X(F32, 4) X(F16, 2) X(BF16, 2) X(F64, 8) X(I64, 8) X(I32, 4) X(I16, 2) X(I8, 1) X(U8, 1)       \
-    X(BOOL, 1)
+    X(F32, 4)                                                                                      \
+    X(F16, 2) X(BF16, 2) X(F64, 8) X(I64, 8) X(I32, 4) X(I16, 2) X(I8, 1) X(U8, 1) X(BOOL, 1)
 
 enum hg_tensor_type {
 #define HG_TENSOR_ENUM(name, bytes) HG_TENSOR_TYPE_##name,
@@ -36,7 +36,7 @@ struct hg_tensor {
     int n_dims;
     int64_t dims[HG_TENSOR_MAX_DIMS];
     int64_t strides[HG_TENSOR_MAX_DIMS]; /* in elements; row-major contiguous for safetensors */
-    const unsigned char *data;           /* element [0, 0, ...], inside the mapping, may be unaligned */
+    const unsigned char *data; /* element [0, 0, ...], inside the mapping, may be unaligned */
 };
 
 int64_t hg_tensor_count(const struct hg_tensor *t); /* number of elements */
@@ -56,7 +56,8 @@ void hg_tensor_file_close(struct hg_tensor_file *f); /* NULL is fine */
 
 const char *hg_tensor_file_container(const struct hg_tensor_file *f); /* "safetensors", ... */
 size_t hg_tensor_file_count(const struct hg_tensor_file *f);
-const struct hg_tensor *hg_tensor_file_at(const struct hg_tensor_file *f, size_t i); /* file order */
+const struct hg_tensor *hg_tensor_file_at(const struct hg_tensor_file *f,
+                                          size_t i); /* file order */
 const struct hg_tensor *hg_tensor_file_find(const struct hg_tensor_file *f, const char *name);
 
 #endif

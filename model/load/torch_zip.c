@@ -40,7 +40,8 @@ struct zip {
 
 static enum hg_status bad(const struct zip *z, struct hg_error *err, const char *what)
 {
-    return hg_fail(err, HG_STATUS_BAD_FILE, "%s: zip: %s", z->file, what);
+    hg_fail(err, HG_STATUS_BAD_FILE, "%s: zip: %s", z->file, what);
+    return HG_STATUS_BAD_FILE;
 }
 
 /* The end record stands before a comment of at most 64 KiB that must reach exactly to the end. */
@@ -247,14 +248,12 @@ static const struct member *find_member(const struct zip *z, const char *name, s
 static const struct member *find_in_root(const struct zip *z, const char *dir, const char *key,
                                          size_t key_len)
 {
-    char name[MAX_NAME];
-    size_t dir_len = strlen(dir);
-    if (key_len > sizeof name - z->root_len - dir_len)
+    char name[MAX_NAME + 1];
+    if (key_len > MAX_NAME || memchr(key, '\0', key_len))
         return NULL;
-    memcpy(name, z->root, z->root_len);
-    memcpy(name + z->root_len, dir, dir_len);
-    memcpy(name + z->root_len + dir_len, key, key_len);
-    return find_member(z, name, z->root_len + dir_len + key_len);
+    int n = snprintf(name, sizeof name, "%.*s%s%.*s", (int)z->root_len, z->root, dir, (int)key_len,
+                     key);
+    return n > 0 && n <= MAX_NAME ? find_member(z, name, (size_t)n) : NULL;
 }
 
 /* The one "<root>/data.pkl" with a root of a single component. */
@@ -321,7 +320,7 @@ static enum hg_status read_pickle(struct hg_tensor_file *f, struct zip *z, struc
 enum hg_status hg_torch_zip_parse(struct hg_tensor_file *f, const unsigned char *data, size_t n,
                                   struct hg_error *err)
 {
-    struct zip z = {.file = f->name, .data = data, .n = n};
+    struct zip z = {.file = f->name, .data = data, .n = n, .root = ""};
     HG_TRY(read_end(&z, err));
     enum hg_status status = read_members(&z, err);
     if (status == HG_STATUS_OK)

@@ -77,7 +77,7 @@ static void normalise(const char *raw, char out[NAME_CAP])
     if (inserted && (inserted[8] == '.' || inserted[8] == '\0'))
         memmove(inserted, inserted + 8, strlen(inserted + 8) + 1);
     if (ends_with(out, ".lora_A") || ends_with(out, ".lora_B") || ends_with(out, ".lora_route"))
-        strcat(out, ".weight");
+        snprintf(out + strlen(out), NAME_CAP - strlen(out), ".weight");
 }
 
 static int compare_entries(const void *pa, const void *pb)

@@ -1,8 +1,9 @@
 /* model/load/weights.h - one name space of tensors built from shards and overlays.
  *
- * A weights set collects files (a folder with *.safetensors, sharded with model.safetensors.index.json,
- * or pytorch_model.bin; or single files). Later files override earlier names. Keys are normalised
- * with the tolerant mapping of reference.md 2.3 (leading "module.", "base_model.model.", an inserted
+ * A weights set collects files (a folder with *.safetensors, sharded with
+ * model.safetensors.index.json, or pytorch_model.bin; or single files). Later files override
+ * earlier names. Keys are normalised with the tolerant mapping of reference.md 2.3 (leading
+ * "module.", "base_model.model.", an inserted
  * ".default", mm_projector without "model."). Tensors are fetched by name with the expected shape;
  * a fetched tensor is marked as used, so that what is surplus can be listed. */
 #ifndef HG_MODEL_LOAD_WEIGHTS_H
@@ -25,21 +26,23 @@ void hg_weights_free(struct hg_weights *w); /* unmaps every file */
 /* Add a model folder: model.safetensors.index.json + shards, else model.safetensors, else
  * pytorch_model.bin (or pytorch_model.bin.index.json). */
 enum hg_status hg_weights_add_dir(struct hg_weights *w, const char *dir, struct hg_error *err);
-/* Add one file of any container. root: name of the dictionary to take inside a torch checkpoint
- * ("state_dict" for Lightning; NULL: the top level, or state_dict when the top level has one). */
+/* Add one file of any container. Of a torch checkpoint that has a "state_dict" only that is taken.
+ * After a failure the set may hold a part of what was added: free it. */
 enum hg_status hg_weights_add_file(struct hg_weights *w, const char *path, struct hg_error *err);
 
 size_t hg_weights_count(const struct hg_weights *w);
 const struct hg_tensor *hg_weights_at(const struct hg_weights *w, size_t i, const char **file);
 const struct hg_tensor *hg_weights_find(const struct hg_weights *w, const char *name);
 
-/* Find `name`, check rank and dims (dims[i] < 0 accepts any) and type (F32, F16, BF16, F64). Messages:
+/* Find `name`, check rank and dims (dims[i] < 0 accepts any) and type (F32, F16, BF16, F64).
+ * Messages:
  * "<file>: tensor X: missing" / "...: expected [a, b], got [c, d]". Marks it used. */
 enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims,
                               const int64_t *dims, const struct hg_tensor **out,
                               struct hg_error *err);
 
-/* Contiguous copy converted to F32, F16 or BF16 (nearest even) into dst[count]. */
+/* Contiguous copy converted to F32, F16 or BF16 (nearest even) into dst[count]; dst may be
+ * unaligned. t is F32, F16, BF16 or F64, as hg_weights_get ensures; other types give zeros. */
 void hg_tensor_convert(const struct hg_tensor *t, enum hg_dtype type, void *dst);
 
 /* Mark every name with this prefix as expected but unneeded ("loss.", "text_model."). */
