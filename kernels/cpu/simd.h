@@ -43,7 +43,9 @@ typedef void cpu_tile_fn(const struct cpu_tile *t);
 /* A tile keeps its sums in named variables, low_0, high_0, low_1, ...: neither gcc 12 nor clang 14
  * reliably takes an array of 24 vectors apart. M(r) is expanded for every row of the largest tile;
  * `if (r < rows)` with a constant `rows` removes the rest. */
-#define CPU_EACH_ROW(M) M(0) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11)
+#define CPU_EACH_ROW_1(M) M(0)
+#define CPU_EACH_ROW_6(M) CPU_EACH_ROW_1(M) M(1) M(2) M(3) M(4) M(5)
+#define CPU_EACH_ROW_12(M) CPU_EACH_ROW_6(M) M(6) M(7) M(8) M(9) M(10) M(11)
 
 /* What follows the tiles of a pair of panels: acc[r][c] becomes the float sum + bias[c]. int32 sums
  * of offset weights are (acc - 128 * x_sum[r]) * x_scale[r] * w_scale[c] first. */

@@ -158,6 +158,7 @@ INLINE v16i vi_dot4(v16i acc, v16i w, v16i x)
 }
 
 /* 16 registers: 12 sums, 2..4 columns, 1 broadcast. */
+#define MOST_ROWS 6
 #define ROWS_1 6
 #define ROWS_2 3
 #define SIMD_TABLE cpu_simd_avx2

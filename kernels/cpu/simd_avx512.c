@@ -143,6 +143,7 @@ INLINE v16i vi_dot4(v16i acc, v16i w, v16i x)
     return _mm512_add_epi32(acc, _mm512_madd_epi16(w_odd, x_odd));
 }
 
+#define MOST_ROWS 12
 #define ROWS_1 12
 #define ROWS_2 12
 #define SIMD_TABLE cpu_simd_avx512

@@ -59,13 +59,13 @@ ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows,
 {
     const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
     float *acc = t->acc + row0 * t->ld_acc;
-    CPU_EACH_ROW(BEGIN)
+    CPU_EACH_ROW_12(BEGIN)
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
         __m512i low = _mm512_loadu_si512(w);
         __m512i high = width == 2 ? _mm512_loadu_si512(w + 64) : low;
-        CPU_EACH_ROW(STEP)
+        CPU_EACH_ROW_12(STEP)
     }
-    CPU_EACH_ROW(END)
+    CPU_EACH_ROW_12(END)
 }
 
 #define TILE_CASE(R)                                                                               \

@@ -5,7 +5,8 @@
  *   v_zero v_set1 v_load v_store v_load_f16 v_load_bf16
  *   v_add v_sub v_mul v_div v_fma v_max v_min v_abs v_round v_pow2 v_zero_below
  *   vi_zero vi_load vi_store vi_set1 vi_sub vi_dot4 vi_bf16_even vi_bf16_odd vi_to_float
- *   ROWS_1, ROWS_2                   rows of the largest tile of width 1 and 2
+ *   MOST_ROWS                        rows of the largest tile: 1, 6 or 12
+ *   ROWS_1, ROWS_2                   the same by width
  *   SIMD_TABLE, SIMD_NAME            what to define
  * v_max(a, b) and v_min(a, b) return b when either is NaN. */
 #include <math.h>
@@ -13,6 +14,14 @@
 
 #include "common/half.h"
 #include "kernels/cpu/simd.h"
+
+#if MOST_ROWS == 12
+#define EACH_ROW CPU_EACH_ROW_12
+#elif MOST_ROWS == 6
+#define EACH_ROW CPU_EACH_ROW_6
+#else
+#define EACH_ROW CPU_EACH_ROW_1
+#endif
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -58,13 +67,13 @@ ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int
 {
     const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
     float *acc = t->acc + row0 * t->ld_acc;
-    CPU_EACH_ROW(TILE_BEGIN)
+    EACH_ROW(TILE_BEGIN)
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += sizeof(float)) {
         v16 low = load_column(w, form);
         v16 high = width == 2 ? load_column(w + (form == CPU_FORM_F32 ? 64 : 32), form) : low;
-        CPU_EACH_ROW(STEP)
+        EACH_ROW(STEP)
     }
-    CPU_EACH_ROW(TILE_END)
+    EACH_ROW(TILE_END)
 }
 #undef STEP
 
@@ -85,14 +94,14 @@ ALWAYS_INLINE void tile_pair_rows(const struct cpu_tile *t, int row0, const int 
 {
     const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
     float *acc = t->acc + row0 * t->ld_acc;
-    CPU_EACH_ROW(TILE_BEGIN)
+    EACH_ROW(TILE_BEGIN)
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
         v16i low = vi_load(w), high = width == 2 ? vi_load(w + 64) : low;
         v16 even = vi_bf16_even(low), odd = vi_bf16_odd(low);
         v16 high_even = vi_bf16_even(high), high_odd = vi_bf16_odd(high);
-        CPU_EACH_ROW(STEP)
+        EACH_ROW(STEP)
     }
-    CPU_EACH_ROW(TILE_END)
+    EACH_ROW(TILE_END)
 }
 #undef STEP
 #undef V
@@ -119,12 +128,12 @@ ALWAYS_INLINE void tile_int_rows(const struct cpu_tile *t, int row0, const int r
 {
     const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
     float *acc = t->acc + row0 * t->ld_acc;
-    CPU_EACH_ROW(TILE_BEGIN)
+    EACH_ROW(TILE_BEGIN)
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
         v16i low = vi_load(w), high = width == 2 ? vi_load(w + 64) : low;
-        CPU_EACH_ROW(STEP)
+        EACH_ROW(STEP)
     }
-    CPU_EACH_ROW(TILE_END)
+    EACH_ROW(TILE_END)
 }
 #undef STEP
 
@@ -155,14 +164,18 @@ ALWAYS_INLINE void tile_all(const struct cpu_tile *t, const int width, const int
             n = 8;
         switch (n) {
             TILE_CASE(1)
+#if MOST_ROWS > 1
             TILE_CASE(2)
             TILE_CASE(3)
             TILE_CASE(4)
             TILE_CASE(5)
             TILE_CASE(6)
+#endif
+#if MOST_ROWS > 6
             TILE_CASE(7)
             TILE_CASE(8)
             TILE_CASE(12)
+#endif
         }
     }
 }

@@ -1,4 +1,8 @@
 /* kernels/cpu/simd_scalar.c - the primitives in portable C: 16-lane vectors are arrays of 16. */
+#if defined(__GNUC__) && !defined(__clang__)
+/* Following 16-element structs for the debugger takes gcc 12 with AddressSanitizer minutes. */
+#pragma GCC optimize("no-var-tracking,no-var-tracking-assignments")
+#endif
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -191,7 +195,8 @@ static inline v16i vi_dot4(v16i acc, v16i w, v16i x)
     return acc;
 }
 
-#define ROWS_1 2
+#define MOST_ROWS 1
+#define ROWS_1 1
 #define ROWS_2 1
 #define SIMD_TABLE cpu_simd_scalar
 #define SIMD_NAME "scalar"
