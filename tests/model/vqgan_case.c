@@ -18,7 +18,7 @@ int vq_side(const struct vq_shape *s)
 
 static void add_res(struct tiny_file *f, const char *name, int n_in, int n_out)
 {
-    char module[96];
+    char module[128];
     for (int i = 1; i <= 2; i++) {
         snprintf(module, sizeof module, "%s.norm%d", name, i);
         tiny_file_add_norm(f, module, i == 1 ? n_in : n_out);
@@ -33,7 +33,7 @@ static void add_res(struct tiny_file *f, const char *name, int n_in, int n_out)
 static void add_attn(struct tiny_file *f, const char *name, int c)
 {
     static const char *const convs[] = {"q", "k", "v", "proj_out"};
-    char module[96];
+    char module[128];
     snprintf(module, sizeof module, "%s.norm", name);
     tiny_file_add_norm(f, module, c);
     for (int i = 0; i < 4; i++) {
