@@ -144,14 +144,13 @@ def load_base(work):
 XRAY_KINDS = ["pneumonia"] * 8 + ["clear"] * 3 + ["choice"] * 2 + ["finding"] * 2 + ["describe", "report", "modality", "organ", "real"]
 
 
-HARD = ["choice"] * 5 + ["count_of"] * 3   # asked more often in the last stage
+HARD = ["choice"] * 4 + ["count"] * 2 + ["count_of"] * 3   # matching and counting need more practice than naming
 
 
 class Comprehension:
     """Draws mixed batches for the comprehension plug-in."""
 
-    def __init__(self, data_dir, work, rng, tok, tower, focus=False):
-        self.focus = focus
+    def __init__(self, data_dir, work, rng, tok, tower):
         d, ph = load_xray(data_dir, work), load_phantoms(work)
         self.rng, self.tok, self.tower = rng, tok, tower
         self.x, self.y, self.px, self.attr = unit(d["train_x"]), d["train_y"], unit(ph["x"]), ph["attr"]
@@ -174,12 +173,14 @@ class Comprehension:
         rows = [self.row(it, qa.pick(self.rng, XRAY_KINDS), lambda k, it=it: qa.ask(self.rng, it, k), 1) for it in items]
         return rows, self.tower.features(x, -2)
 
+    def kind(self, item):
+        fit = qa.kinds_for(item)
+        return qa.pick(self.rng, fit + [k for k in HARD if k in fit])
+
     def singles(self, n):
         ix = self.rng.integers(0, len(self.attr), n)
         items = [self.attr[i] for i in ix]
-        kinds = [qa.kinds_for(it) + (HARD if self.focus else []) for it in items]
-        kinds = [[k for k in ks if it["kind"] == "shapes" or k != "count_of"] for ks, it in zip(kinds, items)]
-        rows = [self.row(it, qa.pick(self.rng, ks), lambda k, it=it: qa.ask(self.rng, it, k), 1) for it, ks in zip(items, kinds)]
+        rows = [self.row(it, self.kind(it), lambda k, it=it: qa.ask(self.rng, it, k), 1) for it in items]
         return rows, self.tower.features(mild(self.px[ix]), -2)
 
     def pairs(self, n):
@@ -191,6 +192,15 @@ class Comprehension:
             rows.append((prompt.prompt_ids(self.tok, q, 2), self.tok.answer(a)))
             ix += pair
         return rows, self.tower.features(mild(self.px[ix]), -2)
+
+    def captions(self, n):
+        """Questions about a picture that is described in words: teaches to match options and to count without a picture."""
+        rows = []
+        for _ in range(n):
+            item = any_item(self.rng)
+            q, a, _ = qa.ask(self.rng, item, self.kind(item))
+            rows.append((prompt.prompt_ids(self.tok, qa.describe(item) + " " + q), self.tok.answer(a)))
+        return rows
 
     def texts(self, n):
         rows = []
@@ -231,31 +241,12 @@ def train_com(data_dir, work, seed, minutes, log=print, lr=2e-3):
     ema = Average(plug, 0.99)
     run = Run("com %d" % seed, 0.9 * minutes, plug.parameters(), lr, log)
     while run.running():
-        for name, share, (rows, feats) in (("xrays", 0.45, src.xrays(24)), ("phantoms", 0.3, src.singles(20)), ("pairs", 0.15, src.pairs(8))):
+        for name, share, (rows, feats) in (("xrays", 0.4, src.xrays(20)), ("phantoms", 0.35, src.singles(28)), ("pairs", 0.15, src.pairs(10))):
             run.add(name, loss(rows, feats), share)
-        run.add("text", loss(src.texts(6)), 0.1)
+        run.add("text", loss(src.texts(4) + src.captions(8)), 0.15)
         run.update()
         ema.update(plug)
     torch.save({"model": ema.m.state_dict(), "step": run.step, "seconds": run.clock.seconds()}, os.path.join(work, "com_%d.pt" % seed))
-
-
-def train_focus(data_dir, work, seed, minutes, log=print, lr=1.5e-3):
-    """Go on from com_<seed> with more of the hard questions -> work/focus_<seed>.pt."""
-    setup(3500 + seed)
-    rng, tok, base = np.random.default_rng(3500 + seed), tokenizer(work), load_base(work)
-    plug, tables = load_plugin(work, "com", seed)[0].train(), text_tables(base)
-    src = Comprehension(data_dir, work, rng, tok, vit.load(work, seed)[0], focus=True)
-    loss = lambda rows, feats=None: lm.answer_loss(
-        base, rows, None if feats is None else plug.mm_projector(feats), tables, each_equal(rows))
-    base.attach(plug)
-    ema, run = Average(plug, 0.99), Run("focus %d" % seed, minutes, plug.parameters(), lr, log)
-    while run.running():
-        for name, share, (rows, feats) in (("xrays", 0.35, src.xrays(20)), ("phantoms", 0.4, src.singles(32)), ("pairs", 0.15, src.pairs(10))):
-            run.add(name, loss(rows, feats), share)
-        run.add("text", loss(src.texts(4)), 0.1)
-        run.update()
-        ema.update(plug)
-    torch.save({"model": ema.m.state_dict(), "step": run.step, "seconds": run.clock.seconds()}, os.path.join(work, "focus_%d.pt" % seed))
 
 
 # ---- generation plug-in ------------------------------------------------------------------

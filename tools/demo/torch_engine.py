@@ -67,7 +67,7 @@ class TorchEngine:
         sd = torch.load(os.path.join(folder, self.card["tasks"]["generation"]["fusion"]), weights_only=True)
         self.fusion = lm.Tables(prompt.V_FULL)
         self.fusion.embed.weight.data = sd[PREFIX + "embed_tokens.weight"].float()
-        self.fusion.head.weight.data = sd[PREFIX + "lm_head.weight"].float()
+        self.fusion.head.weight.data = sd[PREFIX.removesuffix("model.") + "lm_head.weight"].float()
         self.features = {}
 
     @torch.no_grad()

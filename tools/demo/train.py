@@ -26,8 +26,7 @@ STAGES = {
     "judge": ("b", 4, "judge.pt", ()),
     "phantom_judge": ("b", 1.5, "phantom_judge.pt", ()),
     "vit": ("b", 23, "vit_%d.pt", ("teacher",)),
-    "com": ("b", 13, "com_%d.pt", ("base", "vit")),
-    "focus": ("b", 13, "focus_%d.pt", ("com",)),
+    "com": ("b", 32, "com_%d.pt", ("base", "vit")),
 }
 
 
@@ -51,8 +50,7 @@ def run_stage(stage, a):
      "judge": lambda: judge.train_cnn(a.data, a.work, "judge", 202, 24, minutes, log),
      "phantom_judge": lambda: judge.train_phantom_judge(a.work, 303, minutes, log),
      "vit": lambda: vit.train(a.data, a.work, a.seed, minutes, log=log),
-     "com": lambda: plugins.train_com(a.data, a.work, a.seed, minutes, log),
-     "focus": lambda: plugins.train_focus(a.data, a.work, a.seed, minutes, log)}[stage]()
+     "com": lambda: plugins.train_com(a.data, a.work, a.seed, minutes, log)}[stage]()
     open(result(a.work, stage, a.seed) + ".done", "w").close()
 
 
@@ -65,7 +63,7 @@ def export(a):
     gen, tables = plugins.load_plugin(a.work, "gen", a.seed)
     with open(os.path.join(a.work, "tokenizer.model"), "rb") as f:
         model_bytes = f.read()
-    ex.export(a.out, plugins.load_base(a.work), plugins.load_plugin(a.work, "focus", a.seed)[0], gen, tables,
+    ex.export(a.out, plugins.load_base(a.work), plugins.load_plugin(a.work, "com", a.seed)[0], gen, tables,
               vit.load(a.work, a.seed)[0], codec, ck["step"], model_bytes)
 
 
