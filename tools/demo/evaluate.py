@@ -86,12 +86,12 @@ def margin(answer, yes, no):
 
 
 def yes_no(b, d, tok, n):
-    x, y = d["test_28"][:n], d["test_y"][:n].numpy()
-    items = [("t%d" % i, [b.png("test_%d" % i, x[i])], PNEUMONIA, ["No", "Yes"][y[i]]) for i in range(len(x))]
+    x, y = d["28"][:n], d["y"][:n].numpy()
+    items = [("t%d" % i, [b.png("xray_%d" % i, x[i])], PNEUMONIA, ["No", "Yes"][y[i]]) for i in range(len(x))]
     right, texts, full = b.ask(items, max_tokens=8)
     yes, no = tok.answer("Yes")[0], tok.answer("No")[0]
     score = [margin(a, yes, no) for a in full]
-    b.show("pneumonia yes/no accuracy, %d test images" % len(x), right.mean(), 0.86, 0.90)
+    b.show("pneumonia yes/no accuracy, %d images" % len(x), right.mean(), 0.86, 0.90)
     b.show("  sensitivity", right[y == 1].mean(), 0.80, 0.87)
     b.show("  specificity", right[y == 0].mean(), 0.80, 0.87)
     b.show("  AUC of the yes/no logits", auc(score, y), 0.94, 0.965, "%.4f")
@@ -105,16 +105,16 @@ def other_questions(b, d, n):
     items, kinds = [], []
     for i in range(n):
         k = i % 3
-        pixels, attr = phantoms.phantom(phantoms.EVAL_SEED + i, phantoms.KINDS[k])
+        pixels, attr = phantoms.phantom(d["phantoms"] + i, phantoms.KINDS[k])
         for kind in qa.kinds_for(attr):
             q, a, _ = qa.ask(rng, attr, kind)
             items.append(("p%d%s" % (i, kind), [b.png("ph_%d" % i, pixels)], q, a))
             kinds.append(kind)
-    x, y = d["test_28"], d["test_y"]
+    x, y = d["28"], d["y"]
     for i in range(0, len(x), max(1, len(x) // n)):
         for kind in ("modality", "organ", "real"):
             q, a, _ = qa.ask(rng, {"kind": "xray", "pneumonia": int(y[i])}, kind)
-            items.append(("x%d%s" % (i, kind), [b.png("test_%d" % i, x[i])], q, a))
+            items.append(("x%d%s" % (i, kind), [b.png("xray_%d" % i, x[i])], q, a))
             kinds.append(kind)
     right, texts, _ = b.ask(items)
     kinds = np.array(kinds)
@@ -131,7 +131,7 @@ def other_questions(b, d, n):
     pairs = []
     for i in range(n // 2):
         kind, ka, kb = qa.pair_kind(rng)
-        (pa, aa), (pb, ab) = (phantoms.phantom(phantoms.EVAL_SEED + 50000 + 2 * i + j, k) for j, k in ((0, ka), (1, kb)))
+        (pa, aa), (pb, ab) = (phantoms.phantom(d["phantoms"] + 50000 + 2 * i + j, k) for j, k in ((0, ka), (1, kb)))
         q, a, _ = qa.ask_pair(rng, aa, ab, kind)
         pairs.append(("d%d" % i, [b.png("pa_%d" % i, pa), b.png("pb_%d" % i, pb)], q, a))
     right, _, _ = b.ask(pairs)
@@ -145,13 +145,13 @@ def round_trip(b, codec, x):
     m, tokens = vqgan.measure(codec, x)
     b.show("VQGAN round trip PSNR, dB", m["psnr"], 30.5, 32.5, "%.2f")
     b.show("  SSIM", m["ssim"], 0.90, 0.93)
-    b.show("  codebook perplexity on the test set", m["perplexity"], 128, 220, "%.0f")
+    b.show("  codebook perplexity", m["perplexity"], 128, 220, "%.0f")
     return tokens
 
 
 def reconstruct(b, d, codec, tokens, n):
-    x = unit(d["test_x"])[:n]
-    r, idx = b.draw([("r%d" % i, [b.png("test_%d" % i, d["test_28"][i])], "Reconstruct the image.", 0, 0.0) for i in range(n)])
+    x = unit(d["x"])[:n]
+    r, idx = b.draw([("r%d" % i, [b.png("xray_%d" % i, d["28"][i])], "Reconstruct the image.", 0, 0.0) for i in range(n)])
     trip = codec.decode(tokens[:n])
     p, pt = psnr(r, x), psnr(trip, x)
     b.show("reconstruct PSNR vs original, dB (%d)" % n, p.mean(), 28, 30, "%.2f")
@@ -164,7 +164,7 @@ def reconstruct(b, d, codec, tokens, n):
     for kind, question in (("noise", "Denoise the image."), ("super", "Increase the resolution of the image.")):
         m, items, seen = min(n, 128), [], []
         for i in range(m):
-            y = unit(d["test_28"][i:i + 1])
+            y = unit(d["28"][i:i + 1])
             if kind == "super":
                 y = F.interpolate(y, 14, mode="bicubic", antialias=True, align_corners=False)
             else:
@@ -192,7 +192,7 @@ def drawings(b, d, codec, work, data_dir, n):
     b.show("  most tokens shared with a training image", share.max(), 32, 20, "%d", low=True)
     flat = lambda v: F.interpolate(v, 28, mode="area").flatten(1)
     for c, name in ((1, "with"), (0, "without")):
-        real = codec.decode(codec.encode(unit(d["test_x"][d["test_y"] == c][:100])))
+        real = codec.decode(codec.encode(unit(d["x"][d["y"] == c][:100])))
         spread = (torch.pdist(flat(pics[name])).mean() / torch.pdist(flat(real)).mean()).item()
         b.show("  diversity '%s' relative to real ones" % name, spread, 0.6, 0.8)
     eye, rng, items, want = judge.load_phantom_judge(work), np.random.default_rng(4), [], []
@@ -227,7 +227,8 @@ def main():
     a.add_argument("--binary", default=os.path.join(ROOT, "build/healthgpt"))
     a.add_argument("--data", default=os.environ.get("DEMO_DATA", os.path.join(ROOT, "../shared/data")))
     a.add_argument("--work", default=os.environ.get("DEMO_WORK", os.path.join(ROOT, "build/demo")))
-    a.add_argument("--images", type=int, default=624, help="test images to use")
+    a.add_argument("--split", choices=("test", "val"), default="test", help="val: for choosing a seed; its phantoms differ too")
+    a.add_argument("--images", type=int, default=624, help="images of the split to use")
     a.add_argument("--phantoms", type=int, default=150)
     a.add_argument("--seeds", type=int, default=64, help="drawings per class")
     a.add_argument("--only", default="", help="comma list of: yes_no, questions, vqgan, reconstruct, draw")
@@ -235,7 +236,9 @@ def main():
     a.add_argument("--json", help="write the table to this file")
     a = a.parse_args()
     setup(0)
-    d, codec = load_xray(a.data, a.work), torch_engine.load_codec(a.model)
+    xray, codec = load_xray(a.data, a.work), torch_engine.load_codec(a.model)
+    d = {k: xray["%s_%s" % (a.split, k)] for k in ("28", "x", "y")}
+    d["phantoms"] = phantoms.EVAL_SEED * (1 if a.split == "test" else 2)
     engine = torch_engine.TorchEngine(a.model) if a.engine == "torch" else ServerEngine(a.binary, a.model)
     want = lambda part: not a.only or part in a.only.split(",")
     with open(os.path.join(a.model, "llm", "tokenizer.model"), "rb") as f:
@@ -248,9 +251,9 @@ def main():
         if want("questions"):
             other_questions(b, d, a.phantoms)
         if want("vqgan") or want("reconstruct"):
-            tokens = round_trip(b, codec, unit(d["test_x"]))
+            tokens = round_trip(b, codec, unit(d["x"]))
         if want("reconstruct"):
-            reconstruct(b, d, codec, tokens, a.images)
+            reconstruct(b, d, codec, tokens, min(a.images, len(d["x"])))
         if want("draw"):
             pics = drawings(b, d, codec, a.work, a.data, a.seeds)
             if a.sheet:
@@ -259,7 +262,7 @@ def main():
         b.show("size of the model folder, MB", size / 1e6, 16, 12, "%.1f", low=True)
         if a.json:
             with open(a.json, "w") as f:
-                json.dump({"engine": a.engine, "rows": b.rows}, f, indent=1)
+                json.dump({"engine": a.engine, "split": a.split, "rows": b.rows}, f, indent=1)
 
 
 if __name__ == "__main__":
