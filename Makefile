@@ -18,18 +18,26 @@ OPT := $(if $(SANITIZE),-O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-
 
 PKGS := libmicrohttpd jansson libpng libjpeg libpcre2-8
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
-LIBS = $(shell pkg-config --libs $(PKGS)) -lunistring -lm -lpthread
+LIBS = $(shell pkg-config --libs $(PKGS)) -lunistring -lm -lpthread -ldl
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -fno-math-errno -fno-trapping-math -ffp-contract=off \
   -fstack-protector-strong -fPIE -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wvla \
   -Wformat=2 -Werror=implicit-function-declaration $(if $(WERROR),-Werror) -MMD -MP $(CFLAGS)
-LDFLAGS_ALL := -pie -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
+LDFLAGS_ALL := -pie -rdynamic -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 
-LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c))
+LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path 'kernels/cuda/*'))
 CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c))
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>/dev/null))
 TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
+# The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
+# the few files of common/ that they need.
+CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) common/status.c common/log.c common/half.c common/rng.c kernels/ref/sample.c
+CUDA_CU := $(sort $(wildcard kernels/cuda/*.cu))
+SIMT_SRC := $(sort $(wildcard tests/simt/*.cpp))
+SIMT := $(OUT)/libhealthgpt_simt.so
+CXX ?= g++
+SIMT_FLAGS = -DHG_SIMT -I. -Itests/simt $(OPT) -g -fPIC -ffp-contract=off -fno-strict-aliasing -Wall -Wextra $(if $(WERROR),-Werror) -MMD -MP
 TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC))
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
 
@@ -74,7 +82,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(TESTS)
+test-programs: check-deps $(SIMT) $(TESTS)
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## kernel and whole-model speed, as fractions of this machine's bandwidth
 	@tools/bench/bench.sh $(OUT)
@@ -140,6 +148,25 @@ $(OUT)/kernel-bench: $(call obj,$(sort $(wildcard tools/bench/*.c))) $(LIB)
 $(OUT)/random-model: $(call obj,tools/random_model/random_model.c)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ -o $@
+
+$(OUT)/simt/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "CC $< (simt)"
+	@$(CC) -std=c11 -D_GNU_SOURCE $(SIMT_FLAGS) -c $< -o $@
+
+$(OUT)/simt/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "CXX $< (simt)"
+	@$(CXX) -x c++ -std=c++17 $(SIMT_FLAGS) -c $< -o $@
+
+$(OUT)/simt/%.o: %.cpp
+	@mkdir -p $(@D)
+	@echo "CXX $<"
+	@$(CXX) -std=c++17 $(SIMT_FLAGS) -c $< -o $@
+
+$(SIMT): $(patsubst %,$(OUT)/simt/%.o,$(basename $(CUDA_C) $(CUDA_CU) $(SIMT_SRC)))
+	@echo "LD $@"
+	@$(CXX) -shared $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $^ -lm -lpthread -o $@
 
 $(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC))
 	@rm -f $@

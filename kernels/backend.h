@@ -73,6 +73,8 @@ struct hg_weight_desc {
     int n_parts;
     struct hg_weight_part parts[HG_MAX_PARTS];
     enum hg_dtype store; /* how W is kept: F32, F16, BF16, I8 */
+    int pair; /* outputs i and i + pair/2 of every group of `pair` meet in the epilogue, so a
+                 backend may lay them side by side: P for ROPE_KV, N for SWIGLU, else 0 */
 };
 
 /* ---- the plan of one step: integers made on the host, only read by kernels --------------------
@@ -345,8 +347,10 @@ struct hg_backend {
     const struct hg_backend_ops *ops;
 };
 
-/* name: "auto" (best available), "cpu", "ref", or "cpu-scalar" / "cpu-avx2" / "cpu-avx512" to force
- * a path (UNSUPPORTED when the processor lacks it). n_threads 0 = all. */
+/* name: "auto" (cuda where its library and a device are found, else cpu), "cuda", "cpu", "ref", or
+ * "cpu-scalar" / "cpu-avx2" / "cpu-avx512" to force a path (UNSUPPORTED when the machine lacks it).
+ * The cuda backend is a shared object, libhealthgpt_cuda.so, beside the program, in ../lib or where
+ * the loader looks; "simt" is the same kernels on the CPU, for tests. n_threads 0 = all. */
 enum hg_status hg_backend_open(const char *name, int n_threads, struct hg_backend **out,
                                struct hg_error *err);
 void hg_backend_close(struct hg_backend *b); /* NULL is fine */

@@ -33,6 +33,7 @@ int kt_setup(void **state)
         return -1;
     *state = ts;
     open_target(ts, "ref", 1);
+    open_target(ts, "simt", 1);
     for (int n = 1; n <= 2; n++) {
         open_target(ts, "cpu-scalar", n);
         open_target(ts, "cpu-avx2", n);

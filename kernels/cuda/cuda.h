@@ -1,0 +1,124 @@
+/* kernels/cuda/cuda.h - inside of the cuda backend, for its C files and for the launchers in its .cu files.
+ *
+ * Activations are fp32 in device memory. Every op is a function `cuda_<op>` in <op>.cu that checks its arguments,
+ * launches and returns cuda_status(); nothing here waits for the device but download, sync and step_end. One stream.
+ *
+ * Batch invariance by construction: a kernel fixes the order of additions behind an output element by the layer's
+ * shape alone. Rows sit on the N side of mma, whose columns never meet; the split of K over warps, of a context over
+ * chunks of ATTENTION_CHUNK positions, is a constant. */
+#ifndef HG_KERNELS_CUDA_CUDA_H
+#define HG_KERNELS_CUDA_CUDA_H
+
+#include <cuda_runtime.h>
+
+#include "kernels/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Device copies of the plan's tables, filled by step_begin; pointers as in struct hg_plan. The sampling parameters
+ * keep their `history` as a device pointer. */
+struct cuda_plan {
+    int n_tokens, n_seqs, n_out, max_blocks;
+    const int32_t *token, *pos, *seq, *slot, *table, *block_table, *out_row, *out_table;
+    const struct hg_sample_params *sample;
+};
+
+/* Working memory, sized once by reserve. */
+struct cuda_scratch {
+    void *x;       /* prepared rows of a linear or pixels of a convolution: see linear.cu */
+    size_t x_bytes;
+    float *z;      /* [max_rows, max_rank] A x and route logits */
+    int *tickets;  /* [4] zero between kernels */
+    int32_t *rows; /* [max_rows] a caller's host table (slots, row numbers, codes) */
+    float *stats;  /* [2 * MAX_GROUPS] GroupNorm mean and 1 / deviation */
+    void *result;  /* device side of host results: samples, argmax, rgb */
+    size_t result_bytes;
+    void *sample;  /* working memory of the sampler */
+    size_t sample_bytes;
+    float *partial; /* unnormalised chunks of attention: see attention.cu */
+    size_t partial_bytes;
+};
+
+struct cuda_backend {
+    struct hg_backend base;
+    cudaStream_t stream;
+    int device, n_sms;
+    size_t allocated; /* bytes */
+    char description[160];
+    struct hg_backend_limits limits;
+    struct cuda_scratch scratch;
+    const struct hg_plan *host_plan; /* between step_begin and step_end */
+    struct cuda_plan plan;
+    void *plan_device, *plan_host; /* one block each: tables back to back; host side is pinned */
+    size_t plan_bytes;
+    bool lost; /* a sticky error: everything fails from now on */
+};
+
+static inline struct cuda_backend *cuda_of(struct hg_backend *b)
+{
+    return (struct cuda_backend *)(void *)b;
+}
+
+/* Log a broken contract and return HG_STATUS_INTERNAL. */
+enum hg_status cuda_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* OK, or log what failed and return NO_MEMORY or DEVICE; an error that sticks marks the backend as lost. */
+enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *what);
+/* After a launch: cuda_check of cudaGetLastError. */
+enum hg_status cuda_status(struct cuda_backend *c, const char *kernel);
+
+/* A table of n ints of the caller on the device: the plan's own copy when it is one of the plan's tables, else
+ * uploaded to scratch.rows (n <= max_rows). NULL stays NULL. */
+enum hg_status cuda_table(struct cuda_backend *c, const int32_t *host, int n, const int32_t **device);
+
+struct hg_kv {
+    struct hg_kv_desc desc;
+    void *k, *v; /* [layer][block][head][HG_BLOCK_TOKENS][P] */
+};
+
+/* ---- device memory and transfers: memory.c ---- */
+enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);
+void cuda_free(struct hg_backend *b, void *p);
+enum hg_status cuda_upload(struct hg_backend *b, void *dst, const void *src, size_t bytes);
+enum hg_status cuda_download(struct hg_backend *b, void *dst, const void *src, size_t bytes);
+enum hg_status cuda_sync(struct hg_backend *b);
+enum hg_status cuda_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc, struct hg_kv **out,
+                              struct hg_error *err);
+void cuda_kv_free(struct hg_backend *b, struct hg_kv *kv);
+enum hg_status cuda_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_t *blocks, int n);
+
+/* ---- plan.c ---- */
+enum hg_status cuda_step_begin(struct hg_backend *b, const struct hg_plan *plan);
+enum hg_status cuda_step_end(struct hg_backend *b);
+
+/* ---- weights: weight.c packs on the host, linear.cu reads ---- */
+enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc, struct hg_weight **out,
+                                  struct hg_error *err);
+void cuda_weight_free(struct hg_backend *b, struct hg_weight *w);
+size_t cuda_weight_bytes(const struct hg_weight *w);
+
+/* ---- ops, one .cu each ---- */
+enum hg_status cuda_embed(struct hg_backend *b, const struct hg_embed_args *a);
+enum hg_status cuda_linear(struct hg_backend *b, const struct hg_linear_args *a);
+enum hg_status cuda_layernorm(struct hg_backend *b, const struct hg_layernorm_args *a);
+enum hg_status cuda_attention(struct hg_backend *b, const struct hg_attention_args *a);
+enum hg_status cuda_attention_full(struct hg_backend *b, const struct hg_attention_full_args *a);
+enum hg_status cuda_head(struct hg_backend *b, const struct hg_head_args *a);
+enum hg_status cuda_sample(struct hg_backend *b, const struct hg_sample_args *a);
+enum hg_status cuda_im2row(struct hg_backend *b, const struct hg_im2row_args *a);
+enum hg_status cuda_vision_embed(struct hg_backend *b, const struct hg_vision_embed_args *a);
+enum hg_status cuda_copy_rows(struct hg_backend *b, const struct hg_copy_rows_args *a);
+enum hg_status cuda_conv(struct hg_backend *b, const struct hg_conv_args *a);
+enum hg_status cuda_lookup(struct hg_backend *b, const struct hg_lookup_args *a);
+enum hg_status cuda_argmax(struct hg_backend *b, const struct hg_argmax_args *a);
+enum hg_status cuda_to_rgb(struct hg_backend *b, const struct hg_to_rgb_args *a);
+
+/* The entry of the shared object; the name that backend.c looks up. n_threads is not used. */
+enum hg_status hg_cuda_open(int n_threads, struct hg_backend **out, struct hg_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

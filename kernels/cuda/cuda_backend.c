@@ -1,0 +1,220 @@
+/* kernels/cuda/cuda_backend.c - open, reserve, close, error handling and the op table of the cuda backend. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "kernels/cuda/cuda.h"
+
+enum { MAX_GROUPS = 4096, TICKETS = 4, CHUNK = 512 /* see attention.cu */ };
+
+enum hg_status cuda_refuse(const char *format, ...)
+{
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    hg_log(HG_LOG_ERROR, "cuda: %s", text);
+    return HG_STATUS_INTERNAL;
+}
+
+enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *what)
+{
+    if (e == cudaSuccess)
+        return HG_STATUS_OK;
+    if (!c->lost)
+        hg_log(HG_LOG_ERROR, "cuda: %s: %s (%s)", what, cudaGetErrorName(e), cudaGetErrorString(e));
+    if (e == cudaErrorMemoryAllocation)
+        return HG_STATUS_NO_MEMORY;
+    c->lost = true;
+    return HG_STATUS_DEVICE;
+}
+
+enum hg_status cuda_status(struct cuda_backend *c, const char *kernel)
+{
+    return cuda_check(c, cudaGetLastError(), kernel);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------
+ */
+
+static void release_scratch(struct cuda_backend *c)
+{
+    void *const all[] = {c->scratch.x,      c->scratch.z,       c->scratch.tickets, c->scratch.rows,
+                         c->scratch.stats,  c->scratch.result,  c->scratch.sample,
+                         c->scratch.partial, c->plan_device};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        cudaFree(all[i]);
+    cudaFreeHost(c->plan_host);
+    memset(&c->scratch, 0, sizeof c->scratch);
+    memset(&c->limits, 0, sizeof c->limits);
+    c->plan_device = c->plan_host = NULL;
+}
+
+static void cuda_close(struct hg_backend *b)
+{
+    struct cuda_backend *c = cuda_of(b);
+    release_scratch(c);
+    if (c->stream)
+        cudaStreamDestroy(c->stream);
+    free(c);
+}
+
+static const char *cuda_describe(struct hg_backend *b)
+{
+    return cuda_of(b)->description;
+}
+
+static size_t at_least_one(int64_t n)
+{
+    return n > 0 ? (size_t)n : 1;
+}
+
+static enum hg_status allocate(struct hg_backend *b, void *slot, size_t bytes,
+                               struct hg_error *err)
+{
+    void *p = NULL;
+    HG_TRY(cuda_alloc(b, bytes, &p, err));
+    memcpy(slot, &p, sizeof p);
+    return HG_STATUS_OK;
+}
+
+/* Tables of the largest plan: tokens, block table, outputs, and the histories of as many rows as fit a context. */
+static size_t largest_plan(const struct hg_backend_limits *l)
+{
+    size_t rows = at_least_one(l->max_rows);
+    size_t blocks = at_least_one(l->max_context) / HG_BLOCK_TOKENS + 1;
+    size_t ints = rows * (8 + blocks) + rows * at_least_one(l->max_context);
+    return ints * sizeof(int32_t) + rows * sizeof(struct hg_sample_params) + 16 * (rows + 16);
+}
+
+static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend_limits *limits,
+                                   struct hg_error *err)
+{
+    struct cuda_backend *c = cuda_of(b);
+    struct cuda_scratch *s = &c->scratch;
+    const struct hg_backend_limits l = *limits;
+    enum hg_status status = HG_STATUS_OK;
+    size_t rows = at_least_one(l.max_rows), outs = at_least_one(l.max_out);
+    size_t in = (at_least_one(l.max_in) + 63) / 64 * 64;
+    release_scratch(c);
+    c->limits = l;
+    /* 8 bytes a value: two fp16 halves, or int8 and bf16; a row's scales beside it */
+    s->x_bytes = rows * (in * 8 + 64);
+    if (s->x_bytes < at_least_one(l.max_conv) * 4)
+        s->x_bytes = at_least_one(l.max_conv) * 4;
+    s->result_bytes = rows * sizeof(struct hg_sample_result) + outs * 4 + at_least_one(l.max_conv);
+    s->sample_bytes = rows * (outs * 12 + 256);
+    size_t chunks = at_least_one(l.max_context) / CHUNK + 1;
+    s->partial_bytes = chunks * (outs + 512) * 64 * sizeof(float);
+    c->plan_bytes = largest_plan(&l);
+    HG_TRY_OUT(allocate(b, &s->x, s->x_bytes, err));
+    HG_TRY_OUT(allocate(b, &s->z, rows * (at_least_one(l.max_rank) + 64) * sizeof(float), err));
+    HG_TRY_OUT(allocate(b, &s->tickets, TICKETS * sizeof(int), err));
+    HG_TRY_OUT(allocate(b, &s->rows, rows * sizeof(int32_t), err));
+    HG_TRY_OUT(allocate(b, &s->stats, 2 * MAX_GROUPS * sizeof(float), err));
+    HG_TRY_OUT(allocate(b, &s->result, s->result_bytes, err));
+    HG_TRY_OUT(allocate(b, &s->sample, s->sample_bytes, err));
+    HG_TRY_OUT(allocate(b, &s->partial, s->partial_bytes, err));
+    HG_TRY_OUT(allocate(b, &c->plan_device, c->plan_bytes, err));
+    if (cudaMallocHost(&c->plan_host, c->plan_bytes) != cudaSuccess)
+        status = hg_fail(err, HG_STATUS_NO_MEMORY, "pinned memory: %zu bytes", c->plan_bytes);
+out:
+    if (status != HG_STATUS_OK)
+        release_scratch(c);
+    return status;
+}
+
+static enum hg_status upload_act(struct hg_backend *b, void *dst, const float *src, size_t n)
+{
+    return cuda_upload(b, dst, src, n * sizeof *src);
+}
+
+static enum hg_status download_act(struct hg_backend *b, float *dst, const void *src, size_t n)
+{
+    return cuda_download(b, dst, src, n * sizeof *dst);
+}
+
+static const struct hg_backend_ops cuda_ops = {
+    .name = "cuda",
+    .act_type = HG_DTYPE_F32,
+    .close = cuda_close,
+    .describe = cuda_describe,
+    .reserve = cuda_reserve,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .upload_act = upload_act,
+    .download_act = download_act,
+    .sync = cuda_sync,
+    .weight_create = cuda_weight_create,
+    .weight_free = cuda_weight_free,
+    .weight_bytes = cuda_weight_bytes,
+    .kv_create = cuda_kv_create,
+    .kv_free = cuda_kv_free,
+    .kv_zero = cuda_kv_zero,
+    .step_begin = cuda_step_begin,
+    .step_end = cuda_step_end,
+    .embed = cuda_embed,
+    .linear = cuda_linear,
+    .layernorm = cuda_layernorm,
+    .attention = cuda_attention,
+    .attention_full = cuda_attention_full,
+    .head = cuda_head,
+    .sample = cuda_sample,
+    .im2row = cuda_im2row,
+    .vision_embed = cuda_vision_embed,
+    .copy_rows = cuda_copy_rows,
+    .conv = cuda_conv,
+    .lookup = cuda_lookup,
+    .argmax = cuda_argmax,
+    .to_rgb = cuda_to_rgb,
+};
+
+/* ---- open ---------------------------------------------------------------------------------------
+ */
+
+static enum hg_status find_device(struct cuda_backend *c, struct hg_error *err)
+{
+    struct cudaDeviceProp props;
+    int n = 0, major = 0, minor = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e == cudaErrorInsufficientDriver)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "cuda: the driver is older than this build needs");
+    if (e != cudaSuccess || n == 0)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "cuda: no device (%s)", cudaGetErrorName(e));
+    if (cudaSetDevice(c->device) != cudaSuccess ||
+        cudaGetDeviceProperties(&props, c->device) != cudaSuccess)
+        return hg_fail(err, HG_STATUS_DEVICE, "cuda: device %d cannot be used", c->device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, c->device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, c->device);
+    cudaDeviceGetAttribute(&c->n_sms, cudaDevAttrMultiProcessorCount, c->device);
+    if (major < 8)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                       "cuda: %s has compute capability %d.%d, expected 8.0 or more", props.name,
+                       major, minor);
+    snprintf(c->description, sizeof c->description, "cuda %.64s sm_%d%d", props.name, major, minor);
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_cuda_open(int n_threads, struct hg_backend **out, struct hg_error *err)
+{
+    (void)n_threads;
+    *out = NULL;
+    struct cuda_backend *c = calloc(1, sizeof *c);
+    if (!c)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "cuda backend");
+    c->base.ops = &cuda_ops;
+    enum hg_status status = find_device(c, err);
+    if (status == HG_STATUS_OK && cudaStreamCreate(&c->stream) != cudaSuccess)
+        status = hg_fail(err, HG_STATUS_DEVICE, "cuda: no stream");
+    if (status != HG_STATUS_OK) {
+        cuda_close(&c->base);
+        return status;
+    }
+    *out = &c->base;
+    return HG_STATUS_OK;
+}

@@ -1,0 +1,202 @@
+/* kernels/cuda/cuda_common.cuh - everything in our kernels that is not plain C++: the only file with PTX.
+ *
+ * nvcc takes the first half, g++ with HG_SIMT the second (tests/simt), so that the same kernels run in a CI without a
+ * GPU. Rules for kernel files that follow from it: LAUNCH instead of <<<>>>, shared memory through DYN_SMEM only,
+ * collectives in warp-uniform flow with all 32 lanes, no return before a barrier, blocks of a multiple of 32 threads,
+ * and a block waits (SPIN_UNTIL) only for blocks with a lower ticket.
+ *
+ * Fragments of mma m16n8k16 (PTX manual), lane = 4 g + q: A registers hold rows g, g + 8, g, g + 8 at k = 2 q, 2 q + 1
+ * (+ 8 for the last two); B column g at k = 2 q, 2 q + 1 and + 8; C rows g, g, g + 8, g + 8, columns 2 q, 2 q + 1, ... */
+#ifndef HG_KERNELS_CUDA_COMMON_CUH
+#define HG_KERNELS_CUDA_COMMON_CUH
+
+#include <stdint.h>
+
+#define UNROLL _Pragma("unroll")
+
+#ifndef HG_SIMT
+/* ---- the GPU ------------------------------------------------------------------------------------------------ */
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define DEV static __device__ __forceinline__
+#define DYN_SMEM(T, name)                                                                                              \
+    extern __shared__ __align__(128) unsigned char hg_shared_memory[];                                                 \
+    T *name = reinterpret_cast<T *>(hg_shared_memory)
+#define LAUNCH(kernel, grid, block, shared, stream, ...) (kernel)<<<grid, block, shared, stream>>>(__VA_ARGS__)
+#define SPIN_UNTIL(condition)                                                                                          \
+    while (!(condition)) {                                                                                             \
+    }
+
+DEV unsigned lane_id() { return threadIdx.x % 32; }
+template <typename T> DEV T shfl_xor(T v, unsigned mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
+template <typename T> DEV T shfl(T v, unsigned lane) { return __shfl_sync(0xffffffffu, v, lane); }
+DEV uint32_t ballot(bool v) { return __ballot_sync(0xffffffffu, v); }
+
+DEV float bf16_to_f32(uint16_t v) { return __uint_as_float((uint32_t)v << 16); }
+DEV uint16_t f32_to_bf16(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
+DEV float f16_to_f32(uint16_t v) { return __half2float(__ushort_as_half(v)); }
+DEV uint16_t f32_to_f16(float v) { return __half_as_ushort(__float2half_rn(v)); }
+
+/* 16 bytes that are read once: past the L1 cache. */
+DEV uint4 load_stream(const void *p)
+{
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
+    return v;
+}
+
+DEV void cp_async16(void *shared, const void *global, bool inside)
+{
+    uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
+    int n = inside ? 16 : 0; /* the rest is filled with zeros */
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(n) : "memory");
+}
+DEV void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int pending> DEV void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory"); }
+
+DEV void ldmatrix_x4(uint32_t (&r)[4], const void *shared)
+{
+    uint32_t from = (uint32_t)__cvta_generic_to_shared(shared);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from));
+}
+DEV void ldmatrix_x4_transposed(uint32_t (&r)[4], const void *shared)
+{
+    uint32_t from = (uint32_t)__cvta_generic_to_shared(shared);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(from));
+}
+
+#define HG_MMA(shape, types, constraint)                                                                               \
+    asm volatile("mma.sync.aligned." shape ".row.col." types " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "         \
+                 "{%0, %1, %2, %3};"                                                                                   \
+                 : "+" constraint(c[0]), "+" constraint(c[1]), "+" constraint(c[2]), "+" constraint(c[3])              \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+DEV void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+    HG_MMA("m16n8k16", "f32.bf16.bf16.f32", "f");
+}
+DEV void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+    HG_MMA("m16n8k16", "f32.f16.f16.f32", "f");
+}
+DEV void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+    HG_MMA("m16n8k32", "s32.s8.s8.s32", "r");
+}
+#undef HG_MMA
+
+/* Order between blocks: writes before release_add are seen after load_acquire has seen its sum. */
+DEV int take_ticket(int *p) { return atomicAdd(p, 1); }
+DEV int release_add(int *p, int v)
+{
+    int old;
+    asm volatile("atom.add.acq_rel.gpu.s32 %0, [%1], %2;" : "=r"(old) : "l"(p), "r"(v) : "memory");
+    return old;
+}
+DEV int load_acquire(const int *p)
+{
+    int v;
+    asm volatile("ld.acquire.gpu.s32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+
+#else
+/* ---- the emulation ------------------------------------------------------------------------------------------ */
+#include "simt.h"
+
+#define DEV static inline
+#define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
+#define LAUNCH(kernel, grid, block, shared, stream, ...)                                                               \
+    simt::launch(#kernel, (const void *)(kernel), grid, block, shared, [=] { (kernel)(__VA_ARGS__); })
+#define SPIN_UNTIL(condition)                                                                                          \
+    while (!(condition))                                                                                               \
+    simt::spin()
+
+DEV unsigned lane_id() { return simt::self().lane; }
+template <typename T> DEV T shfl_xor(T v, unsigned mask) { return simt::from_lane(__COUNTER__, v, simt::self().lane ^ mask); }
+template <typename T> DEV T shfl(T v, unsigned lane) { return simt::from_lane(__COUNTER__, v, lane); }
+DEV uint32_t ballot(bool v) { return simt::ballot(__COUNTER__, v); }
+
+extern "C" {
+#include "common/half.h"
+}
+DEV float bf16_to_f32(uint16_t v) { return hg_bf16_to_f32(v); }
+DEV uint16_t f32_to_bf16(float v) { return hg_f32_to_bf16(v); }
+DEV float f16_to_f32(uint16_t v) { return hg_f16_to_f32(v); }
+DEV uint16_t f32_to_f16(float v) { return hg_f32_to_f16(v); }
+
+DEV uint4 load_stream(const void *p)
+{
+    if ((uintptr_t)p % 16)
+        simt::fail("load_stream is misaligned");
+    return *(const uint4 *)p;
+}
+DEV void cp_async16(void *shared, const void *global, bool inside) { simt::cp_async(shared, global, 16, inside ? 16 : 0); }
+DEV void cp_async_commit() { simt::cp_async_commit(); }
+template <int pending> DEV void cp_async_wait() { simt::cp_async_wait(pending); }
+DEV void ldmatrix_x4(uint32_t (&r)[4], const void *shared) { simt::ldmatrix_x4(__COUNTER__, r, shared, false); }
+DEV void ldmatrix_x4_transposed(uint32_t (&r)[4], const void *shared) { simt::ldmatrix_x4(__COUNTER__, r, shared, true); }
+DEV void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { simt::mma_bf16(__COUNTER__, c, a, b); }
+DEV void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { simt::mma_f16(__COUNTER__, c, a, b); }
+DEV void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { simt::mma_s8(__COUNTER__, c, a, b); }
+DEV int take_ticket(int *p) { return (*p)++; }
+DEV int release_add(int *p, int v)
+{
+    int old = *p;
+    *p += v;
+    return old;
+}
+DEV int load_acquire(const int *p) { return *p; }
+#endif
+
+/* ---- both --------------------------------------------------------------------------------------------------- */
+
+DEV uint32_t pack2(uint16_t low, uint16_t high) { return low | (uint32_t)high << 16; }
+DEV bool is_finite(float v) { return v - v == 0; }
+
+/* Sum and maximum over a warp; every lane gets it; the order is fixed. max ignores NaN. */
+template <typename T> DEV T warp_sum(T v)
+{
+    UNROLL for (unsigned m = 16; m > 0; m /= 2)
+        v += shfl_xor(v, m);
+    return v;
+}
+DEV float warp_max(float v)
+{
+    UNROLL for (unsigned m = 16; m > 0; m /= 2)
+        v = fmaxf(v, shfl_xor(v, m));
+    return v;
+}
+
+/* The same over a block of up to 1024 threads; scratch: 32 values of shared memory, reusable after the return. */
+template <typename T> DEV T block_sum(T v, T *scratch)
+{
+    unsigned n_warps = blockDim.x / 32;
+    v = warp_sum(v);
+    if (lane_id() == 0)
+        scratch[threadIdx.x / 32] = v;
+    __syncthreads();
+    v = warp_sum(lane_id() < n_warps ? scratch[lane_id()] : T(0));
+    __syncthreads();
+    return v;
+}
+DEV float block_max(float v, float *scratch)
+{
+    unsigned n_warps = blockDim.x / 32;
+    v = warp_max(v);
+    if (lane_id() == 0)
+        scratch[threadIdx.x / 32] = v;
+    __syncthreads();
+    v = warp_max(lane_id() < n_warps ? scratch[lane_id()] : -INFINITY);
+    __syncthreads();
+    return v;
+}
+
+#endif

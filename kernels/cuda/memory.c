@@ -1,0 +1,121 @@
+/* kernels/cuda/memory.c - device memory, transfers, the paged cache. */
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "kernels/cuda/cuda.h"
+
+enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err)
+{
+    struct cuda_backend *c = cuda_of(b);
+    size_t free_bytes = 0, total = 0;
+    *out = NULL;
+    if (bytes > SIZE_MAX / 2)
+        return hg_fail(err, HG_STATUS_TOO_LARGE, "allocation of %zu bytes", bytes);
+    cudaError_t e = cudaMalloc(out, bytes ? bytes : 1);
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); /* not sticky */
+        cudaMemGetInfo(&free_bytes, &total);
+        return hg_fail(err, HG_STATUS_NO_MEMORY,
+                       "device memory: %zu bytes wanted, %zu of %zu free, %zu used by this model",
+                       bytes, free_bytes, total, c->allocated);
+    }
+    enum hg_status status = cuda_check(c, e, "cudaMalloc");
+    if (status == HG_STATUS_OK)
+        status = cuda_check(c, cudaMemsetAsync(*out, 0, bytes, c->stream), "cudaMemset");
+    if (status != HG_STATUS_OK) {
+        cudaFree(*out);
+        *out = NULL;
+        return hg_fail(err, status, "device memory: %s", cudaGetErrorName(e));
+    }
+    c->allocated += bytes;
+    return HG_STATUS_OK;
+}
+
+void cuda_free(struct hg_backend *b, void *p)
+{
+    cuda_check(cuda_of(b), cudaFree(p), "cudaFree");
+}
+
+enum hg_status cuda_upload(struct hg_backend *b, void *dst, const void *src, size_t bytes)
+{
+    struct cuda_backend *c = cuda_of(b);
+    return cuda_check(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->stream),
+                      "upload");
+}
+
+enum hg_status cuda_download(struct hg_backend *b, void *dst, const void *src, size_t bytes)
+{
+    struct cuda_backend *c = cuda_of(b);
+    return cuda_check(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream),
+                      "download");
+}
+
+enum hg_status cuda_sync(struct hg_backend *b)
+{
+    struct cuda_backend *c = cuda_of(b);
+    return cuda_check(c, cudaStreamSynchronize(c->stream), "sync");
+}
+
+/* ---- the cache ----------------------------------------------------------------------------------
+ */
+
+static size_t block_bytes(const struct hg_kv_desc *d)
+{
+    return (size_t)d->n_kv_heads * HG_BLOCK_TOKENS * (size_t)d->head_dim * hg_dtype_bytes(d->type);
+}
+
+enum hg_status cuda_kv_create(struct hg_backend *b, const struct hg_kv_desc *d, struct hg_kv **out,
+                              struct hg_error *err)
+{
+    size_t total = 0;
+    *out = NULL;
+    if (d->n_layers <= 0 || d->n_blocks <= 0 || d->n_kv_heads <= 0 || d->head_dim <= 0 ||
+        (d->type != HG_DTYPE_F32 && d->type != HG_DTYPE_F16 && d->type != HG_DTYPE_BF16))
+        return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                       "kv cache of %d layers, %d blocks, %d heads, head dim %d, type %s",
+                       d->n_layers, d->n_blocks, d->n_kv_heads, d->head_dim,
+                       hg_dtype_name(d->type));
+    if (__builtin_mul_overflow((size_t)d->n_layers * (size_t)d->n_blocks, block_bytes(d), &total))
+        return hg_fail(err, HG_STATUS_TOO_LARGE, "kv cache size overflows");
+    struct hg_kv *kv = calloc(1, sizeof *kv);
+    if (!kv)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "kv cache");
+    kv->desc = *d;
+    enum hg_status status = cuda_alloc(b, total, &kv->k, err);
+    if (status == HG_STATUS_OK)
+        status = cuda_alloc(b, total, &kv->v, err);
+    if (status != HG_STATUS_OK) {
+        cuda_kv_free(b, kv);
+        return status;
+    }
+    *out = kv;
+    return HG_STATUS_OK;
+}
+
+void cuda_kv_free(struct hg_backend *b, struct hg_kv *kv)
+{
+    if (!kv)
+        return;
+    cuda_free(b, kv->k);
+    cuda_free(b, kv->v);
+    free(kv);
+}
+
+enum hg_status cuda_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_t *blocks, int n)
+{
+    struct cuda_backend *c = cuda_of(b);
+    const struct hg_kv_desc *d = &kv->desc;
+    size_t bytes = block_bytes(d);
+    for (int i = 0; i < n; i++) {
+        if (blocks[i] < 0 || blocks[i] >= d->n_blocks)
+            return cuda_refuse("kv_zero: block %d of %d", blocks[i], d->n_blocks);
+        for (int l = 0; l < d->n_layers; l++) {
+            size_t at = ((size_t)l * (size_t)d->n_blocks + (size_t)blocks[i]) * bytes;
+            HG_TRY(cuda_check(c, cudaMemsetAsync((char *)kv->k + at, 0, bytes, c->stream),
+                              "kv_zero"));
+            HG_TRY(cuda_check(c, cudaMemsetAsync((char *)kv->v + at, 0, bytes, c->stream),
+                              "kv_zero"));
+        }
+    }
+    return HG_STATUS_OK;
+}

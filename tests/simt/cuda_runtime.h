@@ -1,0 +1,73 @@
+/* tests/simt/cuda_runtime.h - the part of the CUDA runtime that kernels/cuda uses, on the host. C and C++.
+ *
+ * Streams are synchronous, device memory is host memory filled with 0xff. Faults can be planted by the environment
+ * variable HG_SIMT_FAULT: "malloc:N", "launch:N", "copy:N" fail the N-th such call (1 = the first) and, as on a device,
+ * a launch or copy error is sticky; "device" reports no device, "driver" a driver that is too old. */
+#ifndef HG_TESTS_SIMT_CUDA_RUNTIME_H
+#define HG_TESTS_SIMT_CUDA_RUNTIME_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum cudaError {
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoDevice = 100,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorIllegalAddress = 700
+} cudaError_t;
+
+enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaDeviceAttr {
+    cudaDevAttrMultiProcessorCount = 16,
+    cudaDevAttrComputeCapabilityMajor = 75,
+    cudaDevAttrComputeCapabilityMinor = 76,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+
+typedef struct simt_stream *cudaStream_t;
+typedef struct simt_event *cudaEvent_t;
+
+struct cudaDeviceProp {
+    char name[256];
+};
+
+cudaError_t cudaGetDeviceCount(int *n);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device);
+cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int device);
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
+cudaError_t cudaMalloc(void **p, size_t bytes);
+cudaError_t cudaFree(void *p);
+cudaError_t cudaMallocHost(void **p, size_t bytes);
+cudaError_t cudaFreeHost(void *p);
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s);
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
+cudaError_t cudaStreamCreate(cudaStream_t *s);
+cudaError_t cudaStreamDestroy(cudaStream_t s);
+cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaGetLastError(void);
+cudaError_t cudaPeekAtLastError(void);
+cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value);
+const char *cudaGetErrorName(cudaError_t e);
+const char *cudaGetErrorString(cudaError_t e);
+
+/* ---- only here ---- */
+/* Order of threads and blocks: 0 ascending, 1 descending, 2 shuffled. Initially $HG_SIMT_ORDER, else 0. */
+void simt_set_order(int order);
+/* Used by simt.cpp: the error that a launch must end with (also remembers it), and the shared memory it may have. */
+cudaError_t simt_launch_fault(void);
+size_t simt_shared_limit(const void *kernel);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
