@@ -17,6 +17,7 @@ struct module { /* one stacked weight: the names of its parts and their outputs 
     const char *names[HG_MAX_PARTS];
     int n_out[HG_MAX_PARTS];
     int n_parts, n_in;
+    int pair; /* of hg_weight_desc */
     bool bias;
 };
 
@@ -71,6 +72,7 @@ static enum hg_status load_module(struct load *l, int layer, const struct module
     desc.n_in = mod->n_in;
     desc.n_parts = mod->n_parts;
     desc.store = l->source->store;
+    desc.pair = mod->pair;
     for (int p = 0; p < mod->n_parts; p++)
         HG_TRY(get_part(l, layer, mod, p, &desc.parts[p], err));
     struct hg_backend *b = l->m->backend;
@@ -89,24 +91,28 @@ static enum hg_status load_layer(struct load *l, int i, struct hg_error *err)
                                .names = {"self_attn.qkv_proj"},
                                .n_out = {q + 2 * kv},
                                .n_parts = 1,
-                               .n_in = c->dim};
+                               .n_in = c->dim,
+                               .pair = c->head_dim};
     struct module split_qkv = {
         .label = "qkv",
         .names = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"},
         .n_out = {q, kv, kv},
         .n_parts = 3,
         .n_in = c->dim,
+        .pair = c->head_dim,
         .bias = c->qkv_bias};
     struct module fused_up = {.label = "gate_up",
                               .names = {"mlp.gate_up_proj"},
                               .n_out = {2 * c->ffn_dim},
                               .n_parts = 1,
-                              .n_in = c->dim};
+                              .n_in = c->dim,
+                              .pair = 2 * c->ffn_dim};
     struct module split_up = {.label = "gate_up",
                               .names = {"mlp.gate_proj", "mlp.up_proj"},
                               .n_out = {c->ffn_dim, c->ffn_dim},
                               .n_parts = 2,
-                              .n_in = c->dim};
+                              .n_in = c->dim,
+                              .pair = 2 * c->ffn_dim};
     struct module o = {
         .label = "o", .names = {"self_attn.o_proj"}, .n_out = {c->dim}, .n_parts = 1, .n_in = q};
     struct module down = {.label = "down",

@@ -2,11 +2,11 @@
 # deps.sh check   - quiet when everything needed to build and test is there, else install it
 # deps.sh install - install the Debian/Ubuntu packages (root or sudo)
 set -eu
-packages="gcc make pkg-config python3 libmicrohttpd-dev libjansson-dev libpng-dev libjpeg-dev
+packages="gcc g++ make pkg-config python3 libmicrohttpd-dev libjansson-dev libpng-dev libjpeg-dev
 libpcre2-dev libunistring-dev libcmocka-dev curl"
 
 missing() {
-    for tool in gcc pkg-config python3 curl; do
+    for tool in gcc g++ pkg-config python3 curl; do
         command -v $tool >/dev/null 2>&1 || { echo "$tool"; return; }
     done
     for lib in libmicrohttpd jansson libpng libjpeg libpcre2-8 cmocka; do
