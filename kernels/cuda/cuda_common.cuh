@@ -12,14 +12,13 @@
 
 #include <stdint.h>
 
-#define UNROLL _Pragma("unroll")
-
 #ifndef HG_SIMT
 /* ---- the GPU ------------------------------------------------------------------------------------------------ */
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#define UNROLL _Pragma("unroll")
 #define DEV static __device__ __forceinline__
 #define DYN_SMEM(T, name)                                                                                              \
     extern __shared__ __align__(128) unsigned char hg_shared_memory[];                                                 \
@@ -32,7 +31,8 @@
 DEV unsigned lane_id() { return threadIdx.x % 32; }
 template <typename T> DEV T shfl_xor(T v, unsigned mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 template <typename T> DEV T shfl(T v, unsigned lane) { return __shfl_sync(0xffffffffu, v, lane); }
-DEV uint32_t ballot(bool v) { return __ballot_sync(0xffffffffu, v); }
+DEV uint32_t warp_ballot(bool v) { return __ballot_sync(0xffffffffu, v); }
+DEV float div_rn(float a, float b) { return __fdiv_rn(a, b); }
 
 DEV float bf16_to_f32(uint16_t v) { return __uint_as_float((uint32_t)v << 16); }
 DEV uint16_t f32_to_bf16(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
@@ -111,6 +111,7 @@ DEV int load_acquire(const int *p)
 /* ---- the emulation ------------------------------------------------------------------------------------------ */
 #include "simt.h"
 
+#define UNROLL
 #define DEV static inline
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                                               \
@@ -122,7 +123,8 @@ DEV int load_acquire(const int *p)
 DEV unsigned lane_id() { return simt::self().lane; }
 template <typename T> DEV T shfl_xor(T v, unsigned mask) { return simt::from_lane(__COUNTER__, v, simt::self().lane ^ mask); }
 template <typename T> DEV T shfl(T v, unsigned lane) { return simt::from_lane(__COUNTER__, v, lane); }
-DEV uint32_t ballot(bool v) { return simt::ballot(__COUNTER__, v); }
+DEV uint32_t warp_ballot(bool v) { return simt::ballot(__COUNTER__, v); }
+DEV float div_rn(float a, float b) { return a / b; }
 
 extern "C" {
 #include "common/half.h"
