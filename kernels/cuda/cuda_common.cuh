@@ -12,8 +12,6 @@
 
 #include <stdint.h>
 
-#define UNROLL _Pragma("unroll")
-
 #ifndef HG_SIMT
 /* ---- the GPU ------------------------------------------------------------------------------------------------ */
 #include <cuda_bf16.h>
@@ -21,6 +19,7 @@
 #include <cuda_runtime.h>
 
 #define DEV static __device__ __forceinline__
+#define UNROLL _Pragma("unroll")
 #define DYN_SMEM(T, name)                                                                                              \
     extern __shared__ __align__(128) unsigned char hg_shared_memory[];                                                 \
     T *name = reinterpret_cast<T *>(hg_shared_memory)
@@ -32,12 +31,25 @@
 DEV unsigned lane_id() { return threadIdx.x % 32; }
 template <typename T> DEV T shfl_xor(T v, unsigned mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 template <typename T> DEV T shfl(T v, unsigned lane) { return __shfl_sync(0xffffffffu, v, lane); }
-DEV uint32_t ballot(bool v) { return __ballot_sync(0xffffffffu, v); }
+DEV uint32_t warp_ballot(bool v) { return __ballot_sync(0xffffffffu, v); }
 
 DEV float bf16_to_f32(uint16_t v) { return __uint_as_float((uint32_t)v << 16); }
 DEV uint16_t f32_to_bf16(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
 DEV float f16_to_f32(uint16_t v) { return __half2float(__ushort_as_half(v)); }
 DEV uint16_t f32_to_f16(float v) { return __half_as_ushort(__float2half_rn(v)); }
+/* Two values in one word, by one instruction; the first in the lower half. */
+DEV uint32_t pack_f16(float low, float high)
+{
+    uint32_t v;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
+    return v;
+}
+DEV uint32_t pack_bf16(float low, float high)
+{
+    uint32_t v;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
+    return v;
+}
 
 /* 16 bytes that are read once: past the L1 cache. */
 DEV uint4 load_stream(const void *p)
@@ -112,6 +124,7 @@ DEV int load_acquire(const int *p)
 #include "simt.h"
 
 #define DEV static inline
+#define UNROLL
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                                               \
     simt::launch(#kernel, (const void *)(kernel), grid, block, shared, [=] { (kernel)(__VA_ARGS__); })
@@ -122,7 +135,7 @@ DEV int load_acquire(const int *p)
 DEV unsigned lane_id() { return simt::self().lane; }
 template <typename T> DEV T shfl_xor(T v, unsigned mask) { return simt::from_lane(__COUNTER__, v, simt::self().lane ^ mask); }
 template <typename T> DEV T shfl(T v, unsigned lane) { return simt::from_lane(__COUNTER__, v, lane); }
-DEV uint32_t ballot(bool v) { return simt::ballot(__COUNTER__, v); }
+DEV uint32_t warp_ballot(bool v) { return simt::ballot(__COUNTER__, v); }
 
 extern "C" {
 #include "common/half.h"
@@ -131,6 +144,8 @@ DEV float bf16_to_f32(uint16_t v) { return hg_bf16_to_f32(v); }
 DEV uint16_t f32_to_bf16(float v) { return hg_f32_to_bf16(v); }
 DEV float f16_to_f32(uint16_t v) { return hg_f16_to_f32(v); }
 DEV uint16_t f32_to_f16(float v) { return hg_f32_to_f16(v); }
+DEV uint32_t pack_f16(float low, float high) { return hg_f32_to_f16(low) | (uint32_t)hg_f32_to_f16(high) << 16; }
+DEV uint32_t pack_bf16(float low, float high) { return hg_f32_to_bf16(low) | (uint32_t)hg_f32_to_bf16(high) << 16; }
 
 DEV uint4 load_stream(const void *p)
 {
