@@ -38,8 +38,29 @@ struct cuda_scratch {
     size_t result_bytes;
     void *sample;  /* working memory of the sampler */
     size_t sample_bytes;
-    float *partial; /* unnormalised chunks of attention: see attention.cu */
+    float *partial; /* ATTENTION_COUNTERS ints, zero between kernels, then records of attention: see attend.cuh */
     size_t partial_bytes;
+};
+
+enum {
+    ATTENTION_CHUNK = 256,      /* positions over which a softmax runs on before it is merged */
+    ATTENTION_COUNTERS = 16384, /* of blocks that have arrived */
+};
+
+/* What a block of attention has to do; slot < 0: alone. Else n_blocks share the rows and write records. */
+struct attend_work {
+    int32_t first, row0, n_rows; /* rows row0 .. of the run of tokens that begins at token `first` */
+    int32_t seq, chunk0, n_chunks;
+    int32_t slot, counter, n_blocks;
+};
+
+/* The blocks of a step's attention: one plan for all layers. */
+struct cuda_attention_plan {
+    const struct hg_plan *plan; /* NULL: none */
+    int n_heads, n_kv_heads, head_dim, window;
+    int n_wide, n_narrow;
+    struct attend_work *host, *device; /* [capacity], the wide ones first; host side is pinned */
+    int capacity;
 };
 
 struct cuda_backend {
@@ -54,6 +75,7 @@ struct cuda_backend {
     struct cuda_plan plan;
     void *plan_device, *plan_host; /* one block each: tables back to back; host side is pinned */
     size_t plan_bytes;
+    struct cuda_attention_plan attention;
     bool lost; /* a sticky error: everything fails from now on */
 };
 
@@ -92,6 +114,10 @@ enum hg_status cuda_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_
 /* ---- plan.c ---- */
 enum hg_status cuda_step_begin(struct hg_backend *b, const struct hg_plan *plan);
 enum hg_status cuda_step_end(struct hg_backend *b);
+
+/* ---- attention_plan.c ---- */
+/* Fill c->attention for this call unless it already holds that; wide: tiles of 64 rows are possible, not only 16. */
+enum hg_status cuda_plan_attention(struct cuda_backend *c, const struct hg_attention_args *a, bool wide);
 
 /* ---- weights: weight.c packs on the host, linear.cu reads ---- */
 enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc, struct hg_weight **out,

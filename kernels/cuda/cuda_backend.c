@@ -7,7 +7,7 @@
 #include "common/log.h"
 #include "kernels/cuda/cuda.h"
 
-enum { MAX_GROUPS = 4096, TICKETS = 4, CHUNK = 512 /* see attention.cu */ };
+enum { MAX_GROUPS = 4096, TICKETS = 4, RECORDS = 512 * 64 * (128 + 4) /* floats: 512 blocks of 64 rows */ };
 
 enum hg_status cuda_refuse(const char *format, ...)
 {
@@ -44,10 +44,12 @@ static void release_scratch(struct cuda_backend *c)
 {
     void *const all[] = {c->scratch.x,      c->scratch.z,       c->scratch.tickets, c->scratch.rows,
                          c->scratch.stats,  c->scratch.result,  c->scratch.sample,
-                         c->scratch.partial, c->plan_device};
+                         c->scratch.partial, c->plan_device,     c->attention.device};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         cudaFree(all[i]);
     cudaFreeHost(c->plan_host);
+    cudaFreeHost(c->attention.host);
+    memset(&c->attention, 0, sizeof c->attention);
     memset(&c->scratch, 0, sizeof c->scratch);
     memset(&c->limits, 0, sizeof c->limits);
     c->plan_device = c->plan_host = NULL;
@@ -108,8 +110,10 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     s->x_bytes = s->x_bytes < conv_bytes ? conv_bytes : s->x_bytes;
     s->result_bytes = rows * sizeof(struct hg_sample_result) + outs * 4 + at_least_one(l.max_conv);
     s->sample_bytes = rows * (outs * 12 + 256);
-    size_t chunks = at_least_one(l.max_context) / CHUNK + 1;
-    s->partial_bytes = chunks * (outs + 512) * 64 * sizeof(float);
+    s->partial_bytes = (ATTENTION_COUNTERS + (size_t)RECORDS) * sizeof(float);
+    /* a token's rows, one per head of a group of up to 64, fill at most 5 tiles; the rest is for split contexts */
+    c->attention.capacity = 5 * (int)rows + 4096;
+    size_t work_bytes = (size_t)c->attention.capacity * sizeof(struct attend_work);
     c->plan_bytes = largest_plan(&l);
     HG_TRY_OUT(allocate(b, &s->x, s->x_bytes, err));
     /* A x and logits, the same gated and prepared with parts padded to steps, a scale per part: see linear.cu */
@@ -122,7 +126,9 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     HG_TRY_OUT(allocate(b, &s->sample, s->sample_bytes, err));
     HG_TRY_OUT(allocate(b, &s->partial, s->partial_bytes, err));
     HG_TRY_OUT(allocate(b, &c->plan_device, c->plan_bytes, err));
-    if (cudaMallocHost(&c->plan_host, c->plan_bytes) != cudaSuccess)
+    HG_TRY_OUT(allocate(b, &c->attention.device, work_bytes, err));
+    if (cudaMallocHost(&c->plan_host, c->plan_bytes) != cudaSuccess ||
+        cudaMallocHost((void **)&c->attention.host, work_bytes) != cudaSuccess)
         status = hg_fail(err, HG_STATUS_NO_MEMORY, "pinned memory: %zu bytes", c->plan_bytes);
 out:
     if (status != HG_STATUS_OK)

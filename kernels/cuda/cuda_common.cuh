@@ -38,6 +38,19 @@ DEV float bf16_to_f32(uint16_t v) { return __uint_as_float((uint32_t)v << 16); }
 DEV uint16_t f32_to_bf16(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
 DEV float f16_to_f32(uint16_t v) { return __half2float(__ushort_as_half(v)); }
 DEV uint16_t f32_to_f16(float v) { return __half_as_ushort(__float2half_rn(v)); }
+/* Two values in one word, by one instruction; the first in the lower half. */
+DEV uint32_t pack_f16(float low, float high)
+{
+    uint32_t v;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
+    return v;
+}
+DEV uint32_t pack_bf16(float low, float high)
+{
+    uint32_t v;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
+    return v;
+}
 
 /* 16 bytes that are read once: past the L1 cache. */
 DEV uint4 load_stream(const void *p)
@@ -133,6 +146,8 @@ DEV float bf16_to_f32(uint16_t v) { return hg_bf16_to_f32(v); }
 DEV uint16_t f32_to_bf16(float v) { return hg_f32_to_bf16(v); }
 DEV float f16_to_f32(uint16_t v) { return hg_f16_to_f32(v); }
 DEV uint16_t f32_to_f16(float v) { return hg_f32_to_f16(v); }
+DEV uint32_t pack_f16(float low, float high) { return hg_f32_to_f16(low) | (uint32_t)hg_f32_to_f16(high) << 16; }
+DEV uint32_t pack_bf16(float low, float high) { return hg_f32_to_bf16(low) | (uint32_t)hg_f32_to_bf16(high) << 16; }
 
 DEV uint4 load_stream(const void *p)
 {

@@ -78,6 +78,7 @@ enum hg_status cuda_step_begin(struct hg_backend *b, const struct hg_plan *plan)
                            plan->n_tokens, plan->n_seqs, plan->max_blocks, c->plan_bytes);
     c->plan = d;
     c->host_plan = plan;
+    c->attention.plan = NULL;
     return cuda_upload(b, c->plan_device, c->plan_host, p.at);
 }
 

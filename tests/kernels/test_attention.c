@@ -74,6 +74,31 @@ static void a_chunk_of_a_long_prompt_matches_the_formula(void **state)
     check(*state, &c, 50);
 }
 
+/* Beyond any tile of queries and any chunk of keys that a backend may cut a context into. */
+static void contexts_of_many_tiles_match_the_formula(void **state)
+{
+    static const struct {
+        int heads, kv_heads, dim, window, n_query;
+        enum hg_dtype type;
+    } cases[] = {
+        {4, 1, 64, 0, 20, HG_DTYPE_F16},  {5, 1, 40, 300, 50, HG_DTYPE_BF16},
+        {2, 2, 96, 0, 70, HG_DTYPE_F16},  {1, 1, 200, 0, 3, HG_DTYPE_BF16},
+        {20, 1, 36, 0, 30, HG_DTYPE_F32}, {2, 1, 128, 100, 40, HG_DTYPE_F32},
+        {1, 1, 256, 0, 20, HG_DTYPE_F32}, {3, 1, 80, 0, 1, HG_DTYPE_F16},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct kt_attention_case c = {.n_heads = cases[i].heads,
+                                      .n_kv_heads = cases[i].kv_heads,
+                                      .head_dim = cases[i].dim,
+                                      .window = cases[i].window,
+                                      .type = cases[i].type,
+                                      .n_seqs = 3,
+                                      .len = {700, 40, 290},
+                                      .n_query = {cases[i].n_query, 40, 1}};
+        check(*state, &c, 70 + i);
+    }
+}
+
 /* All keys are zero, so the softmax is uniform; dimension i of V marks key mark[i] with the number
  * of visible keys: the output is 1 where that key is visible and 0 where it is not. */
 static void look_through_window(struct hg_backend *b, int window, int pos, const int mark[4],
@@ -204,40 +229,47 @@ static void large_scores_do_not_overflow(void **state)
 
 /* A NaN key of one sequence (or of a position not yet visible) never reaches another row. Unused
  * slots are NaN in every case of this file already: kt_cache_open poisons all blocks. */
-static void nan_in_one_sequence_leaves_the_others_alone(void **state)
+static void check_nan(struct kt_targets *ts, enum hg_dtype type, int dim)
 {
-    struct kt_targets *ts = *state;
     struct kt_attention_case c = {.n_heads = 4,
                                   .n_kv_heads = 2,
-                                  .head_dim = 20,
-                                  .type = HG_DTYPE_F16,
+                                  .head_dim = dim,
+                                  .type = type,
                                   .n_seqs = 3,
                                   .len = {37, 30, 18},
                                   .n_query = {5, 20, 18}};
     struct kt_attention a;
     kt_attention_init(&a, &c, 62);
-    enum { N = 43 * 80 };
-    float *clean = malloc(N * sizeof *clean), *dirty = malloc(N * sizeof *dirty);
+    size_t n = (size_t)dim;
+    float *clean = malloc(43 * 4 * n * sizeof *clean), *dirty = malloc(43 * 4 * n * sizeof *dirty);
     for (int i = 0; i < ts->n; i++) {
         kt_attention_once(&a, ts->at[i].b, clean);
-        float *key = &a.qkv[1][20 * 160 + 80 + 3], keep = *key; /* seq 1, position 20 */
+        float *key = &a.qkv[1][20 * 8 * dim + 4 * dim + 3], keep = *key; /* seq 1, position 20 */
         *key = NAN;
         kt_attention_once(&a, ts->at[i].b, dirty);
         *key = keep;
         for (int t = 0; t < 43; t++)
             for (int h = 0; h < 4; h++) {
                 bool hit = a.query_seq[t] == 1 && a.query_pos[t] >= 20;
-                if (hit)
-                    for (int j = 0; j < 20; j++)
-                        assert_true(isnan(dirty[(t * 4 + h) * 20 + j]));
-                else
-                    kt_identical("row without NaN", ts->at[i].name, dirty + (t * 4 + h) * 20,
-                                 clean + (t * 4 + h) * 20, 20);
+                const float *row = dirty + (t * 4 + h) * dim;
+                for (int j = 0; hit && j < dim; j++)
+                    assert_true(isnan(row[j]));
+                if (!hit)
+                    kt_identical("row without NaN", ts->at[i].name, row, clean + (t * 4 + h) * dim,
+                                 n);
             }
     }
     free(clean);
     free(dirty);
     kt_attention_deinit(&a);
+}
+
+static void nan_in_one_sequence_leaves_the_others_alone(void **state)
+{
+    for (size_t t = 0; t < 3; t++) {
+        check_nan(*state, types[t], 20);
+        check_nan(*state, types[t], 40);
+    }
 }
 
 int main(void)
@@ -246,6 +278,7 @@ int main(void)
         cmocka_unit_test(ragged_prefill_and_decode_match_the_formula),
         cmocka_unit_test(window_hides_older_keys),
         cmocka_unit_test(a_chunk_of_a_long_prompt_matches_the_formula),
+        cmocka_unit_test(contexts_of_many_tiles_match_the_formula),
         cmocka_unit_test(window_of_2048_keys_at_positions_2047_2048_and_5000),
         cmocka_unit_test(query_head_reads_the_kv_head_of_its_group),
         cmocka_unit_test(large_scores_do_not_overflow),

@@ -57,8 +57,9 @@ static void every_row_attends_to_all_rows_of_its_group(void **state)
 {
     struct kt_targets *ts = *state;
     /* groups, rows, heads, dim, gap: CLIP-like, VQGAN-like, odd ones */
-    static const int shapes[][5] = {
-        {2, 37, 4, 64, 0}, {1, 64, 1, 80, 0}, {3, 1, 2, 8, 4}, {2, 5, 3, 7, 3}, {1, 130, 1, 33, 1}};
+    static const int shapes[][5] = {{2, 37, 4, 64, 0},  {1, 64, 1, 80, 0},  {3, 1, 2, 8, 4},
+                                    {2, 5, 3, 7, 3},    {1, 130, 1, 33, 1}, {1, 70, 1, 200, 0},
+                                    {2, 20, 1, 512, 4}, {1, 66, 2, 128, 0}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         int nb = shapes[s][0], rows = shapes[s][1], heads = shapes[s][2], dim = shapes[s][3];
         size_t n = (size_t)(nb * rows * heads * dim);

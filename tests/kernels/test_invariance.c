@@ -148,6 +148,23 @@ static void attention_rows_do_not_depend_on_the_batch(void **state)
     }
 }
 
+/* Alone, a long context may be spread over a device; in a batch it may not. */
+static void attention_rows_do_not_depend_on_how_contexts_are_cut(void **state)
+{
+    static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16};
+    for (size_t t = 0; t < 3; t++) {
+        struct kt_attention_case c = {.n_heads = 6,
+                                      .n_kv_heads = 2,
+                                      .head_dim = 40,
+                                      .window = t == 2 ? 400 : 0,
+                                      .type = types[t],
+                                      .n_seqs = 4,
+                                      .len = {800, 300, 17, 1},
+                                      .n_query = {30, 32, 1, 1}};
+        check_attention(*state, &c, 90 + t);
+    }
+}
+
 static void head_rows_do_not_depend_on_the_batch(void **state)
 {
     struct kt_targets *ts = *state;
@@ -206,6 +223,7 @@ int main(void)
         cmocka_unit_test(linear_rows_do_not_depend_on_the_batch),
         cmocka_unit_test(stacked_parts_do_not_depend_on_the_batch),
         cmocka_unit_test(attention_rows_do_not_depend_on_the_batch),
+        cmocka_unit_test(attention_rows_do_not_depend_on_how_contexts_are_cut),
         cmocka_unit_test(head_rows_do_not_depend_on_the_batch),
         cmocka_unit_test(logits_do_not_depend_on_the_range_they_are_asked_in),
     };
