@@ -106,7 +106,7 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     if (s->x_bytes < at_least_one(l.max_conv) * 4)
         s->x_bytes = at_least_one(l.max_conv) * 4;
     s->result_bytes = rows * sizeof(struct hg_sample_result) + outs * 4 + at_least_one(l.max_conv);
-    s->sample_bytes = rows * (outs * 12 + 256);
+    s->sample_bytes = (rows < CUDA_SAMPLE_BLOCKS ? rows : CUDA_SAMPLE_BLOCKS) * (outs + 3) * 12;
     size_t chunks = at_least_one(l.max_context) / CHUNK + 1;
     s->partial_bytes = chunks * (outs + 512) * 64 * sizeof(float);
     c->plan_bytes = largest_plan(&l);
