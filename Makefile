@@ -38,7 +38,7 @@ SIMT_SRC := $(sort $(wildcard tests/simt/*.cpp))
 SIMT := $(OUT)/libhealthgpt_simt.so
 CXX ?= g++
 SIMT_FLAGS = -DHG_SIMT -I. -Itests/simt $(OPT) -g -fPIC -ffp-contract=off -fno-strict-aliasing -Wall -Wextra $(if $(WERROR),-Werror) -MMD -MP
-TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC))
+TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
 
 .PHONY: all deps demo run test test-asan test-tsan bench golden fuzz format format-check lint layers \
@@ -167,6 +167,11 @@ $(OUT)/simt/%.o: %.cpp
 $(SIMT): $(patsubst %,$(OUT)/simt/%.o,$(basename $(CUDA_C) $(CUDA_CU) $(SIMT_SRC)))
 	@echo "LD $@"
 	@$(CXX) -shared $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $^ -lm -lpthread -o $@
+
+$(OUT)/tests/simt/test_simt: $(OUT)/tests/simt/test_simt.o \
+  $(patsubst %,$(OUT)/simt/%.o,$(basename $(SIMT_SRC)) tests/simt/cases common/half)
+	@echo "LD $@"
+	@$(CXX) $(LDFLAGS_ALL) $^ -lcmocka -lm -o $@
 
 $(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC))
 	@rm -f $@

@@ -25,6 +25,8 @@ struct cuda_plan {
     const struct hg_sample_params *sample;
 };
 
+enum { CUDA_SAMPLE_BLOCKS = 64 }; /* rows that are sampled at a time; more take turns */
+
 /* Working memory, sized once by reserve. */
 struct cuda_scratch {
     void *x;       /* prepared rows of a linear or pixels of a convolution: see linear.cu */
@@ -36,7 +38,7 @@ struct cuda_scratch {
     float *stats;  /* [2 * MAX_GROUPS] GroupNorm mean and 1 / deviation */
     void *result;  /* device side of host results: samples, argmax, rgb */
     size_t result_bytes;
-    void *sample;  /* working memory of the sampler */
+    void *sample;  /* [CUDA_SAMPLE_BLOCKS] rows of the sampler: see sample.cu */
     size_t sample_bytes;
     float *partial; /* ATTENTION_COUNTERS ints, zero between kernels, then records of attention: see attend.cuh */
     size_t partial_bytes;
@@ -82,6 +84,18 @@ struct cuda_backend {
 static inline struct cuda_backend *cuda_of(struct hg_backend *b)
 {
     return (struct cuda_backend *)(void *)b;
+}
+
+/* May be read or written 16 bytes at a time. */
+static inline bool cuda_aligned(const void *p)
+{
+    return (uintptr_t)p % 16 == 0;
+}
+
+/* Threads of a block that gives each of n pieces of work one: a multiple of 32, at most `most`. */
+static inline unsigned cuda_threads(int n, int most)
+{
+    return (unsigned)(n >= most ? most : n <= 32 ? 32 : (n + 31) / 32 * 32);
 }
 
 /* Log a broken contract and return HG_STATUS_INTERNAL. */

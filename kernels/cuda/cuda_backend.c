@@ -109,7 +109,7 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     size_t conv = at_least_one(l.max_conv), conv_bytes = conv * 4 + (conv < 16384 ? conv : 16384) * 32 + 4096;
     s->x_bytes = s->x_bytes < conv_bytes ? conv_bytes : s->x_bytes;
     s->result_bytes = rows * sizeof(struct hg_sample_result) + outs * 4 + at_least_one(l.max_conv);
-    s->sample_bytes = rows * (outs * 12 + 256);
+    s->sample_bytes = (rows < CUDA_SAMPLE_BLOCKS ? rows : CUDA_SAMPLE_BLOCKS) * (outs + 3) * 12;
     s->partial_bytes = (ATTENTION_COUNTERS + (size_t)RECORDS) * sizeof(float);
     /* a token's rows, one per head of a group of up to 64, fill at most 5 tiles; the rest is for split contexts */
     c->attention.capacity = 5 * (int)rows + 4096;
@@ -186,15 +186,34 @@ static const struct hg_backend_ops cuda_ops = {
 /* ---- open ---------------------------------------------------------------------------------------
  */
 
+/* The runtime calls a driver that is missing "insufficient" too. */
+static enum hg_status refuse_driver(struct hg_error *err)
+{
+    int have = 0, want = 0;
+    cudaDriverGetVersion(&have);
+    cudaRuntimeGetVersion(&want);
+    if (have == 0)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                       "cuda: no device: no NVIDIA driver is installed; install one or use "
+                       "--backend cpu");
+    return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                   "cuda: the driver is for CUDA %d.%d, this build needs %d.%d; update the driver "
+                   "or use --backend cpu",
+                   have / 1000, have % 1000 / 10, want / 1000, want % 1000 / 10);
+}
+
 static enum hg_status find_device(struct cuda_backend *c, struct hg_error *err)
 {
     struct cudaDeviceProp props;
     int n = 0, major = 0, minor = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
     if (e == cudaErrorInsufficientDriver)
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "cuda: the driver is older than this build needs");
+        return refuse_driver(err);
     if (e != cudaSuccess || n == 0)
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "cuda: no device (%s)", cudaGetErrorName(e));
+        return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                       "cuda: no device (%s); see nvidia-smi and CUDA_VISIBLE_DEVICES, or use "
+                       "--backend cpu",
+                       cudaGetErrorName(e));
     if (cudaSetDevice(c->device) != cudaSuccess ||
         cudaGetDeviceProperties(&props, c->device) != cudaSuccess)
         return hg_fail(err, HG_STATUS_DEVICE, "cuda: device %d cannot be used", c->device);

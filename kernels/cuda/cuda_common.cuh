@@ -11,6 +11,7 @@
 #define HG_KERNELS_CUDA_COMMON_CUH
 
 #include <stdint.h>
+#include <string.h>
 
 #ifndef HG_SIMT
 /* ---- the GPU ------------------------------------------------------------------------------------------------ */
@@ -128,7 +129,8 @@ DEV int load_acquire(const int *p)
 #define DEV static inline
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                                               \
-    simt::launch(#kernel, (const void *)(kernel), grid, block, shared, [=] { (kernel)(__VA_ARGS__); })
+    ((void)(stream),                                                                                                   \
+     simt::launch(#kernel, (const void *)(kernel), grid, block, shared, [=] { (kernel)(__VA_ARGS__); }))
 #define SPIN_UNTIL(condition)                                                                                          \
     while (!(condition))                                                                                               \
     simt::spin()
@@ -177,6 +179,24 @@ DEV int load_acquire(const int *p) { return *p; }
 
 DEV uint32_t pack2(uint16_t low, uint16_t high) { return low | (uint32_t)high << 16; }
 DEV bool is_finite(float v) { return v - v == 0; }
+DEV uint32_t float_bits(float v)
+{
+    uint32_t u;
+    memcpy(&u, &v, sizeof u);
+    return u;
+}
+DEV float float_of(uint32_t u)
+{
+    float v;
+    memcpy(&v, &u, sizeof v);
+    return v;
+}
+/* Unsigned integers in the order of the floats, +0 and -0 equal; NaN has no place in it. */
+DEV uint32_t float_order(float v)
+{
+    uint32_t u = float_bits(v + 0.0f);
+    return u >> 31 ? ~u : u | 0x80000000u;
+}
 
 /* Sum and maximum over a warp; every lane gets it; the order is fixed. max ignores NaN. */
 template <typename T> DEV T warp_sum(T v)
@@ -212,6 +232,26 @@ DEV float block_max(float v, float *scratch)
         scratch[threadIdx.x / 32] = v;
     __syncthreads();
     v = warp_max(lane_id() < n_warps ? scratch[lane_id()] : -INFINITY);
+    __syncthreads();
+    return v;
+}
+DEV uint64_t warp_max(uint64_t v)
+{
+    UNROLL for (unsigned m = 16; m > 0; m /= 2)
+    {
+        uint64_t other = shfl_xor(v, m);
+        v = other > v ? other : v;
+    }
+    return v;
+}
+DEV uint64_t block_max(uint64_t v, uint64_t *scratch)
+{
+    unsigned n_warps = blockDim.x / 32;
+    v = warp_max(v);
+    if (lane_id() == 0)
+        scratch[threadIdx.x / 32] = v;
+    __syncthreads();
+    v = warp_max(lane_id() < n_warps ? scratch[lane_id()] : uint64_t(0));
     __syncthreads();
     return v;
 }

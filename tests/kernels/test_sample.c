@@ -212,6 +212,53 @@ static void random_rows_match_the_sorted_oracle(void **state)
     assert_true(n_checked > 2500);
 }
 
+/* Thousands of ids, all rows in one call: continuous scores, or a quarter apart with large groups
+ * of equal ones; aligned and not. The n_top lists and tokens are those of ref. */
+static void long_rows_in_one_call_match_ref(void **state)
+{
+    struct kt_targets *ts = *state;
+    enum { N = 4095, LD = 4096, ROWS = 24 };
+    static int32_t history[300];
+    float *x = kt_random(ROWS * LD, 11, 2);
+    struct hg_sample_params p[ROWS];
+    struct hg_sample_result want[ROWS], got[ROWS];
+    uint64_t seed = 17;
+    for (int i = 0; i < 300; i++)
+        history[i] = 50 + kt_below(&seed, N);
+    for (int i = 0; i < ROWS; i++) {
+        p[i] =
+            (struct hg_sample_params){.lo = 50,
+                                      .hi = 50 + N - i * 37,
+                                      .temperature = i % 4 == 0 ? 0 : 0.3f + kt_uniform(&seed) / 5,
+                                      .top_k = i % 3 ? 0 : 1 + kt_below(&seed, 2000),
+                                      .top_p = i % 2 ? 0.2f + 0.7f * (float)i / ROWS : 1,
+                                      .repetition_penalty = i % 5 ? 1 : 1.3f,
+                                      .history = history,
+                                      .n_history = 300,
+                                      .seed = 8,
+                                      .position = (uint64_t)i,
+                                      .n_top = i % 21};
+        for (int j = 0; j < LD && i % 6 > 2; j++)
+            x[i * LD + j] = rintf(x[i * LD + j] * 4) / 4;
+    }
+    for (int t = 0; t < ts->n; t++)
+        for (int shift = 0; shift < 2; shift++) { /* ld 4096, then 4095 */
+            float *rows = malloc(ROWS * LD * sizeof *rows);
+            assert_non_null(rows);
+            for (int i = 0; i < ROWS; i++)
+                memcpy(rows + i * (LD - shift), x + i * LD, (size_t)(LD - shift) * sizeof *x);
+            sample_rows(ts->at[t].b, rows, ROWS, LD - shift, p, t ? got : want);
+            free(rows);
+            for (int i = 0; i < ROWS && t; i++) {
+                assert_int_equal(got[i].token, want[i].token);
+                assert_true(fabs(got[i].logprob - want[i].logprob) < 1e-5);
+                assert_int_equal(got[i].n_top, want[i].n_top);
+                assert_memory_equal(got[i].top_id, want[i].top_id, sizeof want[i].top_id);
+            }
+        }
+    free(x);
+}
+
 /* Probabilities 1/2, 1/4, 1/8, 1/8. */
 static void top_p_keeps_the_smallest_set_that_exceeds_it(void **state)
 {
@@ -380,6 +427,7 @@ int main(void)
         cmocka_unit_test(penalty_hits_distinct_history_ids_once_by_sign),
         cmocka_unit_test(a_row_with_nan_or_infinity_is_reported_and_yields_lo),
         cmocka_unit_test(random_rows_match_the_sorted_oracle),
+        cmocka_unit_test(long_rows_in_one_call_match_ref),
         cmocka_unit_test(top_p_keeps_the_smallest_set_that_exceeds_it),
         cmocka_unit_test(top_p_drops_an_id_whose_sum_is_exactly_the_limit),
         cmocka_unit_test(draws_follow_the_softmax_at_the_temperature),

@@ -52,12 +52,24 @@ cudaError_t break_device()
 
 extern "C" {
 
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = planted_device("nodriver") ? 0 : planted_device("driver") ? 11040 : 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetDeviceCount(int *n)
 {
     *n = 0;
     if (planted_device("device"))
         return cudaErrorNoDevice;
-    if (planted_device("driver"))
+    if (planted_device("driver") || planted_device("nodriver"))
         return cudaErrorInsufficientDriver;
     *n = 1;
     return cudaSuccess;
@@ -120,7 +132,7 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
-    *p = malloc(bytes ? bytes : 1);
+    *p = planted("malloc", &r.n_malloc) ? nullptr : malloc(bytes ? bytes : 1);
     return *p ? cudaSuccess : remember(cudaErrorMemoryAllocation);
 }
 

@@ -2,7 +2,7 @@
  *
  * Streams are synchronous, device memory is host memory filled with 0xff. Faults can be planted by the environment
  * variable HG_SIMT_FAULT: "malloc:N", "launch:N", "copy:N" fail the N-th such call (1 = the first) and, as on a device,
- * a launch or copy error is sticky; "device" reports no device, "driver" a driver that is too old. */
+ * a launch or copy error is sticky; "device" reports no device, "driver" a driver that is too old, "nodriver" none. */
 #ifndef HG_TESTS_SIMT_CUDA_RUNTIME_H
 #define HG_TESTS_SIMT_CUDA_RUNTIME_H
 
@@ -39,6 +39,8 @@ struct cudaDeviceProp {
     char name[256];
 };
 
+cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device);

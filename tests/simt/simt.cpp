@@ -36,6 +36,12 @@ struct Fiber : Thread {
 
 enum { max_threads = 1024, stack_bytes = (128 << 10) + 13 * 64 }; /* an odd number of cache lines apart */
 
+int initial_order()
+{
+    const char *order = getenv("HG_SIMT_ORDER");
+    return order ? atoi(order) : 0;
+}
+
 struct Machine {
     std::vector<Fiber> fibers;
     std::unique_ptr<char[]> stacks;
@@ -48,7 +54,7 @@ struct Machine {
     dim3 grid, block;
     uint3 block_index;
     warp_fn *whole;
-    int n_threads, order;
+    int n_threads, order = initial_order();
     uint64_t random;
 };
 
