@@ -36,12 +36,15 @@ CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) common/status.c common/log.c comm
 CUDA_CU := $(sort $(wildcard kernels/cuda/*.cu))
 SIMT_SRC := $(sort $(wildcard tests/simt/*.cpp))
 SIMT := $(OUT)/libhealthgpt_simt.so
+CUDA := build/libhealthgpt_cuda.so
+CUDA_ARCHS := 80 86 89 90 120
+NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),/usr/local/cuda/bin/nvcc)
 CXX ?= g++
 SIMT_FLAGS = -DHG_SIMT -I. -Itests/simt $(OPT) -g -fPIC -ffp-contract=off -fno-strict-aliasing -Wall -Wextra $(if $(WERROR),-Werror) -MMD -MP
 TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
 
-.PHONY: all deps demo run test test-asan test-tsan bench golden fuzz format format-check lint layers \
+.PHONY: all cuda form deps demo run test test-asan test-tsan bench golden fuzz format format-check lint layers \
   install clean help report programs check-deps
 
 all: programs ## build build/healthgpt and build/healthgptd
@@ -60,6 +63,11 @@ deps: ## install the Debian/Ubuntu packages that the build needs (root or sudo)
 
 check-deps:
 	@tools/build/deps.sh check
+
+cuda: $(CUDA) ## build build/libhealthgpt_cuda.so with nvcc (NVCC=), found by the programs beside it
+
+form: ## check registers, spills and instructions of the CUDA kernels; needs nvcc, no GPU
+	@python3 tools/build/form.py --nvcc "$(NVCC)" $(CUDA_ARCHS)
 
 demo: check-deps ## build, draw a chest X-ray, ask about it (and about IMAGE=file)
 	@$(MAKE) -s all
@@ -168,6 +176,27 @@ $(SIMT): $(patsubst %,$(OUT)/simt/%.o,$(basename $(CUDA_C) $(CUDA_CU) $(SIMT_SRC
 	@echo "LD $@"
 	@$(CXX) -shared $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $^ -lm -lpthread -o $@
 
+# One cubin per architecture, and PTX of the last for those to come. The CUDA runtime is inside; the driver's library
+# is opened at run time.
+CUDA_GENCODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
+  -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+CUDA_HOME = $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
+
+build/cuda/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "CC $< (cuda)"
+	@$(CC) -std=c11 -D_GNU_SOURCE -I. -I$(CUDA_HOME)/include -O3 -g -fPIC -ffp-contract=off -Wall -Wextra \
+	  $(if $(WERROR),-Werror) -MMD -MP -c $< -o $@
+
+build/cuda/%.o: %.cu
+	@mkdir -p $(@D)
+	@echo "NVCC $<"
+	@$(NVCC) -std=c++17 -O3 -I. $(CUDA_GENCODE) -Xcompiler -fPIC,-Wall,-Wextra -MMD -MP -c $< -o $@
+
+$(CUDA): $(patsubst %,build/cuda/%.o,$(basename $(CUDA_C) $(CUDA_CU)))
+	@echo "LD $@"
+	@$(NVCC) -shared -cudart static -Xlinker -z,defs $(CUDA_GENCODE) $^ -lm -lpthread -o $@
+
 $(OUT)/tests/simt/test_simt: $(OUT)/tests/simt/test_simt.o \
   $(patsubst %,$(OUT)/simt/%.o,$(basename $(SIMT_SRC)) tests/simt/cases common/half)
 	@echo "LD $@"
@@ -182,4 +211,4 @@ $(OUT)/tests/%: $(OUT)/tests/%.o $(OUT)/libtest.a $(LIB)
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -lcmocka -o $@
 
 .SECONDARY:
--include $(shell find $(OUT) -name '*.d' 2>/dev/null)
+-include $(shell find $(OUT) build/cuda -name '*.d' 2>/dev/null)

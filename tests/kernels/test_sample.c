@@ -16,7 +16,7 @@ static struct hg_sample_params greedy(void)
 static void sample_rows(struct hg_backend *b, const float *logits, int n, int64_t ld,
                         const struct hg_sample_params *p, struct hg_sample_result *r)
 {
-    int32_t zero[64] = {0};
+    int32_t zero[70] = {0};
     struct hg_plan plan = {.n_tokens = 1,
                            .n_seqs = 1,
                            .n_out = n,
@@ -350,17 +350,17 @@ static void draws_follow_the_softmax_at_the_temperature(void **state)
 static void a_draw_depends_on_seed_and_position_only(void **state)
 {
     struct kt_targets *ts = *state;
-    enum { ROWS = 7, LD = V + 3 };
+    enum { ROWS = 70, LD = V + 3 }; /* more rows than cuda takes at a time */
     float *x = kt_random(ROWS * LD, 5, 1);
     struct hg_sample_params p[ROWS];
     for (int i = 0; i < ROWS; i++) {
         p[i] = greedy();
         p[i].temperature = 1.3f;
-        p[i].top_k = i * 3;
+        p[i].top_k = i % 7 * 3;
         p[i].top_p = i % 2 ? 0.8f : 1;
         p[i].seed = 99;
         p[i].position = (uint64_t)i;
-        p[i].n_top = i;
+        p[i].n_top = i % 7;
     }
     for (int t = 0; t < ts->n; t++) {
         struct hg_sample_result all[ROWS], one;
@@ -369,7 +369,7 @@ static void a_draw_depends_on_seed_and_position_only(void **state)
             sample_rows(ts->at[t].b, x + i * LD, 1, LD, &p[i], &one);
             assert_int_equal(one.token, all[i].token);
             assert_true(one.logprob == all[i].logprob);
-            assert_int_equal(one.n_top, i);
+            assert_int_equal(one.n_top, i % 7);
         }
     }
     free(x);

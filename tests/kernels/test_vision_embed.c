@@ -1,16 +1,15 @@
 /* Class row, patch rows and positions of several images. */
 #include "tests/kernels/parity.h"
 
-static void class_row_comes_first_and_positions_are_added(void **state)
+static void check(struct kt_targets *ts, size_t D)
 {
-    struct kt_targets *ts = *state;
-    enum { IMAGES = 3, PATCHES = 9, D = 21, ROWS = 1 + PATCHES };
+    enum { IMAGES = 3, PATCHES = 9, MAX_D = 24, ROWS = 1 + PATCHES };
     float *patches = kt_random(IMAGES * PATCHES * D, 1, 1), *cls = kt_random(D, 2, 1);
-    float *pos = kt_random(ROWS * D, 3, 1), want[IMAGES * ROWS * D], got[IMAGES * ROWS * D];
-    for (int n = 0; n < IMAGES; n++)
-        for (int i = 0; i < D; i++) {
+    float *pos = kt_random(ROWS * D, 3, 1), want[IMAGES * ROWS * MAX_D], got[IMAGES * ROWS * MAX_D];
+    for (size_t n = 0; n < IMAGES; n++)
+        for (size_t i = 0; i < D; i++) {
             want[n * ROWS * D + i] = cls[i] + pos[i];
-            for (int p = 0; p < PATCHES; p++)
+            for (size_t p = 0; p < PATCHES; p++)
                 want[(n * ROWS + 1 + p) * D + i] =
                     patches[(n * PATCHES + p) * D + i] + pos[(1 + p) * D + i];
         }
@@ -19,7 +18,7 @@ static void class_row_comes_first_and_positions_are_added(void **state)
         void *dp = kt_upload_act(b, patches, IMAGES * PATCHES * D);
         void *dc = kt_upload(b, cls, D * 4), *ds = kt_upload(b, pos, ROWS * D * 4);
         void *dy = kt_alloc_act(b, IMAGES * ROWS * D);
-        struct hg_vision_embed_args a = {IMAGES, PATCHES, D, dp, dc, ds, dy};
+        struct hg_vision_embed_args a = {IMAGES, PATCHES, (int)D, dp, dc, ds, dy};
         assert_int_equal(b->ops->vision_embed(b, &a), HG_STATUS_OK);
         kt_download_act(b, got, dy, IMAGES * ROWS * D);
         kt_identical("vision_embed", ts->at[i].name, got, want, IMAGES * ROWS * D);
@@ -31,6 +30,12 @@ static void class_row_comes_first_and_positions_are_added(void **state)
     free(patches);
     free(cls);
     free(pos);
+}
+
+static void class_row_comes_first_and_positions_are_added(void **state)
+{
+    check(*state, 21);
+    check(*state, 24);
 }
 
 int main(void)
