@@ -186,10 +186,12 @@ template <int type, class Team> static enum hg_status launch(struct cuda_backend
     return cuda_status(c, "linear");
 }
 
-/* Grid for many tokens when its larger tiles still fill the device; the bits are the same either way. */
+/* Grid for many tokens when its larger tiles still fill the device; the bits are the same either way. Two fp16 planes
+ * need twice the registers: half the tokens. */
 template <int type> static enum hg_status launch_type(struct cuda_backend *c, Product &p)
 {
-    int64_t grid = (int64_t)((p.n_tokens + 63) / 64) * ((p.n_tiles + 7) / 8);
+    enum { NT = Dot<type>::row == 2 ? 4 : 8 };
+    int64_t grid = (int64_t)((p.n_tokens + 8 * NT - 1) / (8 * NT)) * ((p.n_tiles + 7) / 8);
     if (p.n_tokens <= 8)
         return launch<type, Stream<1>>(c, p);
     if (p.n_tokens <= 16)
@@ -199,8 +201,8 @@ template <int type> static enum hg_status launch_type(struct cuda_backend *c, Pr
     if (p.n_tokens <= 64 || p.n_tiles < 5 || grid * 2 < c->n_sms)
         return launch<type, Stream<8>>(c, p);
     if (grid < 2 * c->n_sms)
-        return launch<type, Grid<1, 8>>(c, p);
-    return launch<type, Grid<2, 8>>(c, p);
+        return launch<type, Grid<1, NT>>(c, p);
+    return launch<type, Grid<2, NT>>(c, p);
 }
 
 enum hg_status cuda_product(struct cuda_backend *c, struct Product *p)

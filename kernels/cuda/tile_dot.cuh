@@ -90,7 +90,7 @@ DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const char *const
     enum {
         W = Dot<type>::weight,
         X = Dot<type>::row,
-        D = MT * NT > 4 ? 2 : Dot<type>::ring,
+        D = MT * NT * X > 4 ? 2 : Dot<type>::ring,
         ahead = NT * X <= 2, /* rows travel with the weights while registers last */
         G = ahead || NT < 4 ? NT : 4
     };
