@@ -1,15 +1,18 @@
-/* kernels/cuda/head.cu - logits of the plan's out rows: final RMSNorm and head of the row's set, ids [lo, hi) only.
+/* kernels/cuda/head.cu - logits of the plan's out rows: final RMSNorm and head of the row's set,
+ * ids [lo, hi) only.
  *
  *     logits[i][v - lo_i] = head_{set_i}[v] . norm_{set_i}(x[out_row_i])
  *
- * Mapping: per set that is present one launch prepares its rows (gathered by out_row) and one multiplies them with the
- * tiles that hold any id asked of the set; a row is stored where it belongs to the set and the id to its range. Rows of
- * other sets ride along unused: they cost nothing while the weight is the bound. Bound by the stream of the head.
- * An id's logit has the same bits in every range: tiles are cut by the weight. Definition: kernels/ref/head.c. */
+ * Mapping: per set that is present one launch prepares its rows (gathered by out_row) and one
+ * multiplies them with the tiles that hold any id asked of the set; a row is stored where it
+ * belongs to the set and the id to its range. Rows of other sets ride along unused: they cost
+ * nothing while the weight is the bound. Bound by the stream of the head. An id's logit has the
+ * same bits in every range: tiles are cut by the weight. Definition: kernels/ref/head.c. */
 #include "kernels/cuda/linear.cuh"
 
 /* Row i is sound; widens the range of tiles asked of its set. */
-static enum hg_status check(const struct cuda_backend *c, const struct hg_head_args *a, int i, int *lo, int *hi)
+static enum hg_status check(const struct cuda_backend *c, const struct hg_head_args *a, int i,
+                            int *lo, int *hi)
 {
     int32_t set = a->plan->out_table[i], row = a->plan->out_row[i];
     const struct hg_sample_params *p = &a->plan->sample[i];
@@ -19,9 +22,11 @@ static enum hg_status check(const struct cuda_backend *c, const struct hg_head_a
         return cuda_refuse("head: token row %d of %d", row, a->plan->n_tokens);
     const struct hg_weight *w = a->heads[set];
     if (p->lo < 0 || p->hi < p->lo || p->hi > w->n_out || p->hi - p->lo > a->ld)
-        return cuda_refuse("head: ids %d..%d of %d, ld %lld", p->lo, p->hi, w->n_out, (long long)a->ld);
+        return cuda_refuse("head: ids %d..%d of %d, ld %lld", p->lo, p->hi, w->n_out,
+                           (long long)a->ld);
     if (w->n_in > c->limits.max_in || w->n_out > c->limits.max_out)
-        return cuda_refuse("head: [%d, %d] exceeds the reserved [%d, %d]", w->n_out, w->n_in, c->limits.max_out, c->limits.max_in);
+        return cuda_refuse("head: [%d, %d] exceeds the reserved [%d, %d]", w->n_out, w->n_in,
+                           c->limits.max_out, c->limits.max_in);
     if (w->pair)
         return cuda_refuse("head: weight packed in pairs of %d", w->pair);
     if (p->hi > p->lo) {
@@ -32,14 +37,18 @@ static enum hg_status check(const struct cuda_backend *c, const struct hg_head_a
 }
 
 /* Rows of one set, ids [lo, hi). */
-static enum hg_status run_set(struct cuda_backend *c, const struct hg_head_args *a, int set, int lo, int hi)
+static enum hg_status run_set(struct cuda_backend *c, const struct hg_head_args *a, int set, int lo,
+                              int hi)
 {
     const struct hg_weight *w = a->heads[set];
     int n = a->plan->n_out;
     Product p = {};
     if (!cuda_place_rows(c, w, false, n, &p.x))
-        return cuda_refuse("head: %d rows of %d do not fit %zu bytes", n, w->n_in, c->scratch.x_bytes);
-    RowSource from = {(const float *)a->x, w->n_in, n, w->n_in, a->norms[set], a->norm_eps, c->plan.out_row, c->plan.out_table, set};
+        return cuda_refuse("head: %d rows of %d do not fit %zu bytes", n, w->n_in,
+                           c->scratch.x_bytes);
+    RowSource from = {
+        (const float *)a->x, w->n_in,           n,  w->n_in, a->norms[set], a->norm_eps,
+        c->plan.out_row,     c->plan.out_table, set};
     HG_TRY(cuda_prepare(c, &from, w->w.type, &p.x));
     p.w = w->w;
     p.n_tokens = n;

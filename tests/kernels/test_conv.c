@@ -240,7 +240,8 @@ static void group_norm_eps_is_added_to_the_variance(void **state)
           111); /* constant input: variance 0 */
 }
 
-/* cuda reads the pixels of a tap in place when the channels fill whole steps; few, some and many outputs. */
+/* cuda reads the pixels of a tap in place when the channels fill whole steps; few, some and many
+ * outputs. */
 static void whole_steps_of_channels_match_the_formula(void **state)
 {
     static const struct conv_case cases[] = {
