@@ -20,6 +20,7 @@
 #include <cuda_runtime.h>
 
 #define UNROLL _Pragma("unroll")
+#define UNROLL_FOR(...) _Pragma("unroll") for (__VA_ARGS__) /* clang-format knows it */
 #define DEV static __device__ __forceinline__
 #define DYN_SMEM(T, name)                                                                                              \
     extern __shared__ __align__(128) unsigned char hg_shared_memory[];                                                 \
@@ -126,6 +127,7 @@ DEV int load_acquire(const int *p)
 #include "simt.h"
 
 #define UNROLL
+#define UNROLL_FOR(...) for (__VA_ARGS__)
 #define DEV static inline
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                                               \

@@ -1,14 +1,17 @@
 /* kernels/cuda/finish.cuh - the epilogues: two finished sums of one token become outputs.
  *
- * The sums belong to rows r and r + 8 of a tile. With pairing they are the two outputs that meet: gate and up of
- * SwiGLU, the two halves of a rotated head. The angle is an fp32 product, then cos and sin. Definition: finish_row of
- * kernels/ref/linear.c, kernels/ref/rope_kv.c. */
+ * The sums belong to rows r and r + 8 of a tile. With pairing they are the two outputs that meet:
+ * gate and up of SwiGLU, the two halves of a rotated head. The angle is an fp32 product, then cos
+ * and sin. Definition: finish_row of kernels/ref/linear.c, kernels/ref/rope_kv.c. */
 #ifndef HG_KERNELS_CUDA_FINISH_CUH
 #define HG_KERNELS_CUDA_FINISH_CUH
 
 #include "kernels/cuda/linear.cuh"
 
-DEV float sigmoid(float v) { return div_rn(1.0f, 1.0f + expf(-v)); }
+DEV float sigmoid(float v)
+{
+    return div_rn(1.0f, 1.0f + expf(-v));
+}
 
 DEV void store_kv(void *base, int64_t i, int type, float v)
 {
@@ -36,8 +39,10 @@ DEV void finish_rope(const Finish &p, int64_t o, int token, float a, float b)
     }
     bool value = head >= p.n_heads + p.n_kv_heads;
     int kv_head = head - p.n_heads - (value ? p.n_kv_heads : 0);
-    int64_t block = p.layer_block0 + p.block_table[(int64_t)p.seq[token] * p.max_blocks + pos / HG_BLOCK_TOKENS];
-    int64_t at = ((block * p.n_kv_heads + kv_head) * HG_BLOCK_TOKENS + pos % HG_BLOCK_TOKENS) * dim + i;
+    int64_t block = p.layer_block0 +
+                    p.block_table[(int64_t)p.seq[token] * p.max_blocks + pos / HG_BLOCK_TOKENS];
+    int64_t at =
+        ((block * p.n_kv_heads + kv_head) * HG_BLOCK_TOKENS + pos % HG_BLOCK_TOKENS) * dim + i;
     store_kv(value ? p.v : p.k, at, p.kv_type, a);
     store_kv(value ? p.v : p.k, at + half, p.kv_type, b);
 }

@@ -1,15 +1,18 @@
 /* kernels/cuda/linear.cu - base weight, H-LoRA adapters and epilogue of a linear in one launch.
  *
- *     y = epilogue(W x + bias + B z),  z_j = softmax(R x)_{j / (R/E)} * scaling * (A x)_j of the token's own slot
+ *     y = epilogue(W x + bias + B z),  z_j = softmax(R x)_{j / (R/E)} * scaling * (A x)_j of the
+ * token's own slot
  *
- * Shapes: x [T, K] prepared by prepare.cu, W [N, K], [A; R] stacked over the parts of a slot, B [n_out, R] per part.
- * Mapping: a block is one Stream or Grid of tile_dot.cuh. Blocks take tickets; low tickets are the shrink tiles [A; R]
- * of the slots that are present, for every token tile; the rest are output tiles, token tiles fastest. The last shrink
- * block of a token tile turns the sums into gated, prepared z and counts once more; an output block adds up W x first,
- * waits for that count, adds B z and finishes. It waits for lower tickets only, which run or have run, so residency
- * does not matter. The last block of all sets the tickets back to zero.
- * Bound by the stream of W (T small), by mma (T large). Only the weights of slots present are read.
- * Numerics: see tile_dot.cuh for products, prepare.cuh for the rounding of x and z. Definition: kernels/ref/linear.c. */
+ * Shapes: x [T, K] prepared by prepare.cu, W [N, K], [A; R] stacked over the parts of a slot, B
+ * [n_out, R] per part. Mapping: a block is one Stream or Grid of tile_dot.cuh. Blocks take tickets;
+ * low tickets are the shrink tiles [A; R] of the slots that are present, for every token tile; the
+ * rest are output tiles, token tiles fastest. The last shrink block of a token tile turns the sums
+ * into gated, prepared z and counts once more; an output block adds up W x first, waits for that
+ * count, adds B z and finishes. It waits for lower tickets only, which run or have run, so
+ * residency does not matter. The last block of all sets the tickets back to zero. Bound by the
+ * stream of W (T small), by mma (T large). Only the weights of slots present are read. Numerics:
+ * see tile_dot.cuh for products, prepare.cuh for the rounding of x and z. Definition:
+ * kernels/ref/linear.c. */
 #include "kernels/cuda/linear.cuh"
 
 #include "kernels/cuda/finish.cuh"
@@ -22,7 +25,7 @@ template <int type> struct Adapter {
     enum { value = type == HG_DTYPE_I8 ? (int)HG_DTYPE_BF16 : type };
 };
 
-/* ---- the gate ----------------------------------------------------------------------------------------------- */
+/* ---- the gate -------------------------------------------------------------------------------- */
 
 /* Gated values of one token and part; the softmax needs no table: E is small. */
 struct GateGet {
@@ -31,7 +34,7 @@ struct GateGet {
     float max, sum, scaling;
     __device__ __forceinline__ void eight(int k, float (&v)[8]) const
     {
-        UNROLL for (int i = 0; i < 8; i++) {
+        UNROLL_FOR (int i = 0; i < 8; i++) {
             int j = k + i;
             v[i] = j < rank ? div_rn(expf(logits[j / per_expert] - max), sum) * scaling * z[j] : 0;
         }
@@ -50,26 +53,29 @@ template <int type> DEV void gate_token(const Product &p, int token, int slot)
             get.max = fmaxf(get.max, get.logits[j]);
         for (int j = 0; j < e.n_experts; j++)
             get.sum += expf(get.logits[j] - get.max);
-        prepare_row<type>(get, e.rank, WarpTeam(), p.zp + token * p.zp_pitch + e.z_byte, p.zp_scale + (int64_t)token * HG_MAX_PARTS + i);
+        prepare_row<type>(get, e.rank, WarpTeam(), p.zp + token * p.zp_pitch + e.z_byte,
+                          p.zp_scale + (int64_t)token * HG_MAX_PARTS + i);
     }
 }
 
-/* ---- roles of a block --------------------------------------------------------------------------------------- */
+/* ---- roles of a block ------------------------------------------------------------------------ */
 
-/* Whether a token of the tile is in a slot that has an adapter: a bit per slot. The same in every warp. */
+/* Whether a token of the tile is in a slot that has an adapter: a bit per slot. The same in every
+ * warp. */
 template <class Team> DEV int slots_here(const Product &p, int token0)
 {
     int found = 0;
-    UNROLL for (int t0 = 0; t0 < Team::tokens; t0 += 32) {
+    UNROLL_FOR (int t0 = 0; t0 < Team::tokens; t0 += 32) {
         int token = token0 + t0 + (int)lane_id();
         int slot = t0 + (int)lane_id() < Team::tokens && token < p.n_tokens ? p.slot_of[token] : -1;
-        UNROLL for (int s = 0; s < HG_MAX_PLUGINS; s++)
+        UNROLL_FOR (int s = 0; s < HG_MAX_PLUGINS; s++)
             found |= warp_ballot(slot == s) ? 1 << s : 0;
     }
     return found & p.slots;
 }
 
-/* Whether this block was the last of n to count; block-uniform. Everything written before is then visible. */
+/* Whether this block was the last of n to count; block-uniform. Everything written before is then
+ * visible. */
 DEV bool count(int *counter, int n, int *answer)
 {
     __syncthreads();
@@ -79,12 +85,14 @@ DEV bool count(int *counter, int n, int *answer)
     return *answer;
 }
 
-template <int type, class Team> DEV void shrink(const Product &p, int block, int token_tile, float *shared)
+template <int type, class Team>
+DEV void shrink(const Product &p, int block, int token_tile, float *shared)
 {
     enum { adapter = Adapter<type>::value };
     int *control = (int *)shared, slot = 0, token0 = token_tile * Team::tokens;
     for (; slot < HG_MAX_PLUGINS; slot++) {
-        int n = p.slots >> slot & 1 ? (p.slot[slot].shrink.tiles + Team::tiles - 1) / Team::tiles : 0;
+        int n =
+            p.slots >> slot & 1 ? (p.slot[slot].shrink.tiles + Team::tiles - 1) / Team::tiles : 0;
         if (block < n)
             break;
         block -= n;
@@ -118,7 +126,8 @@ template <int type, class Team> DEV void shrink(const Product &p, int block, int
 }
 
 /* team += B z of the slots of its tokens. */
-template <int type, class Team> DEV void expand(const Product &p, Team &team, int token_tile, int slots)
+template <int type, class Team>
+DEV void expand(const Product &p, Team &team, int token_tile, int slots)
 {
     int token0 = token_tile * Team::tokens;
     if (threadIdx.x == 0)
@@ -131,15 +140,18 @@ template <int type, class Team> DEV void expand(const Product &p, Team &team, in
                 continue;
             Rows<type> rows(p.zp + e.z_byte, p.zp_pitch, token0);
             const float *scale = type == HG_DTYPE_BF16 ? nullptr : p.zp_scale + i;
-            team.template product<type>(e.b, e.tile0, rows, Columns{scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens});
+            team.template product<type>(e.b, e.tile0, rows,
+                                        Columns{scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens});
         }
 }
 
-template <int type, class Team> DEV void output(const Product &p, int block, int token_tile, float *shared)
+template <int type, class Team>
+DEV void output(const Product &p, int block, int token_tile, float *shared)
 {
     int token0 = token_tile * Team::tokens, end = p.first_tile + p.n_tiles;
     Team team(shared + CONTROL, p.first_tile + block * Team::tiles, token0);
-    team.template product<type>(p.w, 0, Rows<type>(p.x.rows, p.x.pitch, token0), Columns{p.x.scale, 1, nullptr, 0, p.n_tokens});
+    team.template product<type>(p.w, 0, Rows<type>(p.x.rows, p.x.pitch, token0),
+                                Columns{p.x.scale, 1, nullptr, 0, p.n_tokens});
     int slots = p.slots ? slots_here<Team>(p, token0) : 0;
     if (slots)
         expand<Adapter<type>::value>(p, team, token_tile, slots);
@@ -149,7 +161,9 @@ template <int type, class Team> DEV void output(const Product &p, int block, int
     });
 }
 
-template <int type, class Team> __global__ void __launch_bounds__(BLOCK_THREADS) hlora_linear(const Product p)
+template <int type, class Team>
+__global__ void __launch_bounds__(BLOCK_THREADS, (Blocks<type, Team>::least))
+    hlora_linear(const Product p)
 {
     DYN_SMEM(float, shared);
     int *control = (int *)shared;
@@ -163,13 +177,14 @@ template <int type, class Team> __global__ void __launch_bounds__(BLOCK_THREADS)
     if (ticket < n_shrink)
         shrink<type, Team>(p, ticket / p.token_tiles, ticket % p.token_tiles, shared);
     else
-        output<type, Team>(p, (ticket - n_shrink) / p.token_tiles, (ticket - n_shrink) % p.token_tiles, shared);
+        output<type, Team>(p, (ticket - n_shrink) / p.token_tiles,
+                           (ticket - n_shrink) % p.token_tiles, shared);
     if (n_shrink && count(p.tickets + 1, gridDim.x, control + 2))
         for (int i = threadIdx.x; i < 2 + p.token_tiles; i += BLOCK_THREADS)
             p.tickets[i] = 0;
 }
 
-/* ---- launchers ---------------------------------------------------------------------------------------------- */
+/* ---- launchers ------------------------------------------------------------------------------- */
 
 template <int type, class Team> static enum hg_status launch(struct cuda_backend *c, Product &p)
 {
@@ -186,10 +201,12 @@ template <int type, class Team> static enum hg_status launch(struct cuda_backend
     return cuda_status(c, "linear");
 }
 
-/* Grid for many tokens when its larger tiles still fill the device; the bits are the same either way. */
+/* Grid for many tokens when its larger tiles still fill the device; the bits are the same either
+ * way. Two fp16 planes need twice the registers: half the tokens. */
 template <int type> static enum hg_status launch_type(struct cuda_backend *c, Product &p)
 {
-    int64_t grid = (int64_t)((p.n_tokens + 63) / 64) * ((p.n_tiles + 7) / 8);
+    enum { NT = Dot<type>::row == 2 ? 4 : 8 };
+    int64_t grid = (int64_t)((p.n_tokens + 8 * NT - 1) / (8 * NT)) * ((p.n_tiles + 7) / 8);
     if (p.n_tokens <= 8)
         return launch<type, Stream<1>>(c, p);
     if (p.n_tokens <= 16)
@@ -199,8 +216,8 @@ template <int type> static enum hg_status launch_type(struct cuda_backend *c, Pr
     if (p.n_tokens <= 64 || p.n_tiles < 5 || grid * 2 < c->n_sms)
         return launch<type, Stream<8>>(c, p);
     if (grid < 2 * c->n_sms)
-        return launch<type, Grid<1, 8>>(c, p);
-    return launch<type, Grid<2, 8>>(c, p);
+        return launch<type, Grid<1, NT>>(c, p);
+    return launch<type, Grid<2, NT>>(c, p);
 }
 
 enum hg_status cuda_product(struct cuda_backend *c, struct Product *p)
@@ -221,11 +238,14 @@ static enum hg_status check_rope(const struct cuda_backend *c, const struct hg_l
 {
     const struct hg_rope_kv *k = a->rope;
     const struct hg_weight *w = a->w;
-    if (a->n_rows != k->plan->n_tokens || w->n_out != (k->n_heads + 2 * k->n_kv_heads) * k->head_dim)
-        return cuda_refuse("linear: %d rows of %d outputs for %d tokens, %d + 2 * %d heads of %d", a->n_rows, w->n_out, k->plan->n_tokens,
-                           k->n_heads, k->n_kv_heads, k->head_dim);
+    if (a->n_rows != k->plan->n_tokens ||
+        w->n_out != (k->n_heads + 2 * k->n_kv_heads) * k->head_dim)
+        return cuda_refuse("linear: %d rows of %d outputs for %d tokens, %d + 2 * %d heads of %d",
+                           a->n_rows, w->n_out, k->plan->n_tokens, k->n_heads, k->n_kv_heads,
+                           k->head_dim);
     if (w->pair != k->head_dim)
-        return cuda_refuse("linear: rotary heads of %d, weight packed in pairs of %d", k->head_dim, w->pair);
+        return cuda_refuse("linear: rotary heads of %d, weight packed in pairs of %d", k->head_dim,
+                           w->pair);
     if (k->plan != c->host_plan)
         return cuda_refuse("linear: the plan is not that of step_begin");
     return HG_STATUS_OK;
@@ -236,15 +256,18 @@ static enum hg_status check(const struct cuda_backend *c, const struct hg_linear
     const struct hg_weight *w = a->w;
     const struct hg_backend_limits *l = &c->limits;
     if (a->n_rows > l->max_rows || w->n_in > l->max_in || w->n_out > l->max_out)
-        return cuda_refuse("linear: %d rows of [%d, %d] exceed the reserved %d rows of [%d, %d]", a->n_rows, w->n_out, w->n_in, l->max_rows,
-                           l->max_out, l->max_in);
+        return cuda_refuse("linear: %d rows of [%d, %d] exceed the reserved %d rows of [%d, %d]",
+                           a->n_rows, w->n_out, w->n_in, l->max_rows, l->max_out, l->max_in);
     for (int i = 0; a->slot && i < a->n_rows; i++)
-        if (a->slot[i] < -1 || a->slot[i] >= HG_MAX_PLUGINS || (a->slot[i] >= 0 && w->rank[a->slot[i]] > l->max_rank))
-            return cuda_refuse("linear: row %d: slot %d, reserved rank %d", i, a->slot[i], l->max_rank);
+        if (a->slot[i] < -1 || a->slot[i] >= HG_MAX_PLUGINS ||
+            (a->slot[i] >= 0 && w->rank[a->slot[i]] > l->max_rank))
+            return cuda_refuse("linear: row %d: slot %d, reserved rank %d", i, a->slot[i],
+                               l->max_rank);
     if (a->epilogue == HG_EPILOGUE_SWIGLU && w->n_out % 2)
         return cuda_refuse("linear: SwiGLU of %d outputs", w->n_out);
     if (a->epilogue == HG_EPILOGUE_SWIGLU && w->pair != w->n_out)
-        return cuda_refuse("linear: SwiGLU of %d outputs, weight packed in pairs of %d", w->n_out, w->pair);
+        return cuda_refuse("linear: SwiGLU of %d outputs, weight packed in pairs of %d", w->n_out,
+                           w->pair);
     return a->epilogue == HG_EPILOGUE_ROPE_KV ? check_rope(c, a) : HG_STATUS_OK;
 }
 
@@ -275,7 +298,8 @@ static void set_finish(const struct cuda_backend *c, const struct hg_linear_args
 }
 
 /* The slots that rows of this call are in and that have an adapter; places z in scratch. */
-static enum hg_status set_adapters(struct cuda_backend *c, const struct hg_linear_args *a, Product *p)
+static enum hg_status set_adapters(struct cuda_backend *c, const struct hg_linear_args *a,
+                                   Product *p)
 {
     const struct hg_weight *w = a->w;
     for (int i = 0; a->slot && i < a->n_rows; i++)
@@ -296,7 +320,8 @@ static enum hg_status set_adapters(struct cuda_backend *c, const struct hg_linea
     p->tickets = c->scratch.tickets;
     size_t end = (size_t)((char *)(p->zp_scale + rows * HG_MAX_PARTS) - p->zp);
     if (end > c->scratch.z_bytes)
-        return cuda_refuse("linear: adapters need %zu bytes, reserved %zu", end, c->scratch.z_bytes);
+        return cuda_refuse("linear: adapters need %zu bytes, reserved %zu", end,
+                           c->scratch.z_bytes);
     return cuda_table(c, a->slot, a->n_rows, &p->slot_of);
 }
 
@@ -310,8 +335,10 @@ extern "C" enum hg_status cuda_linear(struct hg_backend *b, const struct hg_line
         return HG_STATUS_OK;
     HG_TRY(set_adapters(c, a, &p));
     if (!cuda_place_rows(c, w, p.slots != 0, a->n_rows, &p.x))
-        return cuda_refuse("linear: %d rows of %d do not fit %zu bytes", a->n_rows, w->n_in, c->scratch.x_bytes);
-    RowSource from = {(const float *)a->x, a->ldx, a->n_rows, w->n_in, a->norm, a->norm_eps, NULL, NULL, 0};
+        return cuda_refuse("linear: %d rows of %d do not fit %zu bytes", a->n_rows, w->n_in,
+                           c->scratch.x_bytes);
+    RowSource from = {(const float *)a->x, a->ldx, a->n_rows, w->n_in, a->norm,
+                      a->norm_eps,         NULL,   NULL,      0};
     HG_TRY(cuda_prepare(c, &from, w->w.type, &p.x));
     p.w = w->w;
     p.n_tokens = a->n_rows;

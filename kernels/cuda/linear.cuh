@@ -1,5 +1,5 @@
-/* kernels/cuda/linear.cuh - what linear.cu, head.cu and conv.cu share beside the dot product: prepared rows and the
- * launch of weight times rows. */
+/* kernels/cuda/linear.cuh - what linear.cu, head.cu and conv.cu share beside the dot product:
+ * prepared rows and the launch of weight times rows. */
 #ifndef HG_KERNELS_CUDA_LINEAR_CUH
 #define HG_KERNELS_CUDA_LINEAR_CUH
 
@@ -9,7 +9,9 @@ extern "C" {
 #include "kernels/cuda/weight.h"
 }
 
-enum { FINISH_HEAD = 100 }; /* beside enum hg_epilogue: logits of [lo, hi) of the rows of one head set */
+enum {
+    FINISH_HEAD = 100
+}; /* beside enum hg_epilogue: logits of [lo, hi) of the rows of one head set */
 
 /* What happens to the finished sums of a token. */
 struct Finish {
@@ -40,7 +42,8 @@ struct Prepared {
     int64_t pitch16;
 };
 
-/* fp32 rows to prepare: x[row_of ? row_of[i] : i], RMSNorm first when norm is given; with set_of, only rows of `set`. */
+/* fp32 rows to prepare: x[row_of ? row_of[i] : i], RMSNorm first when norm is given; with set_of,
+ * only rows of `set`. */
 struct RowSource {
     const float *x;
     int64_t ldx;
@@ -75,8 +78,10 @@ struct Product {
 /* Rows are padded to whole token tiles of 8, 16, 32 or 64 n. */
 int cuda_padded_rows(int n);
 /* Place prepared rows of a weight in scratch.x; false: they do not fit what reserve made. */
-bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool adapters, int n, struct Prepared *out);
-enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from, enum hg_dtype type, const struct Prepared *to);
+bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool adapters, int n,
+                     struct Prepared *out);
+enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from,
+                            enum hg_dtype type, const struct Prepared *to);
 /* Fills in how the work is cut and launches. */
 enum hg_status cuda_product(struct cuda_backend *c, struct Product *p);
 

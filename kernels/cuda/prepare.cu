@@ -1,10 +1,11 @@
-/* kernels/cuda/prepare.cu - rows of a linear: optional RMSNorm, then the rounding of the weight's type.
+/* kernels/cuda/prepare.cu - rows of a linear: optional RMSNorm, then the rounding of the weight's
+ * type.
  *
  *     y = x / sqrt(mean(x^2) + eps) * norm;  prepare.cuh says how y is stored
  *
- * Mapping: one block of 256 threads per row, 8 values per thread and round; three passes over a row that stays in L1.
- * Bound by latency at a few rows, by reading x at many. A row's sums depend on its length alone.
- * Definition: kernels/ref/rmsnorm.c, ref_quantise of kernels/ref/matrix.c. */
+ * Mapping: one block of 256 threads per row, 8 values per thread and round; three passes over a row
+ * that stays in L1. Bound by latency at a few rows, by reading x at many. A row's sums depend on
+ * its length alone. Definition: kernels/ref/rmsnorm.c, ref_quantise of kernels/ref/matrix.c. */
 #include "kernels/cuda/prepare.cuh"
 
 #include "kernels/cuda/linear.cuh"
@@ -20,21 +21,22 @@ struct RowGet {
     __device__ __forceinline__ void eight(int k, float (&v)[8]) const
     {
         if (aligned && k + 8 <= n) {
-            UNROLL for (int i = 0; i < 8; i += 4) {
+            UNROLL_FOR (int i = 0; i < 8; i += 4) {
                 float4 a = *(const float4 *)(x + k + i);
                 v[i] = a.x, v[i + 1] = a.y, v[i + 2] = a.z, v[i + 3] = a.w;
             }
         } else {
-            UNROLL for (int i = 0; i < 8; i++)
+            UNROLL_FOR (int i = 0; i < 8; i++)
                 v[i] = k + i < n ? x[k + i] : 0;
         }
         if (norm)
-            UNROLL for (int i = 0; i < 8; i++)
+            UNROLL_FOR (int i = 0; i < 8; i++)
                 v[i] = k + i < n ? v[i] * inverse * norm[k + i] : 0;
     }
 };
 
-template <int type> __global__ void __launch_bounds__(ROW_THREADS) prepare_rows(const RowSource p, const Prepared to)
+template <int type>
+__global__ void __launch_bounds__(ROW_THREADS) prepare_rows(const RowSource p, const Prepared to)
 {
     DYN_SMEM(float, scratch);
     int row = blockIdx.x;
@@ -48,38 +50,46 @@ template <int type> __global__ void __launch_bounds__(ROW_THREADS) prepare_rows(
         for (int k = threadIdx.x * 8; k < p.dim; k += ROW_THREADS * 8) {
             float v[8];
             get.eight(k, v);
-            UNROLL for (int i = 0; i < 8; i++)
+            UNROLL_FOR (int i = 0; i < 8; i++)
                 sum = fmaf(v[i], v[i], sum);
         }
         sum = block_sum(sum, scratch);
         get.inverse = div_rn(1.0f, sqrtf(div_rn(sum, (float)p.dim) + p.eps));
         get.norm = p.norm;
     }
-    prepare_row<type>(get, p.dim, team, to.rows + row * to.pitch, to.scale ? to.scale + row : nullptr);
+    prepare_row<type>(get, p.dim, team, to.rows + row * to.pitch,
+                      to.scale ? to.scale + row : nullptr);
     if (to.rows16)
         prepare_row<HG_DTYPE_BF16>(get, p.dim, team, to.rows16 + row * to.pitch16, nullptr);
 }
 
-/* ---- launcher ----------------------------------------------------------------------------------------------- */
+/* ---- launcher -------------------------------------------------------------------------------- */
 
 int cuda_padded_rows(int n)
 {
     return n <= 8 ? 8 : n <= 16 ? 16 : n <= 32 ? 32 : (n + 63) / 64 * 64;
 }
 
-bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool adapters, int n, struct Prepared *out)
+bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool adapters, int n,
+                     struct Prepared *out)
 {
     enum hg_dtype type = w->w.type;
     size_t rows = (size_t)cuda_padded_rows(n);
     out->pitch = (int64_t)w->w.steps * cuda_row_step_bytes(type);
-    out->pitch16 = type == HG_DTYPE_I8 && adapters ? (int64_t)cuda_steps(HG_DTYPE_BF16, w->n_in) * STEP_BYTES : 0;
+    out->pitch16 = type == HG_DTYPE_I8 && adapters
+                       ? (int64_t)cuda_steps(HG_DTYPE_BF16, w->n_in) * STEP_BYTES
+                       : 0;
     out->rows = (char *)c->scratch.x;
     out->rows16 = out->pitch16 ? out->rows + rows * (size_t)out->pitch : NULL;
-    out->scale = type == HG_DTYPE_BF16 ? NULL : (float *)(out->rows + rows * (size_t)(out->pitch + out->pitch16));
-    return rows * (size_t)(out->pitch + out->pitch16 + (int64_t)sizeof(float)) <= c->scratch.x_bytes;
+    out->scale = type == HG_DTYPE_BF16
+                     ? NULL
+                     : (float *)(out->rows + rows * (size_t)(out->pitch + out->pitch16));
+    return rows * (size_t)(out->pitch + out->pitch16 + (int64_t)sizeof(float)) <=
+           c->scratch.x_bytes;
 }
 
-enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from, enum hg_dtype type, const struct Prepared *to)
+enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from,
+                            enum hg_dtype type, const struct Prepared *to)
 {
     const RowSource p = *from;
     const Prepared t = *to;

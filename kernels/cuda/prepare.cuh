@@ -2,12 +2,13 @@
  *
  * Per step of 64 bytes, natural order of k, zeros past the end of the row:
  *     BF16       32 values, rounded to nearest even
- *     F16, F32   32 fp16 `high`, then 32 fp16 `low`: x / scale = high + low, scale a power of two that brings the
- *                largest |x| into [2^14, 2^15): 22 bits of every value within 2^-28 of the largest. A row that is not
- *                finite has scale 1 and keeps its NaN and infinities
- *     I8         64 values q = round(x / scale), scale = max|x| / 127, NaN for a row that is not finite (and q = 0)
+ *     F16, F32   32 fp16 `high`, then 32 fp16 `low`: x / scale = high + low, scale a power of two
+ * that brings the largest |x| into [2^14, 2^15): 22 bits of every value within 2^-28 of the
+ * largest. A row that is not finite has scale 1 and keeps its NaN and infinities I8         64
+ * values q = round(x / scale), scale = max|x| / 127, NaN for a row that is not finite (and q = 0)
  *
- * A row is made by n_threads threads with index i; `Team` says how they reduce. Get::eight(k, v) gives values k..k+7.*/
+ * A row is made by n_threads threads with index i; `Team` says how they reduce. Get::eight(k, v)
+ * gives values k..k+7.*/
 #ifndef HG_KERNELS_CUDA_PREPARE_CUH
 #define HG_KERNELS_CUDA_PREPARE_CUH
 
@@ -17,16 +18,34 @@ extern "C" {
 }
 
 struct WarpTeam {
-    __device__ __forceinline__ int index() const { return lane_id(); }
-    __device__ __forceinline__ int size() const { return 32; }
-    __device__ __forceinline__ float max(float v) const { return warp_max(v); }
+    __device__ __forceinline__ int index() const
+    {
+        return lane_id();
+    }
+    __device__ __forceinline__ int size() const
+    {
+        return 32;
+    }
+    __device__ __forceinline__ float max(float v) const
+    {
+        return warp_max(v);
+    }
 };
 
 struct BlockTeam {
     float *scratch; /* 32 floats of shared memory */
-    __device__ __forceinline__ int index() const { return threadIdx.x; }
-    __device__ __forceinline__ int size() const { return blockDim.x; }
-    __device__ __forceinline__ float max(float v) const { return block_max(v, scratch); }
+    __device__ __forceinline__ int index() const
+    {
+        return threadIdx.x;
+    }
+    __device__ __forceinline__ int size() const
+    {
+        return blockDim.x;
+    }
+    __device__ __forceinline__ float max(float v) const
+    {
+        return block_max(v, scratch);
+    }
 };
 
 /* Largest |x|; infinity when a value is not finite. */
@@ -36,7 +55,7 @@ template <class Get, class Team> DEV float row_peak(const Get &get, int n, const
     for (int k = team.index() * 8; k < n; k += team.size() * 8) {
         float v[8];
         get.eight(k, v);
-        UNROLL for (int i = 0; i < 8; i++)
+        UNROLL_FOR (int i = 0; i < 8; i++)
             peak = fmaxf(peak, is_finite(v[i]) ? fabsf(v[i]) : INFINITY);
     }
     return team.max(peak);
@@ -55,7 +74,7 @@ DEV float split_scale(float peak, float *down)
 DEV void store_split(char *to, const float (&v)[8], float down)
 {
     uint32_t high[4], low[4];
-    UNROLL for (int i = 0; i < 4; i++) {
+    UNROLL_FOR (int i = 0; i < 4; i++) {
         float a = v[2 * i] * down, b = v[2 * i + 1] * down;
         uint16_t ha = f32_to_f16(a), hb = f32_to_f16(b);
         high[i] = pack2(ha, hb);
@@ -68,7 +87,7 @@ DEV void store_split(char *to, const float (&v)[8], float down)
 DEV void store_bf16(char *to, const float (&v)[8])
 {
     uint32_t w[4];
-    UNROLL for (int i = 0; i < 4; i++)
+    UNROLL_FOR (int i = 0; i < 4; i++)
         w[i] = pack2(f32_to_bf16(v[2 * i]), f32_to_bf16(v[2 * i + 1]));
     *(uint4 *)to = {w[0], w[1], w[2], w[3]};
 }
@@ -77,7 +96,7 @@ DEV void store_i8(char *to, const float (&v)[8], float scale)
 {
     bool usable = scale > 0;
     uint32_t w[2] = {0, 0};
-    UNROLL for (int i = 0; i < 8; i++) {
+    UNROLL_FOR (int i = 0; i < 8; i++) {
         int q = usable ? (int)fminf(fmaxf(rintf(div_rn(v[i], scale)), -127.0f), 127.0f) : 0;
         w[i / 4] |= (uint32_t)(q & 255) << i % 4 * 8;
     }
@@ -85,7 +104,8 @@ DEV void store_i8(char *to, const float (&v)[8], float scale)
 }
 
 /* to: the row's first byte; scale: where its scale goes (not BF16). */
-template <int type, class Get, class Team> DEV void prepare_row(const Get &get, int n, const Team &team, char *to, float *scale)
+template <int type, class Get, class Team>
+DEV void prepare_row(const Get &get, int n, const Team &team, char *to, float *scale)
 {
     enum { step = type == HG_DTYPE_I8 ? STEP_BYTES : STEP_BYTES / 2 };
     int padded = (n + step - 1) / step * step;
