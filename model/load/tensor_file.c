@@ -42,9 +42,11 @@ int64_t hg_tensor_count(const struct hg_tensor *t)
 int hg_tensor_is_contiguous(const struct hg_tensor *t)
 {
     int64_t want = 1;
+    if (hg_tensor_count(t) == 0) /* its other dimensions may multiply beyond 63 bits */
+        return 1;
     for (int i = t->n_dims - 1; i >= 0; i--) {
         if (t->dims[i] != 1 && t->strides[i] != want)
-            return hg_tensor_count(t) == 0;
+            return 0;
         want *= t->dims[i];
     }
     return 1;
