@@ -168,6 +168,7 @@ static enum hg_status finish(const struct hg_hf_config *c, enum hg_pattern patte
                              struct hg_tokenizer *t, struct hg_error *err)
 {
     HG_TRY(hg_hf_config_specials(c, t, err));
+    t->clean_up = c->clean_up;
     if (t->family == HG_FAMILY_LLAMA) {
         t->legacy = c->legacy;
         /* legacy = false patches add_dummy_prefix away and writes U+2581 itself */
