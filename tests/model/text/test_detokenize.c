@@ -222,6 +222,57 @@ static void invalid_input_is_replaced(void **state)
     hg_tokenizer_free(t);
 }
 
+/* ---- the reference's string (reference.md 9.6) ------------------------------------------------
+ */
+
+/* Slow _decode: special ids are skipped, other added tokens stand alone, all joined with " ". */
+static void reference_text(const struct hg_tokenizer *t, const struct hg_ids *ids, char out[256])
+{
+    size_t n = 0, begin = 0;
+    for (size_t i = 0; i <= ids->n; i++) {
+        bool added = i < ids->n && hg_tokenizer_is_added(t, ids->data[i]);
+        if (i < ids->n && !added)
+            continue;
+        if (i > begin) {
+            char *group = text_decode(t, ids->data + begin, i - begin, false);
+            n += (size_t)snprintf(out + n, 256 - n, "%s%s", n ? " " : "", group);
+            free(group);
+        }
+        if (added && !(t->vocab.pieces[ids->data[i]].flags & HG_PIECE_SPECIAL))
+            n += (size_t)snprintf(out + n, 256 - n, "%s%s", n ? " " : "",
+                                  hg_tokenizer_token(t, ids->data[i]));
+        begin = i + 1;
+    }
+}
+
+/* com_infer.py cuts the last 8 characters, " <|end|>": what is left is our answer. */
+static void the_reference_cut_of_8_gives_our_text(void **state)
+{
+    (void)state;
+    struct hg_tokenizer *t = text_load(hg_test_file("config/models/demo/llm"));
+    static const char *const answers[] = {"Yes, pneumonia.", "No",
+                                          "caf\xc3\xa9 5 \xf0\x9f\x98\x80"};
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        char whole[256], *ours;
+        struct hg_ids ids = text_encode(t, answers[i], strlen(answers[i]), false);
+        ours = text_decode(t, ids.data, ids.n, false);
+        assert_int_equal(hg_ids_push(&ids, hg_tokenizer_id(t, "<|end|>")), 0);
+        reference_text(t, &ids, whole);
+        size_t n = strlen(whole);
+        assert_string_equal(whole + n - 8, " <|end|>");
+        whole[n - 8] = '\0';
+        assert_string_equal(whole, ours);
+        assert_string_equal(ours, answers[i]);
+        /* ended by <|endoftext|>, which is special: the reference would cut 8 real characters */
+        ids.data[ids.n - 1] = hg_tokenizer_id(t, "<|endoftext|>");
+        reference_text(t, &ids, whole);
+        assert_string_equal(whole, ours);
+        free(ours);
+        hg_ids_deinit(&ids);
+    }
+    hg_tokenizer_free(t);
+}
+
 /* ---- clean-up of spaces -------------------------------------------------------------------- */
 
 /* transformers' clean_up_tokenization, on a whole string. */
@@ -305,6 +356,7 @@ int main(void)
         cmocka_unit_test(added_tokens_are_silent_unless_shown),
         cmocka_unit_test(ids_without_a_token_yield_nothing),
         cmocka_unit_test(invalid_input_is_replaced),
+        cmocka_unit_test(the_reference_cut_of_8_gives_our_text),
         cmocka_unit_test(cleaned_streams_equal_the_cleaned_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
