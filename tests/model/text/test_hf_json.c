@@ -17,7 +17,7 @@
 #define VOCAB "{\"a\":0,\"b\":1,\"ab\":2,\"<u>\":3}"
 
 struct folder { /* files to write; NULL: not there */
-    const char *config, *vocab, *merges, *json, *added;
+    const char *config, *vocab, *merges, *json, *added, *spm;
 };
 
 static enum hg_status load_folder(const struct folder *f, struct hg_tokenizer **t,
@@ -25,9 +25,9 @@ static enum hg_status load_folder(const struct folder *f, struct hg_tokenizer **
 {
     char dir[64];
     text_make_dir(dir);
-    const char *const names[] = {"tokenizer_config.json", "vocab.json", "merges.txt",
-                                 "tokenizer.json", "added_tokens.json"};
-    const char *const texts[] = {f->config, f->vocab, f->merges, f->json, f->added};
+    const char *const names[] = {"tokenizer_config.json", "vocab.json",        "merges.txt",
+                                 "tokenizer.json",        "added_tokens.json", "tokenizer.model"};
+    const char *const texts[] = {f->config, f->vocab, f->merges, f->json, f->added, f->spm};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (texts[i])
             text_write_string(dir, names[i], texts[i]);
@@ -76,6 +76,9 @@ static void broken_merges_are_named_with_their_rank(void **state)
     /* ... and what stands behind the last newline; Qwen2 keeps both. */
     expect_ids(FILES(CONFIG, VOCAB, "#version: 0.2\na b"), "ab", "0 1");
     expect_ids(FILES(QWEN2, VOCAB, "a b"), "ab", "2");
+    /* The class says which files count, not what else lies there. */
+    expect_ids((struct folder){.config = QWEN2, .vocab = VOCAB, .merges = "a b\n", .spm = "x"},
+               "ab", "2");
     expect_refused(FILES(CONFIG, VOCAB, "\na c\n"), HG_STATUS_BAD_FILE, "merge 0");
     expect_refused(FILES(CONFIG, VOCAB, "\na b\nb a\n"), HG_STATUS_BAD_FILE, "merge 1");
     expect_refused(FILES(CONFIG, VOCAB, "\nab\n"), HG_STATUS_BAD_FILE, "two tokens");
