@@ -354,7 +354,7 @@ void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
     out->max_seqs = m->max_seqs;
     out->max_batch_tokens = m->max_batch_tokens;
     out->kv_blocks = m->kv.n_blocks;
-    out->kv_blocks_free = m->kv.n_free;
+    out->kv_blocks_free = atomic_load(&m->kv.n_free);
     out->weight_bytes = m->llm->weight_bytes + m->vqgan_info.weight_bytes;
     if (m->vision)
         out->weight_bytes += hg_vision_bytes(m->vision);
