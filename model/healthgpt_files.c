@@ -58,8 +58,9 @@ static enum hg_status open_weights(const struct hg_model *m, struct hg_model_fil
 
 enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, struct hg_error *err)
 {
-    const struct hg_weights *all[] = {f->base, f->vision, f->vqgan, f->task[0], f->task[1]};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    enum { N_SETS = 3 + HG_TASK_COUNT };
+    const struct hg_weights *all[N_SETS] = {f->base, f->vision, f->vqgan, f->task[0], f->task[1]};
+    for (int i = 0; i < N_SETS; i++)
         if (all[i])
             HG_TRY(hg_weights_check_all_used(all[i], err));
     return HG_STATUS_OK;
