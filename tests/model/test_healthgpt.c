@@ -198,6 +198,8 @@ static void image_codes_must_be_complete(void **state)
                   err, "expected 64 image tokens, got 12: stopped early");
     HG_TEST_FAILS(hg_model_image_codes(*state, ids, 65, codes, 64, &n, &err), HG_STATUS_BAD_REQUEST,
                   err, "too many");
+    ids[64] = info.first_index_id + info.n_index; /* <end_index> behind a complete image */
+    HG_TEST_OK(hg_model_image_codes(*state, ids, 65, codes, 64, &n, &err), err);
     ids[5] = 7;
     HG_TEST_FAILS(hg_model_image_codes(*state, ids, 64, codes, 64, &n, &err), HG_STATUS_BAD_REQUEST,
                   err, "stray token 7 at step 5");
