@@ -246,7 +246,8 @@ enum hg_status hg_tensor_file_parse(const char *name, const void *data, size_t n
     if (!f)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", name);
     f->name = short_name(&f->arena, name);
-    enum hg_status status = f->name ? parse_container(f, data, n, err) : HG_STATUS_NO_MEMORY;
+    enum hg_status status = f->name ? parse_container(f, data, n, err)
+                                    : hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", name);
     if (status == HG_STATUS_OK)
         status = seal(f, err);
     if (status == HG_STATUS_OK)
