@@ -259,6 +259,7 @@ static void bombs_are_refused_in_bounded_time(void **state)
 {
     (void)state;
     expect_refused_fast("endless opcodes", "}", "N0", 2000000, ".");
+    expect_refused_fast("many globals", "}", "ca\nb\n0", 499000, ".");
     expect_refused_fast("deep stack", "", "N", 100000, ".");
     expect_refused_fast("many marks", "", "(", 100000, ".");
     expect_refused_fast("deep lists", "}Va\n", "]", 9000, ".");
