@@ -185,9 +185,11 @@ static enum hg_status load_folder(const char *dir, struct hg_tokenizer *t, struc
     struct sources *sources = calloc(1, sizeof *sources);
     json_t *json = NULL;
     enum hg_pattern pattern;
-    enum hg_status status;
-    if (!sources)
-        HG_TRY_OUT(hg_fail(err, HG_STATUS_NO_MEMORY, "tokenizer: no memory"));
+    enum hg_status status = HG_STATUS_NO_MEMORY;
+    if (!sources) {
+        hg_fail(err, status, "tokenizer: no memory");
+        goto out;
+    }
     HG_TRY_OUT(hg_hf_config_read(dir, &config, err));
     HG_TRY_OUT(look_for_sources(dir, sources, err));
     t->family = config.family;
