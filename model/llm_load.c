@@ -119,6 +119,9 @@ static enum hg_status load_layer(struct load *l, int i, struct hg_error *err)
     HG_TRY(hg_loader_vector(&l->base, name, c->dim, &layer->norm1, err));
     snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", i);
     HG_TRY(hg_loader_vector(&l->base, name, c->dim, &layer->norm2, err));
+    /* a buffer that old checkpoints carry; the table is computed (hg_llm_inv_freq) */
+    snprintf(name, sizeof name, "model.layers.%d.self_attn.rotary_emb.", i);
+    hg_weights_ignore_prefix(l->source->base, name);
     HG_TRY(load_module(l, i, c->fused ? &fused_qkv : &split_qkv, &layer->qkv, err));
     HG_TRY(load_module(l, i, &o, &layer->o, err));
     HG_TRY(load_module(l, i, c->fused ? &fused_up : &split_up, &layer->gate_up, err));
