@@ -50,16 +50,12 @@ void hg_config_default(struct hg_config *c);
 enum hg_status hg_config_parse(struct hg_config *c, char *s, size_t n, struct hg_error *err);
 enum hg_status hg_config_read(struct hg_config *c, const char *path, struct hg_error *err);
 
-/* One flag without its dashes: "max-queue", "32". BAD_REQUEST as above. */
+/* One flag without its dashes: "max-queue", "32"; value NULL: none was given. BAD_REQUEST as above.
+ */
 enum hg_status hg_config_set(struct hg_config *c, const char *flag, const char *value,
                              struct hg_error *err);
 /* 1 when the flag takes a value, 0 when not, -1 when there is no such flag. */
 int hg_config_flag_takes_value(const char *flag);
 enum hg_status hg_config_help(struct hg_buf *out); /* one line per flag */
-
-/* "127.0.0.1:8080", "[::1]:0" -> address and port. */
-enum hg_status hg_listen_split(const char *s, char *addr, size_t cap, uint16_t *port,
-                               struct hg_error *err);
-bool hg_address_is_loopback(const char *addr);
 
 #endif
