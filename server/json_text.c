@@ -48,7 +48,8 @@ enum hg_status hg_json_body_parse(const char *s, size_t n, json_t **out, struct 
 {
     *out = NULL;
     if (n == 0)
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "JSON: empty text at line 1, expected an object");
+        return hg_fail(err, HG_STATUS_BAD_REQUEST,
+                       "JSON: empty text at line 1, expected an object");
     HG_TRY(hg_json_check_caps(s, n, err));
     json_error_t e;
     *out = json_loadb(s, n, JSON_REJECT_DUPLICATES, &e);

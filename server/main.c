@@ -11,6 +11,7 @@
 #include "server/config.h"
 #include "server/http.h"
 #include "server/listen.h"
+#include "server/process.h"
 #include "server/version.h"
 
 enum { FLUSH_MS = 2000, EXIT_PORT_IN_USE = 69 };
@@ -185,6 +186,7 @@ int main(int argc, char **argv)
 {
     static struct hg_config config;
     struct hg_error err = {0};
+    hg_process_init();
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return usage(stdout);
@@ -196,7 +198,6 @@ int main(int argc, char **argv)
     if (read_options(argc, argv, &config, &err) != HG_STATUS_OK)
         return fail(&err);
     hg_log_set(HG_LOG_INFO, config.log_json);
-    signal(SIGPIPE, SIG_IGN);
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);

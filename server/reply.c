@@ -201,8 +201,7 @@ enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_reque
     return status_of(&o);
 }
 
-/* ---- what the server says about itself --------------------------------------------------------
- */
+/* ---- what the server says about itself ------------------------------------------------------- */
 
 static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
 {
