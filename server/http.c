@@ -29,7 +29,6 @@ struct hg_http {
     struct hg_reply_context reply;
     int max_queue;
     bool loopback;
-    int listen_fd; /* ours after a drain, else -1 */
     atomic_bool draining;
     atomic_int n_exchanges;
 };
@@ -459,7 +458,6 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->model = m;
     h->scheduler = s;
     h->max_queue = o->max_queue;
-    h->listen_fd = -1;
     h->loopback = o->loopback;
     h->info = *hg_scheduler_model_info(s);
     h->reply = (struct hg_reply_context){
@@ -478,8 +476,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
 
 void hg_http_drain(struct hg_http *h)
 {
-    if (!atomic_exchange(&h->draining, true))
-        h->listen_fd = MHD_quiesce_daemon(h->daemon);
+    atomic_store(&h->draining, true);
 }
 
 void hg_http_stop(struct hg_http *h, int64_t flush_ms)
@@ -487,13 +484,18 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms)
     if (!h)
         return;
     hg_http_drain(h);
+    /* From here on connections are refused: a proxy tries elsewhere. Left in the backlog they would
+     * hang until the process ends. */
+    int listen_fd = MHD_quiesce_daemon(h->daemon);
+    if (listen_fd != -1)
+        shutdown(listen_fd, SHUT_RDWR);
     /* Every request has ended, so no connection is suspended; let the answers leave. */
     int64_t until = hg_now_ns() + flush_ms * 1000000;
     const struct timespec pause = {0, 2000000};
     while (atomic_load(&h->n_exchanges) > 0 && hg_now_ns() < until)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(h->daemon);
-    if (h->listen_fd != -1)
-        close(h->listen_fd);
+    if (listen_fd != -1)
+        close(listen_fd);
     free(h);
 }

@@ -26,10 +26,10 @@ struct hg_http_options {
 enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
                              struct hg_scheduler *s, struct hg_http **out, struct hg_error *err);
 
-/* Refuse new connections; new requests on open ones are answered 503. */
+/* From now on requests for work are answered 503 at once, on old and new connections. */
 void hg_http_drain(struct hg_http *h);
-/* After the scheduler has ended every request: wait up to flush_ms for the last answers to leave,
- * close, release. NULL is fine. */
+/* After the scheduler has ended every request: refuse connections, wait up to flush_ms for the last
+ * answers to leave, close, release. NULL is fine. */
 void hg_http_stop(struct hg_http *h, int64_t flush_ms);
 
 #endif
