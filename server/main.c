@@ -122,7 +122,7 @@ static void log_memory(const struct hg_model_info *m, const struct hg_config *c)
         "memory: weights %.1f MB + plug-ins %.1f MB + KV cache %.1f MB (%lld tokens) + workspace "
         "%.1f MB = %.1f MB, and at most 64 KiB for each of %lld connections",
         (double)m->weight_bytes / 1e6, (double)plugins / 1e6, (double)m->kv_bytes / 1e6,
-        (long long)(m->kv_blocks * HG_BLOCK_TOKENS), (double)m->workspace_bytes / 1e6,
+        (long long)m->kv_blocks * HG_BLOCK_TOKENS, (double)m->workspace_bytes / 1e6,
         (double)all / 1e6, (long long)c->max_connections);
 }
 

@@ -1,6 +1,8 @@
 /* tests/server/test_config.c - configuration file and flags. */
 #include "server/config.h"
 
+#include <jansson.h>
+
 #include "tests/test.h"
 
 static enum hg_status parse(struct hg_config *c, const char *text, struct hg_error *err)
@@ -104,20 +106,41 @@ static void config_flags_set_the_same_keys(void **state)
     assert_int_equal(hg_config_flag_takes_value("bogus"), -1);
 }
 
-static void config_schema_names_every_key(void **state)
+static json_t *property(json_t *schema, const char *key, const char *type)
+{
+    json_t *p = json_object_get(json_object_get(schema, "properties"), key);
+    if (!p)
+        fail_msg("config/schema.json lacks %s", key);
+    const char *found = json_string_value(json_object_get(p, "type"));
+    if (!json_object_get(p, "enum") && (!found || strcmp(found, type) != 0))
+        fail_msg("config/schema.json: %s: expected type %s", key, type);
+    return p;
+}
+
+static void config_schema_says_what_the_table_says(void **state)
 {
     (void)state;
-    size_t n;
-    char *schema = (char *)hg_test_read(hg_test_file("config/schema.json"), &n);
-    static const char *const keys[] = {
-#define TEXT_KEY(key, value, arg, help) "\"" #key "\"",
-#define NUMBER_KEY(key, value, min, max, help) "\"" #key "\"",
-#define FLAG_KEY(key, help) "\"" #key "\"",
-        HG_CONFIG_MAP(TEXT_KEY, NUMBER_KEY, FLAG_KEY)};
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (!memmem(schema, n, keys[i], strlen(keys[i])))
-            fail_msg("config/schema.json lacks %s", keys[i]);
-    free(schema);
+    json_error_t e;
+    json_t *schema = json_load_file(hg_test_file("config/schema.json"), 0, &e), *p;
+    assert_non_null(schema);
+    size_t n = 1; /* $schema */
+#define TEXT_KEY(key, value, arg, help)                                                            \
+    p = property(schema, #key, "string");                                                          \
+    assert_string_equal(json_string_value(json_object_get(p, "default")), value);                  \
+    n++;
+#define NUMBER_KEY(key, value, min, max, help)                                                     \
+    p = property(schema, #key, "integer");                                                         \
+    assert_int_equal(json_integer_value(json_object_get(p, "default")), value);                    \
+    assert_int_equal(json_integer_value(json_object_get(p, "minimum")), min);                      \
+    assert_int_equal(json_integer_value(json_object_get(p, "maximum")), max);                      \
+    n++;
+#define FLAG_KEY(key, help)                                                                        \
+    p = property(schema, #key, "boolean");                                                         \
+    assert_true(json_is_false(json_object_get(p, "default")));                                     \
+    n++;
+    HG_CONFIG_MAP(TEXT_KEY, NUMBER_KEY, FLAG_KEY)
+    assert_int_equal(json_object_size(json_object_get(schema, "properties")), n);
+    json_decref(schema);
 }
 
 int main(void)
@@ -128,7 +151,7 @@ int main(void)
         cmocka_unit_test(config_names_the_key_that_is_wrong),
         cmocka_unit_test(config_errors_name_the_file),
         cmocka_unit_test(config_flags_set_the_same_keys),
-        cmocka_unit_test(config_schema_names_every_key),
+        cmocka_unit_test(config_schema_says_what_the_table_says),
     };
     return cmocka_run_group_tests_name("server/config", tests, NULL, NULL);
 }
