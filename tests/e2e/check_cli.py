@@ -219,5 +219,7 @@ def check_bench_reports_speed(build):
     out = cli_ok(build, "bench", "--json", "--prompt-tokens", "64", "--max-tokens", "8", "--max-batch", "4")
     rows = [json.loads(line) for line in out.splitlines()]
     equal([r["sequences"] for r in rows], [1, 4], "one sequence, then all")
+    code, out, err = cli(build, "bench", "--prompt-tokens", "100000")
+    require(code == 65 and not out and "100000 tokens" in err, "an error is all that is printed: %r %r" % (out, err))
     require(all(r["prefill_tokens_per_s"] > 0 and r["decode_tokens_per_s"] > 0 for r in rows), "rates")
     return "decode %.0f t/s alone, %.0f t/s in a batch of 4" % tuple(r["decode_tokens_per_s"] for r in rows)

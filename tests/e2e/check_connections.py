@@ -191,7 +191,9 @@ def check_ipv6_loopback(build):
 
 
 def check_idle_and_half_sent_connections_do_not_delay_the_end(build):
-    for data, most in ((b"", 1.5), (GET, 1.5), (b"POST /v1/v", 1.5), (draw(1)[:-5], 4)):
+    # Milliseconds, and the 2 s that answers get to leave for a body that never comes; a busy machine
+    # may take longer, an idle time-out (75 s) or the whole drain (30 s) is what must not be waited for.
+    for data in (b"", GET, b"POST /v1/v", draw(1)[:-5]):
         with Daemon(build) as d:
             s = connect(d, data)
             time.sleep(0.1)
@@ -199,7 +201,7 @@ def check_idle_and_half_sent_connections_do_not_delay_the_end(build):
             d.process.send_signal(signal.SIGTERM)
             d.expect_end()
             spent = time.monotonic() - start
-            require(spent < most * (4 if is_sanitized(build) else 1), "%r: %.1f s" % (data[:20], spent))
+            require(spent < 20, "%r: %.1f s" % (data[:20], spent))
             s.close()
 
 
@@ -217,7 +219,7 @@ def check_requests_during_a_drain_get_503_and_a_second_signal_ends_it(build):
         start = time.monotonic()
         late = connect(d, draw(10))  # not left hanging in the backlog until the drain is over
         got = read_until(late, lambda g: b'"shutting_down"' in g)
-        require(b" 503 " in got and time.monotonic() - start < 1, "a new connection: %r" % got[:100])
+        require(b" 503 " in got and time.monotonic() - start < 10, "a new connection: %r" % got[:100])
         late.close()
         d.process.send_signal(signal.SIGINT)
         results = []

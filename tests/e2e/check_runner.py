@@ -35,15 +35,15 @@ def check_runner_counts_crashes_hangs_and_silence(build):
         open(os.path.join(d, "tests", "test_not_built.c"), "w").close()
         with open(os.path.join(d, "tests", "e2e", "run.sh"), "w") as f:
             f.write("echo 'ok    one'; echo 'skip  two: no data'; exit 3\n")
-        p = subprocess.run([sys.executable, os.path.join(ROOT, "tests", "run.py"), "b"], cwd=d, timeout=60,
-                           env=dict(os.environ, HG_TEST_TIMEOUT="2"), stdout=subprocess.PIPE)
+        p = subprocess.run([sys.executable, os.path.join(ROOT, "tests", "run.py"), "b"], cwd=d, timeout=120,
+                           env=dict(os.environ, HG_TEST_TIMEOUT="6"), stdout=subprocess.PIPE)
         lines = p.stdout.decode().split("\n")
         for name, (_, expected) in PROGRAMS.items():
             line = [x for x in lines if x.startswith("tests/test_%s " % name)]
             got = re.search(r"(\d+) passed +(\d+) failed +(\d+) skipped", line[0])
             equal(tuple(map(int, got.groups())), expected, name)
         require("    SKIP: no data" in lines and "    SKIP: no reason was given" in lines, "reasons")
-        require(any("TIMEOUT after 2 s" in x for x in lines) and any("KILLED by signal 11" in x for x in lines), "why")
+        require(any("TIMEOUT after 6 s" in x for x in lines) and any("KILLED by signal 11" in x for x in lines), "why")
         sums = [sum(e[i] for _, e in PROGRAMS.values()) for i in range(3)]
         # One program is not built; the end-to-end checks ended without their last line.
         equal(lines[-2:], ["%d passed, %d failed, %d skipped" % (sums[0] + 1, sums[1] + 2, sums[2] + 1), ""], "last line")

@@ -63,7 +63,7 @@ static const struct option_row rows[] = {
      AT(kv_dtype), 0, 0},
     {"kv-tokens", "N", "KV cache in tokens; 0: as many as fit the batch", ENGINE, KIND_INT,
      AT(kv_tokens), 0, 1 << 30},
-    {"threads", "N", "threads of the CPU backend; 0: all", ENGINE, KIND_INT, AT(threads), 0, 1024},
+    {"threads", "N", "threads of the CPU backend; 0: all", ENGINE, KIND_INT, AT(threads), 0, 64},
     {"json", "", "print one JSON object", " ask draw inspect bench ", KIND_FLAG, AT(json), 0, 0},
 };
 enum { N_ROWS = sizeof rows / sizeof rows[0] };
