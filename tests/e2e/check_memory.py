@@ -68,11 +68,11 @@ def check_thousand_requests_do_not_grow_the_process(build):
     with Daemon(build) as d:  # under LeakSanitizer the exit code tells what was lost
         rounds(d, 200)
         before = d.status_kb("VmRSS")
-        rounds(d, 1000, 200)
+        rounds(d, 100 if "thread" in build else 1000, 200)
         growth = d.status_kb("VmRSS") - before
         equal(d.wait_idle()["requests"]["failed"], 0, "failed")
         if is_sanitized(build):
-            return "sanitized: no leak (freed memory is kept, so the size says nothing)"
+            return "sanitized, the size is not judged"
         # 1 MiB: a leak of one event, body or picture per request would be 5 MB and more.
         require(growth < 1024, "grew by %d KiB" % growth)
     return "%d KiB after 1000 requests" % growth
