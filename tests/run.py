@@ -16,7 +16,7 @@ import time
 # The slowest program takes half a minute on 2 idle cores, under a sanitizer 3 minutes; a loaded machine
 # may take ten times as long.
 TIMEOUT_S = int(os.environ.get("HG_TEST_TIMEOUT", "0"))
-OK, BAD, SKIPPED = r"^ok \d+(?! #\s*SKIP)", r"^not ok \d+(?! #\s*SKIP)", r"^(?:not )?ok \d+ #\s*SKIP"
+OK, BAD, SKIPPED = r"^ok \d+\b(?! #\s*SKIP)", r"^not ok \d+\b(?! #\s*SKIP)", r"^(?:not )?ok \d+ #\s*SKIP"
 
 
 def timeout_of(build):

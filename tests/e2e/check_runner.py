@@ -12,6 +12,8 @@ PROGRAMS = {
     "good": ("echo 1..2; echo 'ok 1 - a'; echo 'ok 2 - b'", (2, 0, 0)),
     "bad": ("echo 1..2; echo 'ok 1 - a'; echo 'not ok 2 - b'; exit 1", (1, 1, 0)),
     "skips": ("echo '# SKIP: no data'; echo 1..2; echo 'ok 1 # SKIP a'; echo 'ok 2 - b'", (1, 0, 1)),
+    "skips_all": ("echo 1..12; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo 'SKIP: no data'; "
+                  "echo \"not ok $i # SKIP a\"; done", (0, 0, 12)),
     "skips_in_silence": ("echo 1..1; echo 'ok 1 # SKIP a'", (0, 0, 1)),
     "silent": (":", (0, 1, 0)),
     "empty_plan": ("echo 1..0", (0, 1, 0)),
