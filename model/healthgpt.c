@@ -356,8 +356,11 @@ void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
     out->kv_blocks = m->kv.n_blocks;
     out->kv_blocks_free = atomic_load(&m->kv.n_free);
     out->weight_bytes = m->llm->weight_bytes + m->vqgan_info.weight_bytes;
-    if (m->vision)
-        out->weight_bytes += hg_vision_bytes(m->vision);
     out->kv_bytes = m->kv.bytes;
-    out->workspace_bytes = m->workspace_bytes + m->llm->workspace_bytes;
+    out->workspace_bytes =
+        m->workspace_bytes + m->llm->workspace_bytes + m->vqgan_info.workspace_bytes;
+    if (m->vision) {
+        out->weight_bytes += hg_vision_bytes(m->vision);
+        out->workspace_bytes += hg_vision_workspace(m->vision);
+    }
 }
