@@ -92,8 +92,8 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 .PHONY: test-programs
 test-programs: check-deps $(SIMT) $(TESTS)
 
-bench: all $(OUT)/kernel-bench $(OUT)/random-model ## kernel and whole-model speed, as fractions of this machine's bandwidth
-	@tools/bench/bench.sh $(OUT)
+bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
+	@python3 tools/bench/bench.py $(OUT)
 
 golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads PyTorch)
 	@tools/oracle/golden.sh build/venv

@@ -134,7 +134,7 @@ enum hg_status hg_file_write(const char *path, const void *data, size_t n, struc
     int len = snprintf(tmp, sizeof tmp, "%s.tmp.%ld", path, (long)getpid());
     if (len < 0 || (size_t)len >= sizeof tmp)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "%.80s...: path is too long", path);
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (fd < 0)
         return fail_errno(err, "cannot create", tmp, errno);
     /* fsync before rename: after a crash the name holds the old or the new bytes, never none. */

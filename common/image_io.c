@@ -68,10 +68,13 @@ enum hg_status hg_image_decode(const void *data, size_t n, struct hg_image *out,
 
 enum hg_status hg_image_read(const char *path, struct hg_image *out, struct hg_error *err)
 {
-    struct hg_file_map map;
+    struct hg_buf file = {0};
     *out = (struct hg_image){0};
-    HG_TRY(hg_file_map(path, &map, err));
-    enum hg_status status = hg_image_decode(map.data, map.n, out, err);
-    hg_file_unmap(&map);
+    /* Read, not mapped: a mapped file that somebody cuts meanwhile would end the process (SIGBUS).
+     */
+    enum hg_status status = hg_file_read(path, HG_IMAGE_MAX_FILE, &file, err);
+    if (status == HG_STATUS_OK)
+        status = hg_image_decode(file.data, file.len, out, err);
+    hg_buf_deinit(&file);
     return status;
 }

@@ -19,7 +19,9 @@
 #include "common/buf.h"
 #include "common/status.h"
 
-enum { HG_IMAGE_MAX_SIDE = 8192, HG_IMAGE_MAX_PIXELS = 16777216 };
+/* MAX_FILE: the largest legal picture uncompressed (8 bytes a pixel), and 32 MiB of anything else.
+ */
+enum { HG_IMAGE_MAX_SIDE = 8192, HG_IMAGE_MAX_PIXELS = 16777216, HG_IMAGE_MAX_FILE = 160 << 20 };
 
 struct hg_image {
     int width, height;
@@ -33,6 +35,7 @@ enum hg_status hg_image_init(struct hg_image *im, int width, int height, struct 
  * anything wrong with the bytes (empty, unknown format, damaged), TOO_LARGE for the size rules. */
 enum hg_status hg_image_decode(const void *data, size_t n, struct hg_image *out,
                                struct hg_error *err);
+/* A file of at most HG_IMAGE_MAX_FILE bytes (TOO_LARGE). */
 enum hg_status hg_image_read(const char *path, struct hg_image *out, struct hg_error *err);
 
 /* Append a PNG (8-bit RGB, zlib level 6). `text` is NULL or a NULL-terminated list of

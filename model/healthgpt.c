@@ -1,36 +1,18 @@
 /* model/healthgpt.c - load and free the whole model, and say what it is.
  *
- * Order of loading: card, configs, tokenizer (computes the image token ids), all weight files
- * mapped, limits from shapes, backend reserve, vision tower, projectors, language model with
- * plug-ins, VQGAN, then the caches. Surplus tensors are refused last, when everything needed was
- * fetched. */
+ * Order of loading: the files (healthgpt_files.c), limits from shapes, backend reserve, vision
+ * tower, language model with plug-ins, projectors, VQGAN, then the caches. Surplus tensors are
+ * refused when everything needed was fetched. */
 #include "model/healthgpt.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/file.h"
-#include "common/log.h"
 #include "model/internal.h"
 #include "model/model_path.h"
 
 enum { DEFAULT_SEQS = 16, DEFAULT_BATCH_TOKENS = 1024, MAX_DEFAULT_KV_TOKENS = 65536 };
-
-/* Mapped files, alive only while loading. */
-struct files {
-    struct hg_weights *base, *vision, *vqgan;
-    struct hg_weights *task[HG_TASK_COUNT];
-};
-
-static void files_free(struct files *f)
-{
-    hg_weights_free(f->base);
-    hg_weights_free(f->vision);
-    hg_weights_free(f->vqgan);
-    for (int t = 0; t < HG_TASK_COUNT; t++)
-        hg_weights_free(f->task[t]);
-}
 
 const char *hg_task_name(enum hg_task t)
 {
@@ -79,150 +61,10 @@ static enum hg_status parse_rope(const char *text, enum hg_rope_mode *out, struc
                    "rope_inv_freq: expected fp32, fp16 or bf16, got \"%s\"", text);
 }
 
-/* ---- files --------------------------------------------------------------------------------------
- */
-
-static enum hg_status card_path(const struct hg_model *m, const char *name, char out[1024],
-                                struct hg_error *err)
-{
-    if (hg_path_join(out, 1024, m->path, name) == HG_STATUS_OK)
-        return HG_STATUS_OK;
-    return hg_fail(err, HG_STATUS_TOO_LARGE, "path too long: %s", name);
-}
-
-static enum hg_status open_file(const struct hg_model *m, const char *name, struct hg_weights **out,
-                                struct hg_error *err)
-{
-    char path[1024];
-    if (!*out)
-        HG_TRY(hg_weights_create(out, err));
-    HG_TRY(card_path(m, name, path, err));
-    return hg_weights_add_file(*out, path, err);
-}
-
-static enum hg_status open_dir(const struct hg_model *m, const char *name, struct hg_weights **out,
-                               struct hg_error *err)
-{
-    char path[1024];
-    HG_TRY(hg_weights_create(out, err));
-    HG_TRY(card_path(m, name, path, err));
-    return hg_weights_add_dir(*out, path, err);
-}
-
-static enum hg_status open_files(const struct hg_model *m, struct files *f, struct hg_error *err)
-{
-    const struct hg_model_card *c = &m->card;
-    HG_TRY(open_dir(m, c->llm, &f->base, err));
-    if (c->has_vision)
-        HG_TRY(open_dir(m, c->vision, &f->vision, err));
-    if (c->has_vqgan)
-        HG_TRY(open_file(m, c->vqgan_path, &f->vqgan, err));
-    for (int t = 0; t < HG_TASK_COUNT; t++) {
-        if (!c->tasks[t].present)
-            continue;
-        if (c->tasks[t].hlora[0])
-            HG_TRY(open_file(m, c->tasks[t].hlora, &f->task[t], err));
-        if (c->tasks[t].fusion[0])
-            HG_TRY(open_file(m, c->tasks[t].fusion, &f->task[t], err));
-    }
-    return HG_STATUS_OK;
-}
-
-static enum hg_status check_surplus(const struct files *f, struct hg_error *err)
-{
-    HG_TRY(hg_weights_check_all_used(f->base, err));
-    for (int t = 0; t < HG_TASK_COUNT; t++)
-        if (f->task[t])
-            HG_TRY(hg_weights_check_all_used(f->task[t], err));
-    return HG_STATUS_OK;
-}
-
-/* ---- configs and tokenizer
- * ------------------------------------------------------------------------ */
-
-static enum hg_status read_configs(struct hg_model *m, struct hg_error *err)
-{
-    char dir[1024];
-    HG_TRY(hg_model_card_read(m->path, &m->card, err));
-    HG_TRY(card_path(m, m->card.llm, dir, err));
-    HG_TRY(hg_llm_config_read(dir, &m->llm_config, err));
-    if (m->card.has_vision) {
-        HG_TRY(card_path(m, m->card.vision, dir, err));
-        HG_TRY(hg_vision_config_read(dir, &m->vision_config, err));
-        HG_TRY(hg_preprocess_config_read(dir, &m->preprocess, err));
-        if (m->preprocess.side != m->vision_config.image_side)
-            return hg_fail(err, HG_STATUS_BAD_FILE,
-                           "%s/preprocessor_config.json: size: expected %d (config.json), got %d",
-                           dir, m->vision_config.image_side, m->preprocess.side);
-        int grid = m->vision_config.image_side / m->vision_config.patch;
-        m->n_image_rows = grid * grid;
-    }
-    return HG_STATUS_OK;
-}
-
-/* Rows of the generation tables: base + <start_index>, n codes, <end_index>, <pixel_newline>. */
-static int64_t fusion_rows(const struct files *f)
-{
-    struct hg_weights *w = f->task[HG_TASK_GENERATION];
-    const struct hg_tensor *t = w ? hg_weights_find(w, "model.embed_tokens.weight") : NULL;
-    return t && t->n_dims == 2 ? t->dims[0] : 0;
-}
-
-static int count_codes(const struct hg_model *m, const struct files *f)
-{
-    const struct hg_tensor *t =
-        f->vqgan ? hg_weights_find(f->vqgan, "quantize.embed.weight") : NULL;
-    if (m->card.n_image_tokens > 0)
-        return m->card.n_image_tokens;
-    return t && t->n_dims == 2 && t->dims[0] < 1 << 20 ? (int)t->dims[0] : 0;
-}
-
-static bool has_tokenizer_files(const char *dir)
-{
-    static const char *const names[] = {"tokenizer_config.json", "tokenizer.json",
-                                        "tokenizer.model"};
-    char path[1024];
-    for (int i = 0; i < 3; i++)
-        if (hg_path_join(path, sizeof path, dir, names[i]) == HG_STATUS_OK && hg_file_exists(path))
-            return true;
-    return false;
-}
-
-static enum hg_status load_tokenizer(struct hg_model *m, const struct files *f,
-                                     struct hg_error *err)
-{
-    char dir[1024];
-    int64_t rows = fusion_rows(f);
-    m->n_index = m->card.tasks[HG_TASK_GENERATION].present ? count_codes(m, f) : 0;
-    m->first_index_id = -1;
-    m->n_text = m->llm_config.vocab;
-    HG_TRY(card_path(m, m->card.llm, dir, err));
-    if (!has_tokenizer_files(dir)) { /* ids only; the last rows are the image tokens */
-        if (m->n_index > 0 && rows > m->n_index + 3) {
-            m->n_text = (int)rows - m->n_index - 3;
-            m->first_index_id = m->n_text + 1;
-        }
-        return HG_STATUS_OK;
-    }
-    HG_TRY(hg_tokenizer_load(dir, &m->tokenizer, err));
-    if (m->n_index == 0)
-        return HG_STATUS_OK;
-    int32_t start = -1;
-    HG_TRY(hg_tokenizer_add_image_tokens(m->tokenizer, m->n_index, &start, err));
-    m->n_text = start;
-    m->first_index_id = start + 1;
-    if (rows != 0 && rows != hg_tokenizer_size(m->tokenizer))
-        return hg_fail(err, HG_STATUS_BAD_FILE,
-                       "tensor model.embed_tokens.weight of the generation plug-in: expected %d "
-                       "rows (tokenizer + %d image tokens), got %lld",
-                       hg_tokenizer_size(m->tokenizer), m->n_index, (long long)rows);
-    return HG_STATUS_OK;
-}
-
 /* ---- network
  * -------------------------------------------------------------------------------------- */
 
-static enum hg_dtype stored_type(const struct files *f)
+static enum hg_dtype stored_type(const struct hg_model_files *f)
 {
     const struct hg_tensor *t = hg_weights_find(f->base, "model.embed_tokens.weight");
     if (t && t->type == HG_TENSOR_TYPE_F16)
@@ -230,7 +72,7 @@ static enum hg_dtype stored_type(const struct files *f)
     return t && t->type == HG_TENSOR_TYPE_BF16 ? HG_DTYPE_BF16 : HG_DTYPE_F32;
 }
 
-static enum hg_status reserve(struct hg_model *m, const struct files *f,
+static enum hg_status reserve(struct hg_model *m, const struct hg_model_files *f,
                               const struct hg_llm_source *source, struct hg_error *err)
 {
     struct hg_backend_limits limits;
@@ -243,8 +85,19 @@ static enum hg_status reserve(struct hg_model *m, const struct files *f,
     return m->backend->ops->reserve(m->backend, &limits, err);
 }
 
-static enum hg_status load_profile(struct hg_model *m, struct files *f, int t, enum hg_dtype small,
-                                   struct hg_error *err)
+/* A table that is too short for the ids of its task would leave some of them without a row. */
+static enum hg_status check_rows(const struct hg_task_profile *p, int t, struct hg_error *err)
+{
+    if (p->hi <= p->n_rows)
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_BAD_FILE,
+                   "tensor model.embed_tokens.weight for %s: expected at least %d rows, got %d%s",
+                   hg_task_name((enum hg_task)t), p->hi, p->n_rows,
+                   t == HG_TASK_GENERATION ? " (fusion file missing?)" : "");
+}
+
+static enum hg_status load_profile(struct hg_model *m, struct hg_model_files *f, int t,
+                                   enum hg_dtype small, struct hg_error *err)
 {
     const struct hg_task_card *c = &m->card.tasks[t];
     struct hg_task_profile *p = &m->tasks[t];
@@ -259,8 +112,7 @@ static enum hg_status load_profile(struct hg_model *m, struct files *f, int t, e
     p->n_rows = m->llm->sets[t].rows;
     p->lo = image && m->first_index_id >= 0 ? m->first_index_id : 0;
     p->hi = image && m->first_index_id >= 0 ? m->first_index_id + m->n_index : m->n_text;
-    if (p->hi > p->n_rows)
-        p->hi = p->n_rows;
+    HG_TRY(check_rows(p, t, err));
     if (!m->vision || !f->task[t])
         return HG_STATUS_OK;
     p->vision_layer = hg_vision_layer_index(&m->vision_config, c->vision_layer);
@@ -268,7 +120,7 @@ static enum hg_status load_profile(struct hg_model *m, struct files *f, int t, e
                              m->n_image_rows, small, &p->projector, err);
 }
 
-static enum hg_status load_vision(struct hg_model *m, struct files *f, enum hg_dtype small,
+static enum hg_status load_vision(struct hg_model *m, struct hg_model_files *f, enum hg_dtype small,
                                   struct hg_error *err)
 {
     int max_layer = 0;
@@ -288,7 +140,7 @@ static enum hg_status load_vision(struct hg_model *m, struct files *f, enum hg_d
                           err);
 }
 
-static enum hg_status load_network(struct hg_model *m, struct files *f,
+static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
                                    const struct hg_model_options *o, struct hg_error *err)
 {
     enum hg_dtype store;
@@ -298,6 +150,7 @@ static enum hg_status load_network(struct hg_model *m, struct files *f,
     source.store = store;
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         source.task[t] = f->task[t];
+        source.present[t] = m->card.tasks[t].present;
         source.alpha[t] = m->card.tasks[t].alpha;
     }
     enum hg_dtype small = store == HG_DTYPE_F32 ? HG_DTYPE_F32 : HG_DTYPE_F16;
@@ -311,7 +164,7 @@ static enum hg_status load_network(struct hg_model *m, struct files *f,
                              &m->vqgan, err));
         hg_vqgan_info(m->vqgan, &m->vqgan_info);
     }
-    return check_surplus(f, err);
+    return hg_model_files_check_surplus(f, err);
 }
 
 /* ---- caches and tables
@@ -347,6 +200,9 @@ static enum hg_status create_features(struct hg_model *m, struct hg_error *err)
         return HG_STATUS_OK;
     p->n_slots = m->max_seqs > HG_MAX_IMAGES ? m->max_seqs : HG_MAX_IMAGES;
     size_t rows = (size_t)m->n_image_rows, all = (size_t)p->n_slots * rows;
+    if (all > INT32_MAX) /* feature rows are negative token ids */
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "vision: %d image slots of %zu rows", p->n_slots,
+                       rows);
     size_t bytes = (all * (size_t)m->llm_config.dim + rows * (size_t)m->vision_config.dim) * act;
     p->free_slots = calloc((size_t)p->n_slots, sizeof *p->free_slots);
     if (!p->free_slots)
@@ -405,14 +261,12 @@ static enum hg_status set_limits(struct hg_model *m, const struct hg_model_optio
     return HG_STATUS_OK;
 }
 
-static enum hg_status load_all(struct hg_model *m, struct files *f,
+static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
                                const struct hg_model_options *o, struct hg_error *err)
 {
     HG_TRY(set_limits(m, o, err));
     HG_TRY(hg_model_path_resolve(o->path, m->path, sizeof m->path, err));
-    HG_TRY(read_configs(m, err));
-    HG_TRY(open_files(m, f, err));
-    HG_TRY(load_tokenizer(m, f, err));
+    HG_TRY(hg_model_files_open(m, f, err));
     HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", o->n_threads, &m->backend, err));
     HG_TRY(load_network(m, f, o, err));
     HG_TRY(create_kv(m, o, err));
@@ -423,12 +277,13 @@ static enum hg_status load_all(struct hg_model *m, struct files *f,
 enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model **out,
                              struct hg_error *err)
 {
-    struct files files = {0};
+    struct hg_model_files files = {0};
+    *out = NULL;
     struct hg_model *m = calloc(1, sizeof *m);
     if (!m)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "model");
     enum hg_status status = load_all(m, &files, o, err);
-    files_free(&files);
+    hg_model_files_close(&files);
     if (status != HG_STATUS_OK) {
         hg_model_free(m);
         return status;
@@ -491,16 +346,21 @@ void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
     out->n_image_rows = m->n_image_rows;
     out->grid_h = out->grid_w = m->vqgan_info.grid;
     out->output_side = m->vqgan_info.side;
-    out->n_vocab = m->llm->sets[HG_TASK_GENERATION].rows;
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        if (out->n_vocab < m->llm->sets[t].rows)
+            out->n_vocab = m->llm->sets[t].rows;
     out->n_index = m->n_index;
     out->first_index_id = m->first_index_id;
     out->max_seqs = m->max_seqs;
     out->max_batch_tokens = m->max_batch_tokens;
     out->kv_blocks = m->kv.n_blocks;
-    out->kv_blocks_free = m->kv.n_free;
+    out->kv_blocks_free = atomic_load(&m->kv.n_free);
     out->weight_bytes = m->llm->weight_bytes + m->vqgan_info.weight_bytes;
-    if (m->vision)
-        out->weight_bytes += hg_vision_bytes(m->vision);
     out->kv_bytes = m->kv.bytes;
-    out->workspace_bytes = m->workspace_bytes + m->llm->workspace_bytes;
+    out->workspace_bytes =
+        m->workspace_bytes + m->llm->workspace_bytes + m->vqgan_info.workspace_bytes;
+    if (m->vision) {
+        out->weight_bytes += hg_vision_bytes(m->vision);
+        out->workspace_bytes += hg_vision_workspace(m->vision);
+    }
 }

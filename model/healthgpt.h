@@ -48,7 +48,8 @@ struct hg_model_info {
     int n_image_rows;       /* embedding rows per image (576; demo 64) */
     int grid_h, grid_w;     /* index tokens of a drawn image; 0 without a VQGAN */
     int output_side;        /* pixels of a drawn image */
-    int n_vocab, n_index;
+    int n_vocab;            /* rows of the larger embedding table */
+    int n_index;
     int32_t first_index_id; /* id of <idx_0>, -1 without */
     int max_new_tokens[HG_TASK_COUNT];
     int max_seqs, max_batch_tokens;

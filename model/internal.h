@@ -69,6 +69,20 @@ struct hg_prepared {
     int max_tokens;
 };
 
+/* Weight files, mapped; alive only while loading. */
+struct hg_model_files {
+    struct hg_weights *base, *vision, *vqgan; /* vision, vqgan: NULL when the card has none */
+    struct hg_weights *task[HG_TASK_COUNT];   /* plug-in and fusion file; NULL: neither */
+};
+
+/* Read card, configs and tokenizer (which settles the ids of the image tokens) into m and map all
+ * weight files. After a failure too, f must be closed. */
+enum hg_status hg_model_files_open(struct hg_model *m, struct hg_model_files *f,
+                                   struct hg_error *err);
+void hg_model_files_close(struct hg_model_files *f);
+/* BAD_FILE naming the first tensor that nobody fetched or ignored. */
+enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, struct hg_error *err);
+
 /* Is this id one that ends an answer? */
 bool hg_model_is_stop(const struct hg_model *m, int32_t id);
 

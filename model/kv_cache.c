@@ -21,7 +21,7 @@ enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
     /* Highest id at the bottom: blocks are handed out from 0 up. */
     for (int i = 0; i < desc->n_blocks; i++)
         c->free_blocks[i] = desc->n_blocks - 1 - i;
-    c->n_free = desc->n_blocks;
+    atomic_store(&c->n_free, desc->n_blocks);
     c->bytes = (size_t)desc->n_layers * (size_t)desc->n_blocks * HG_BLOCK_TOKENS * 2 *
                (size_t)desc->n_kv_heads * (size_t)desc->head_dim * hg_dtype_bytes(desc->type);
     return HG_STATUS_OK;
@@ -43,11 +43,13 @@ int hg_kv_cache_blocks_for(int n_positions)
 enum hg_status hg_kv_cache_acquire(struct hg_kv_cache *c, int n, int32_t *blocks,
                                    struct hg_error *err)
 {
-    if (n > c->n_free)
-        return hg_fail(err, HG_STATUS_BUSY, "KV cache: %d blocks needed, %d of %d free", n,
-                       c->n_free, c->n_blocks);
+    int n_free = atomic_load(&c->n_free);
+    if (n > n_free)
+        return hg_fail(err, HG_STATUS_BUSY, "KV cache: %d blocks needed, %d of %d free", n, n_free,
+                       c->n_blocks);
     for (int i = 0; i < n; i++)
-        blocks[i] = c->free_blocks[--c->n_free];
+        blocks[i] = c->free_blocks[--n_free];
+    atomic_store(&c->n_free, n_free);
     return HG_STATUS_OK;
 }
 
@@ -57,6 +59,8 @@ void hg_kv_cache_release(struct hg_kv_cache *c, const int32_t *blocks, int n)
         return;
     /* A patient's keys and values do not outlive the request. */
     c->backend->ops->kv_zero(c->backend, c->kv, blocks, n);
+    int n_free = atomic_load(&c->n_free);
     for (int i = n - 1; i >= 0; i--)
-        c->free_blocks[c->n_free++] = blocks[i];
+        c->free_blocks[n_free++] = blocks[i];
+    atomic_store(&c->n_free, n_free);
 }

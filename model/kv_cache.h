@@ -1,7 +1,10 @@
 /* model/kv_cache.h - which KV block belongs to whom. The keys and values live in the backend; here
- * are integers only. Blocks hold HG_BLOCK_TOKENS positions of all layers. Engine thread only. */
+ * are integers only. Blocks hold HG_BLOCK_TOKENS positions of all layers. Engine thread only, but
+ * for n_free. */
 #ifndef HG_MODEL_KV_CACHE_H
 #define HG_MODEL_KV_CACHE_H
+
+#include <stdatomic.h>
 
 #include "kernels/backend.h"
 
@@ -9,7 +12,8 @@ struct hg_kv_cache {
     struct hg_backend *backend;
     struct hg_kv *kv;
     int32_t *free_blocks; /* stack of block ids */
-    int n_blocks, n_free;
+    int n_blocks;
+    atomic_int n_free; /* written by the engine thread; hg_model_info reads it on any */
     size_t bytes;
 };
 

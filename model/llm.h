@@ -41,6 +41,7 @@ enum hg_rope_mode { HG_ROPE_FP32, HG_ROPE_FP16, HG_ROPE_BF16 };
 struct hg_llm_source {
     struct hg_weights *base;
     struct hg_weights *task[HG_LLM_SETS]; /* NULL: no plug-in; else lora and maybe tables */
+    bool present[HG_LLM_SETS];            /* a task that the model lacks shares the other's set */
     float alpha[HG_LLM_SETS];
     enum hg_dtype store; /* base linears */
     enum hg_rope_mode rope;

@@ -54,9 +54,9 @@ static enum hg_status get_part(struct load *l, int layer, const struct module *m
             continue;
         HG_TRY(hg_hlora_get(&l->task[s], module, mod->n_in, n_out, l->source->alpha[s],
                             &out->adapters[s], err));
-        l->m->plugin_bytes[s] += hg_dtype_bytes(out->adapters[s].a.type) *
-                                 (size_t)(out->adapters[s].rank * (mod->n_in + n_out) +
-                                          out->adapters[s].n_experts * mod->n_in);
+        int64_t n = (int64_t)out->adapters[s].rank * (mod->n_in + n_out) +
+                    (int64_t)out->adapters[s].n_experts * mod->n_in;
+        l->m->plugin_bytes[s] += hg_dtype_bytes(out->adapters[s].a.type) * (size_t)n;
     }
     return HG_STATUS_OK;
 }
@@ -125,6 +125,9 @@ static enum hg_status load_layer(struct load *l, int i, struct hg_error *err)
     HG_TRY(hg_loader_vector(&l->base, name, c->dim, &layer->norm1, err));
     snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", i);
     HG_TRY(hg_loader_vector(&l->base, name, c->dim, &layer->norm2, err));
+    /* a buffer that old checkpoints carry; the table is computed (hg_llm_inv_freq) */
+    snprintf(name, sizeof name, "model.layers.%d.self_attn.rotary_emb.", i);
+    hg_weights_ignore_prefix(l->source->base, name);
     HG_TRY(load_module(l, i, c->fused ? &fused_qkv : &split_qkv, &layer->qkv, err));
     HG_TRY(load_module(l, i, &o, &layer->o, err));
     HG_TRY(load_module(l, i, c->fused ? &fused_up : &split_up, &layer->gate_up, err));
@@ -166,29 +169,74 @@ static enum hg_status load_tables(struct load *l, struct hg_loader *from, int se
     return load_head(l, from, tied ? "model.embed_tokens.weight" : "lm_head.weight", set, err);
 }
 
-/* Set 0 gets the base model's tables unless its own plug-in file has some; set 1 likewise, sharing
- * what it does not have. */
-static enum hg_status load_sets(struct load *l, struct hg_error *err)
+static bool has_own(const struct load *l, int set, const char *name)
+{
+    const struct hg_weights *w = l->source->task[set];
+    return w && hg_weights_find(w, name);
+}
+
+/* A set has the tables of its own plug-in files, or else those of the base model, which the first
+ * such set owns. Base tables that no set needs are not loaded. */
+static enum hg_status load_set_tables(struct load *l, struct hg_error *err)
 {
     struct hg_llm *m = l->m;
-    struct hg_llm_set base = {0};
-    HG_TRY(load_tables(l, &l->base, 0, m->config.vocab, m->config.tie_embeddings, err));
-    HG_TRY(hg_loader_vector(&l->base, "model.norm.weight", m->config.dim, &m->sets[0].norm, err));
-    m->sets[0].owns_norm = true;
-    base = m->sets[0];
-    base.owns_table = base.owns_head = base.owns_norm = false;
-    for (int s = 1; s < HG_LLM_SETS; s++) {
-        m->sets[s] = base;
-        struct hg_weights *w = l->source->task[s];
-        if (!w)
+    struct hg_llm_set *base = NULL;
+    for (int s = 0; s < HG_LLM_SETS; s++) {
+        struct hg_llm_set *set = &m->sets[s];
+        if (!l->source->present[s])
             continue;
-        if (hg_weights_find(w, "model.embed_tokens.weight"))
+        if (has_own(l, s, "model.embed_tokens.weight")) {
             HG_TRY(load_tables(l, &l->task[s], s, -1, false, err));
-        if (hg_weights_find(w, "model.norm.weight")) {
-            HG_TRY(hg_loader_vector(&l->task[s], "model.norm.weight", m->config.dim,
-                                    &m->sets[s].norm, err));
-            m->sets[s].owns_norm = true;
+        } else if (base) {
+            set->table = base->table;
+            set->head = base->head;
+            set->rows = base->rows;
+        } else {
+            HG_TRY(load_tables(l, &l->base, s, m->config.vocab, m->config.tie_embeddings, err));
+            base = set;
         }
+    }
+    if (!base) {
+        hg_weights_ignore_prefix(l->source->base, "model.embed_tokens.weight");
+        hg_weights_ignore_prefix(l->source->base, "lm_head.weight");
+    }
+    return HG_STATUS_OK;
+}
+
+static enum hg_status load_set_norms(struct load *l, struct hg_error *err)
+{
+    static const char name[] = "model.norm.weight";
+    const struct hg_llm_set *base = NULL;
+    for (int s = 0; s < HG_LLM_SETS; s++) {
+        struct hg_llm_set *set = &l->m->sets[s];
+        bool own = has_own(l, s, name);
+        if (!l->source->present[s])
+            continue;
+        if (!own && base) {
+            set->norm = base->norm;
+            continue;
+        }
+        HG_TRY(hg_loader_vector(own ? &l->task[s] : &l->base, name, l->m->config.dim, &set->norm,
+                                err));
+        set->owns_norm = true;
+        if (!own)
+            base = set;
+    }
+    if (!base)
+        hg_weights_ignore_prefix(l->source->base, name);
+    return HG_STATUS_OK;
+}
+
+static enum hg_status load_sets(struct load *l, struct hg_error *err)
+{
+    HG_TRY(load_set_tables(l, err));
+    HG_TRY(load_set_norms(l, err));
+    for (int s = 0; s < HG_LLM_SETS; s++) {
+        struct hg_llm_set *set = &l->m->sets[s];
+        if (l->source->present[s])
+            continue;
+        *set = l->m->sets[1 - s];
+        set->owns_table = set->owns_head = set->owns_norm = false;
     }
     return HG_STATUS_OK;
 }

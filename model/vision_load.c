@@ -4,6 +4,7 @@
  * whole CLIP checkpoint is ignored (reference.md 2.2). */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "model/host_tensor.h"
 #include "model/vision.h"
@@ -151,6 +152,8 @@ static void ignore_unneeded(struct vision_loader *l)
                                          "logit_scale"};
     char name[NAME_CAP];
     struct hg_weights *w = l->l.weights;
+    if (strstr(l->prefix, "vision_tower.")) /* inside a whole LLaVA checkpoint */
+        hg_weights_ignore_outside(w, l->prefix);
     for (size_t i = 0; i < sizeof towers / sizeof *towers; i++)
         hg_weights_ignore_prefix(w, towers[i]);
     hg_weights_ignore_prefix(w, full_name(l, -1, "embeddings.position_ids", "", name));

@@ -11,8 +11,7 @@
 #include "server/json_text.h"
 #include "server/multipart.h"
 
-/* ---- errors ------------------------------------------------------------------------------------
- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 static const char *const codes[HG_STATUS_COUNT] = {
     [HG_STATUS_BAD_REQUEST] = "invalid_request",
@@ -94,8 +93,7 @@ static bool refuse_unknown(struct hg_api_error *e, const char *name, size_t n)
                          shown);
 }
 
-/* ---- JSON --------------------------------------------------------------------------------------
- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static bool add_image_text(struct hg_ask *ask, const json_t *v, struct hg_api_error *e)
 {
@@ -220,8 +218,7 @@ bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg
     return ok && has_text(ask, e);
 }
 
-/* ---- forms
- * --------------------------------------------------------------------------------------- */
+/* ---- forms ----------------------------------------------------------------------------------- */
 
 /* A short form value as a C string; false when it is too long to be a number. */
 static bool short_text(const struct hg_part *p, char out[64])

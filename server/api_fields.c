@@ -28,8 +28,7 @@ static bool refuse_memory(struct hg_api_error *e)
     return false;
 }
 
-/* ---- setters -----------------------------------------------------------------------------------
- */
+/* ---- setters --------------------------------------------------------------------------------- */
 
 static bool copy_text(char **dst, const struct hg_field_value *v, const char *name,
                       struct hg_api_error *e)

@@ -1,7 +1,6 @@
 /* server/config.c - one row per key; file and flags go through the same setters. */
 #include "server/config.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,10 +34,11 @@ static void *field(struct hg_config *c, const struct row *r)
 static enum hg_status set_text(struct hg_config *c, const struct row *r, const char *s,
                                struct hg_error *err)
 {
-    if (strlen(s) >= HG_CONFIG_TEXT_CAP)
+    size_t n = strlen(s);
+    if (n >= HG_CONFIG_TEXT_CAP)
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: longer than %d bytes", r->key,
                        HG_CONFIG_TEXT_CAP - 1);
-    strcpy(field(c, r), s);
+    memcpy(field(c, r), s, n + 1);
     return HG_STATUS_OK;
 }
 
@@ -123,9 +123,13 @@ out:
 enum hg_status hg_config_read(struct hg_config *c, const char *path, struct hg_error *err)
 {
     struct hg_buf text = {0};
+    struct hg_error why = {0};
     enum hg_status status = hg_file_read(path, CONFIG_MAX_BYTES, &text, err);
-    if (status == HG_STATUS_OK)
-        status = hg_config_parse(c, text.data ? text.data : (char[]){""}, text.len, err);
+    if (status == HG_STATUS_OK) {
+        status = hg_config_parse(c, text.data ? text.data : (char[]){""}, text.len, &why);
+        if (status != HG_STATUS_OK)
+            hg_fail(err, status, "%.90s: %s", path, why.text);
+    }
     hg_buf_deinit(&text);
     return status;
 }
@@ -157,6 +161,8 @@ enum hg_status hg_config_set(struct hg_config *c, const char *flag, const char *
     if (r->kind == KIND_TEXT)
         return set_text(c, r, value, err);
     if (r->kind == KIND_FLAG) {
+        if (value)
+            return hg_fail(err, HG_STATUS_BAD_REQUEST, "option --%s takes no value", flag);
         set_flag(c, r, true);
         return HG_STATUS_OK;
     }
@@ -180,39 +186,4 @@ enum hg_status hg_config_help(struct hg_buf *out)
                              *text ? " (default " : "", text, *text ? ")" : ""));
     }
     return HG_STATUS_OK;
-}
-
-enum hg_status hg_listen_split(const char *s, char *addr, size_t cap, uint16_t *port,
-                               struct hg_error *err)
-{
-    const char *colon = strrchr(s, ':');
-    char *end = NULL;
-    unsigned long p = 65536;
-    if (colon && colon[1] >= '0' && colon[1] <= '9')
-        p = strtoul(colon + 1, &end, 10);
-    if (!colon || p > 65535 || *end)
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "listen: expected ADDR:PORT, got \"%.64s\"", s);
-    size_t n = (size_t)(colon - s);
-    if (n >= 2 && s[0] == '[' && s[n - 1] == ']') {
-        s++;
-        n -= 2;
-    }
-    unsigned char raw[16];
-    if (n > 0 && n < cap) {
-        memcpy(addr, s, n);
-        addr[n] = '\0';
-        if (strcmp(addr, "localhost") == 0)
-            strcpy(addr, "127.0.0.1");
-    }
-    if (n == 0 || n >= cap ||
-        (inet_pton(AF_INET, addr, raw) != 1 && inet_pton(AF_INET6, addr, raw) != 1))
-        return hg_fail(err, HG_STATUS_BAD_REQUEST,
-                       "listen: expected a numeric IPv4 or [IPv6] address before the port");
-    *port = (uint16_t)p;
-    return HG_STATUS_OK;
-}
-
-bool hg_address_is_loopback(const char *addr)
-{
-    return strncmp(addr, "127.", 4) == 0 || strcmp(addr, "::1") == 0;
 }

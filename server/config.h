@@ -22,7 +22,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     T(backend, "auto", "NAME", "auto, cuda, cpu, ref")                                             \
     T(dtype, "auto", "TYPE", "weights: auto (as stored), f32, f16, bf16, int8")                    \
     T(kv_dtype, "auto", "TYPE", "KV cache: auto, f32, f16, bf16")                                  \
-    N(threads, 0, 0, 1024, "threads of the CPU backend; 0: all")                                   \
+    N(threads, 0, 0, 64, "threads of the CPU backend; 0: all")                                     \
     N(http_threads, 2, 1, 64, "threads that parse requests and write answers")                     \
     N(max_queue, 64, 1, 65536, "waiting requests; more are answered 503")                          \
     N(max_batch, 16, 1, 1024, "sequences that run together")                                       \
@@ -50,16 +50,12 @@ void hg_config_default(struct hg_config *c);
 enum hg_status hg_config_parse(struct hg_config *c, char *s, size_t n, struct hg_error *err);
 enum hg_status hg_config_read(struct hg_config *c, const char *path, struct hg_error *err);
 
-/* One flag without its dashes: "max-queue", "32". BAD_REQUEST as above. */
+/* One flag without its dashes: "max-queue", "32"; value NULL: none was given. BAD_REQUEST as above.
+ */
 enum hg_status hg_config_set(struct hg_config *c, const char *flag, const char *value,
                              struct hg_error *err);
 /* 1 when the flag takes a value, 0 when not, -1 when there is no such flag. */
 int hg_config_flag_takes_value(const char *flag);
 enum hg_status hg_config_help(struct hg_buf *out); /* one line per flag */
-
-/* "127.0.0.1:8080", "[::1]:0" -> address and port. */
-enum hg_status hg_listen_split(const char *s, char *addr, size_t cap, uint16_t *port,
-                               struct hg_error *err);
-bool hg_address_is_loopback(const char *addr);
 
 #endif

@@ -5,20 +5,19 @@
  * nothing left; a waiting exchange is suspended and called once more when it is resumed. */
 #include "server/http.h"
 
-#include <arpa/inet.h>
+#include <errno.h>
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "server/config.h"
 #include "server/http_gate.h"
 #include "server/reply.h"
-#include "server/version.h"
 
 enum { CONNECTION_MEMORY = 64 << 10, IDLE_TIMEOUT_S = 75, STREAM_BLOCK = 16 << 10 };
 
@@ -30,7 +29,6 @@ struct hg_http {
     struct hg_reply_context reply;
     int max_queue;
     bool loopback;
-    int listen_fd; /* ours after a drain, else -1 */
     atomic_bool draining;
     atomic_int n_exchanges;
 };
@@ -59,8 +57,7 @@ struct exchange {
     bool end_written;
 };
 
-/* ---- answers -----------------------------------------------------------------------------------
- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 static bool add_common_headers(struct MHD_Response *r, const char *type)
 {
@@ -69,10 +66,15 @@ static bool add_common_headers(struct MHD_Response *r, const char *type)
            MHD_add_response_header(r, "Cache-Control", "no-store") == MHD_YES;
 }
 
+static const char *allowed(const struct route *r)
+{
+    return strcmp(r->method, "GET") == 0 ? "GET, HEAD" : r->method;
+}
+
 static void add_refusal_headers(struct exchange *x, struct MHD_Response *r)
 {
     if (x->error.http == 405 && x->route)
-        MHD_add_response_header(r, "Allow", x->route->method);
+        MHD_add_response_header(r, "Allow", allowed(x->route));
     if (x->error.http == 503) {
         struct hg_scheduler_stats stats;
         char seconds[24];
@@ -129,26 +131,14 @@ static enum MHD_Result send_out_of_memory(struct exchange *x)
     return send_failure(x, &err);
 }
 
-/* ---- GET /health, GET /v1/models ---------------------------------------------------------------
- */
+/* ---- GET /health, GET /v1/models ------------------------------------------------------------- */
 
-static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
+static enum MHD_Result send_document(struct exchange *x, enum hg_status status, struct hg_buf *b)
 {
-    hg_out_open(o, "tasks", '[');
-    for (int t = 0; t < HG_TASK_COUNT; t++)
-        if (info->has_task[t])
-            hg_out_string(o, NULL, hg_task_name((enum hg_task)t));
-    hg_out_close(o, ']');
-}
-
-static enum MHD_Result finish_object(struct exchange *x, struct hg_json_out *o, struct hg_buf *b)
-{
-    hg_out_close(o, '}');
-    if (o->failed || hg_buf_append_str(b, "\n") != HG_STATUS_OK) {
-        hg_buf_deinit(b);
-        return send_out_of_memory(x);
-    }
-    return send_buffer(x, 200, b);
+    if (status == HG_STATUS_OK)
+        return send_buffer(x, 200, b);
+    hg_buf_deinit(b);
+    return send_out_of_memory(x);
 }
 
 static enum MHD_Result answer_health(struct exchange *x)
@@ -156,56 +146,19 @@ static enum MHD_Result answer_health(struct exchange *x)
     struct hg_http *h = x->http;
     struct hg_scheduler_stats stats;
     struct hg_buf b = {0};
-    struct hg_json_out o;
     hg_scheduler_stats(h->scheduler, &stats);
-    hg_out_begin(&o, &b);
-    hg_out_open(&o, NULL, '{');
-    hg_out_string(&o, "status", atomic_load(&h->draining) ? "draining" : "ok");
-    hg_out_string(&o, "version", HG_VERSION);
-    hg_out_string(&o, "model", h->info.name);
-    hg_out_string(&o, "arch", h->info.arch);
-    hg_out_string(&o, "backend", h->info.backend);
-    put_tasks(&o, &h->info);
-    hg_out_open(&o, "queue", '{');
-    hg_out_uint(&o, "depth", stats.queued);
-    hg_out_int(&o, "max", h->max_queue);
-    hg_out_uint(&o, "running", stats.running);
-    hg_out_close(&o, '}');
-    hg_out_open(&o, "requests", '{');
-    hg_out_uint(&o, "done", stats.n_done);
-    hg_out_uint(&o, "failed", stats.n_failed);
-    hg_out_uint(&o, "cancelled", stats.n_cancelled);
-    hg_out_close(&o, '}');
-    hg_out_string(&o, "notice", h->reply.notice);
-    return finish_object(x, &o, &b);
+    enum hg_status s =
+        hg_reply_health(&h->reply, &h->info, &stats, h->max_queue, atomic_load(&h->draining), &b);
+    return send_document(x, s, &b);
 }
 
 static enum MHD_Result answer_models(struct exchange *x)
 {
-    const struct hg_model_info *info = &x->http->info;
     struct hg_buf b = {0};
-    struct hg_json_out o;
-    hg_out_begin(&o, &b);
-    hg_out_open(&o, NULL, '{');
-    hg_out_string(&o, "object", "list");
-    hg_out_open(&o, "data", '[');
-    hg_out_open(&o, NULL, '{');
-    hg_out_string(&o, "id", info->name);
-    hg_out_string(&o, "object", "model");
-    hg_out_int(&o, "created", 0);
-    hg_out_string(&o, "owned_by", "healthgpt");
-    put_tasks(&o, info);
-    hg_out_int(&o, "max_context", info->max_context);
-    hg_out_int(&o, "image_side", info->image_side);
-    hg_out_int(&o, "output_side", info->output_side);
-    hg_out_string(&o, "notice", x->http->reply.notice);
-    hg_out_close(&o, '}');
-    hg_out_close(&o, ']');
-    return finish_object(x, &o, &b);
+    return send_document(x, hg_reply_models(&x->http->reply, &x->http->info, &b), &b);
 }
 
-/* ---- POST /v1/vqa, POST /v1/images/generations
- * --------------------------------------------------- */
+/* ---- POST /v1/vqa, POST /v1/images/generations ----------------------------------------------- */
 
 static void suspend_connection(void *ctx)
 {
@@ -277,12 +230,10 @@ static enum MHD_Result answer_when_ended(struct exchange *x)
         return MHD_YES;
     if (r->result.error.status != HG_STATUS_OK)
         return send_failure(x, &r->result.error);
-    if (hg_reply_answer(&x->http->reply, r, &b) != HG_STATUS_OK ||
-        hg_buf_append_str(&b, "\n") != HG_STATUS_OK) {
-        hg_buf_deinit(&b);
-        return send_out_of_memory(x);
-    }
-    return send_buffer(x, 200, &b);
+    enum hg_status s = hg_reply_answer(&x->http->reply, r, &b);
+    if (s == HG_STATUS_OK)
+        s = hg_buf_append_str(&b, "\n");
+    return send_document(x, s, &b);
 }
 
 static bool parse_body(struct exchange *x, struct hg_ask *ask)
@@ -316,8 +267,7 @@ static enum MHD_Result answer_task(struct exchange *x)
     return answer_when_ended(x);
 }
 
-/* ---- routing
- * ------------------------------------------------------------------------------------- */
+/* ---- routing --------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
     {"/health", "GET", answer_health, HG_TASK_COUNT},
@@ -368,7 +318,9 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
                       "no such route: see /v1/models, /v1/vqa, "
                       "/v1/images/generations, /health");
     if (!method_fits(x->route, method))
-        return refuse(x, 405, "method_not_allowed", "this route has another method");
+        return refuse(x, 405, "method_not_allowed",
+                      strcmp(x->route->method, "GET") == 0 ? "this route takes GET and HEAD only"
+                                                           : "this route takes POST only");
     if (strcmp(x->route->method, "POST") != 0)
         return true;
     x->is_form = type_is(x->facts.content_type, "multipart/form-data");
@@ -435,8 +387,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     return x->request ? answer_when_ended(x) : x->route->answer(x);
 }
 
-/* ---- life of an exchange, life of the daemon
- * ------------------------------------------------------ */
+/* ---- life of an exchange, life of the daemon ------------------------------------------------- */
 
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
 {
@@ -482,74 +433,50 @@ on_log(void *cls, const char *format, va_list args)
     hg_log(HG_LOG_DEBUG, "microhttpd: %s", line);
 }
 
-static bool address_of(const struct hg_http_options *o, struct sockaddr_storage *ss)
+/* poll, not epoll: in versions before 1.0.3 the epoll loop can pass over ready connections while
+ * another one is being suspended, and it misses a close that arrives together with data. */
+static struct MHD_Daemon *start_daemon(const struct hg_http_options *o, struct hg_http *h)
 {
-    struct sockaddr_in *v4 = (struct sockaddr_in *)ss;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ss;
-    memset(ss, 0, sizeof *ss);
-    if (inet_pton(AF_INET, o->addr, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(o->port);
-        return true;
-    }
-    v6->sin6_family = AF_INET6;
-    v6->sin6_port = htons(o->port);
-    return inet_pton(AF_INET6, o->addr, &v6->sin6_addr) == 1;
+    unsigned n_threads = (unsigned)o->n_threads;
+    return MHD_start_daemon(
+        MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
+        o->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_NOTIFY_COMPLETED,
+        on_completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S,
+        n_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, n_threads, MHD_OPTION_END);
 }
 
 enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
                              struct hg_scheduler *s, struct hg_http **out, struct hg_error *err)
 {
     *out = NULL;
-    struct sockaddr_storage ss;
     struct hg_http *h = calloc(1, sizeof *h);
-    if (!h || !address_of(o, &ss)) {
-        free(h);
-        return hg_fail(err, h ? HG_STATUS_BAD_REQUEST : HG_STATUS_NO_MEMORY, "cannot listen on %s",
-                       o->addr);
-    }
+    if (!h)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "http: out of memory");
     h->model = m;
     h->scheduler = s;
     h->max_queue = o->max_queue;
-    h->listen_fd = -1;
-    h->loopback = hg_address_is_loopback(o->addr);
+    h->loopback = o->loopback;
     h->info = *hg_scheduler_model_info(s);
     h->reply = (struct hg_reply_context){
         .model = h->info.name,
         .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
         .tokenizer = hg_model_tokenizer(m)};
-    /* poll, not epoll: in versions before 1.0.3 the epoll loop can pass over ready connections
-     * while another one is being suspended, and it misses a close that arrives together with data.
-     */
-    unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
-                     (ss.ss_family == AF_INET6 ? MHD_USE_IPv6 : 0u);
-    unsigned n_threads = (unsigned)o->n_threads;
-    h->daemon = MHD_start_daemon(
-        flags, o->port, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-        MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&ss, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)o->max_connections, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S,
-        n_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, n_threads, MHD_OPTION_END);
+    if (listen(o->socket, SOMAXCONN) == 0)
+        h->daemon = start_daemon(o, h);
     if (!h->daemon) {
         free(h);
-        return hg_fail(err, HG_STATUS_IO, "cannot listen on %s port %u: in use?", o->addr,
-                       (unsigned)o->port);
+        return hg_fail(err, HG_STATUS_IO, "http: cannot start: %s", strerror(errno));
     }
     *out = h;
     return HG_STATUS_OK;
 }
 
-uint16_t hg_http_port(const struct hg_http *h)
-{
-    const union MHD_DaemonInfo *info = MHD_get_daemon_info(h->daemon, MHD_DAEMON_INFO_BIND_PORT);
-    return info ? info->port : 0;
-}
-
 void hg_http_drain(struct hg_http *h)
 {
-    if (!atomic_exchange(&h->draining, true))
-        h->listen_fd = MHD_quiesce_daemon(h->daemon);
+    atomic_store(&h->draining, true);
 }
 
 void hg_http_stop(struct hg_http *h, int64_t flush_ms)
@@ -557,13 +484,18 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms)
     if (!h)
         return;
     hg_http_drain(h);
+    /* From here on connections are refused: a proxy tries elsewhere. Left in the backlog they would
+     * hang until the process ends. */
+    int listen_fd = MHD_quiesce_daemon(h->daemon);
+    if (listen_fd != -1)
+        shutdown(listen_fd, SHUT_RDWR);
     /* Every request has ended, so no connection is suspended; let the answers leave. */
     int64_t until = hg_now_ns() + flush_ms * 1000000;
     const struct timespec pause = {0, 2000000};
     while (atomic_load(&h->n_exchanges) > 0 && hg_now_ns() < until)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(h->daemon);
-    if (h->listen_fd != -1)
-        close(h->listen_fd);
+    if (listen_fd != -1)
+        close(listen_fd);
     free(h);
 }

@@ -6,6 +6,7 @@
 #ifndef HG_SERVER_HTTP_H
 #define HG_SERVER_HTTP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/status.h"
@@ -15,19 +16,20 @@
 struct hg_http;
 
 struct hg_http_options {
-    const char *addr; /* numeric */
-    uint16_t port;    /* 0: any free one */
+    int socket;    /* bound (hg_listen_bind) */
+    bool loopback; /* bound to loopback: only local names are good in Host */
     int n_threads, max_connections, max_queue;
 };
 
+/* Begins to listen. Takes the socket, also when it fails. */
+
 enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
                              struct hg_scheduler *s, struct hg_http **out, struct hg_error *err);
-uint16_t hg_http_port(const struct hg_http *h);
 
-/* Refuse new connections; new requests on open ones are answered 503. */
+/* From now on requests for work are answered 503 at once, on old and new connections. */
 void hg_http_drain(struct hg_http *h);
-/* After the scheduler has ended every request: wait up to flush_ms for the last answers to leave,
- * close, release. NULL is fine. */
+/* After the scheduler has ended every request: refuse connections, wait up to flush_ms for the last
+ * answers to leave, close, release. NULL is fine. */
 void hg_http_stop(struct hg_http *h, int64_t flush_ms);
 
 #endif

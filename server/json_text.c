@@ -47,6 +47,9 @@ enum hg_status hg_json_check_caps(const char *s, size_t n, struct hg_error *err)
 enum hg_status hg_json_body_parse(const char *s, size_t n, json_t **out, struct hg_error *err)
 {
     *out = NULL;
+    if (n == 0)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST,
+                       "JSON: empty text at line 1, expected an object");
     HG_TRY(hg_json_check_caps(s, n, err));
     json_error_t e;
     *out = json_loadb(s, n, JSON_REJECT_DUPLICATES, &e);
@@ -178,8 +181,20 @@ void hg_out_real(struct hg_json_out *o, const char *key, double v, int digits)
     put_key(o, key);
     /* JSON knows no infinity; -9999 is what OpenAI's API writes for "impossible". */
     double shown = isfinite(v) ? v : -9999.0;
-    if (!o->failed && hg_buf_printf(o->buf, "%.*f", digits, shown) != HG_STATUS_OK)
+    char text[400]; /* the largest double has 309 digits before the point */
+    int n = snprintf(text, sizeof text, "%.*f", digits, shown);
+    if (n < 0 || (size_t)n >= sizeof text) {
         o->failed = true;
+        return;
+    }
+    size_t len = (size_t)n;
+    if (memchr(text, '.', len)) {
+        while (text[len - 1] == '0')
+            len--;
+        len -= text[len - 1] == '.';
+    }
+    bool minus_zero = len == 2 && memcmp(text, "-0", 2) == 0;
+    put(o, text + minus_zero, len - minus_zero);
 }
 
 void hg_out_bool(struct hg_json_out *o, const char *key, bool v)

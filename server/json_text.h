@@ -38,7 +38,7 @@ void hg_out_string(struct hg_json_out *o, const char *key, const char *s); /* NU
 void hg_out_string_n(struct hg_json_out *o, const char *key, const char *s, size_t n);
 void hg_out_int(struct hg_json_out *o, const char *key, int64_t v);
 void hg_out_uint(struct hg_json_out *o, const char *key, uint64_t v);
-void hg_out_real(struct hg_json_out *o, const char *key, double v, int digits);
+void hg_out_real(struct hg_json_out *o, const char *key, double v, int digits); /* at most */
 void hg_out_bool(struct hg_json_out *o, const char *key, bool v);
 void hg_out_raw(struct hg_json_out *o, const char *key, const char *json); /* JSON as it stands */
 void hg_out_base64(struct hg_json_out *o, const char *key, const void *data, size_t n);

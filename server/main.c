@@ -1,6 +1,7 @@
 /* server/main.c - healthgptd: read the configuration, load, serve, stop in the right order.
  *
- * Exit codes: 0 stopped by a signal, 64 usage or configuration, others by hg_status_exit_code. */
+ * Exit codes: 0 stopped by a signal, 64 usage or configuration, 69 the port is in use, others by
+ * hg_status_exit_code. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,9 +10,11 @@
 #include "common/log.h"
 #include "server/config.h"
 #include "server/http.h"
+#include "server/listen.h"
+#include "server/process.h"
 #include "server/version.h"
 
-enum { FLUSH_MS = 2000 };
+enum { FLUSH_MS = 2000, EXIT_PORT_IN_USE = 69 };
 
 static int usage(FILE *to)
 {
@@ -19,7 +22,7 @@ static int usage(FILE *to)
     hg_config_help(&flags);
     fprintf(to,
             "usage: healthgptd [--config FILE] [options]\n"
-            "Serves HealthGPT: image questions and image generation over HTTP. Not for clinical "
+            "Serves HealthGPT over HTTP: image questions and image generation. Not for clinical "
             "use.\n\n"
             "  --config FILE            JSON with comments (see config/default.json); flags win\n"
             "%s"
@@ -27,7 +30,9 @@ static int usage(FILE *to)
             "  --version                version\n\n"
             "routes: GET /health  GET /v1/models  POST /v1/vqa  POST /v1/images/generations\n"
             "try:    curl -F image=@x.png -F question='Is there pneumonia?' "
-            "http://127.0.0.1:8080/v1/vqa\n",
+            "http://127.0.0.1:8080/v1/vqa\n"
+            "        with -F stream=true (curl -N) the answer comes as lines of JSON\n\n"
+            "SIGTERM or SIGINT drains; a second one stops at once.\n",
             flags.data ? flags.data : "");
     hg_buf_deinit(&flags);
     return to == stdout ? 0 : hg_status_exit_code(HG_STATUS_BAD_REQUEST);
@@ -36,7 +41,7 @@ static int usage(FILE *to)
 static int fail(const struct hg_error *err)
 {
     fprintf(stderr, "healthgptd: %s\n", err->text);
-    return hg_status_exit_code(err->status);
+    return err->status == HG_STATUS_BUSY ? EXIT_PORT_IN_USE : hg_status_exit_code(err->status);
 }
 
 /* Split "--name=value" or "--name value" at argv[*i]; advances *i past the value. */
@@ -52,7 +57,10 @@ static enum hg_status next_option(int argc, char **argv, int *i, char *name, siz
                        arg);
     memcpy(name, arg + 2, n - 2);
     name[n - 2] = '\0';
-    bool wants = strcmp(name, "config") == 0 || hg_config_flag_takes_value(name) == 1;
+    int takes = strcmp(name, "config") == 0 ? 1 : hg_config_flag_takes_value(name);
+    if (takes < 0)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "unknown option --%s: see --help", name);
+    bool wants = takes == 1;
     if (!*value && wants && *i + 1 < argc)
         *value = argv[++*i];
     if (!*value && wants)
@@ -73,22 +81,22 @@ static enum hg_status read_options(int argc, char **argv, struct hg_config *c, s
             if (pass == 0 && is_file)
                 HG_TRY(hg_config_read(c, value, err));
             else if (pass == 1 && !is_file)
-                HG_TRY(hg_config_set(c, name, value ? value : "", err));
+                HG_TRY(hg_config_set(c, name, value, err));
         }
     }
     return HG_STATUS_OK;
 }
 
-static enum hg_status check_address(const struct hg_config *c, char *addr, size_t cap,
-                                    uint16_t *port, struct hg_error *err)
+static enum hg_status open_socket(const struct hg_config *c, struct hg_listen_address *a, int *fd,
+                                  struct hg_error *err)
 {
-    HG_TRY(hg_listen_split(c->listen, addr, cap, port, err));
-    if (!hg_address_is_loopback(addr) && !c->insecure)
+    HG_TRY(hg_listen_parse(c->listen, a, err));
+    if (!hg_listen_is_loopback(a) && !c->insecure)
         return hg_fail(err, HG_STATUS_BAD_REQUEST,
                        "%s is not loopback and there is no authentication: put a proxy in front, "
                        "or say --insecure",
-                       addr);
-    return HG_STATUS_OK;
+                       a->addr);
+    return hg_listen_bind(a, fd, err);
 }
 
 static enum hg_status load_model(const struct hg_config *c, struct hg_model **model,
@@ -104,14 +112,26 @@ static enum hg_status load_model(const struct hg_config *c, struct hg_model **mo
     return hg_model_load(&o, model, err);
 }
 
-/* One line that scripts wait for, with the port that was chosen. */
-static void announce(const struct hg_http *http, const char *addr,
-                     const struct hg_scheduler *scheduler)
+/* What is printed here is what the process will use: nothing more is allocated per token. */
+static void log_memory(const struct hg_model_info *m, const struct hg_config *c)
 {
-    const struct hg_model_info *info = hg_scheduler_model_info(scheduler);
-    bool v6 = strchr(addr, ':') != NULL;
-    printf("healthgptd: listening on http://%s%s%s:%u (model %s, backend %s)\n", v6 ? "[" : "",
-           addr, v6 ? "]" : "", (unsigned)hg_http_port(http), info->name, info->backend);
+    size_t plugins = m->plugin_bytes[HG_TASK_COMPREHENSION] + m->plugin_bytes[HG_TASK_GENERATION];
+    size_t all = m->weight_bytes + plugins + m->kv_bytes + m->workspace_bytes;
+    hg_log(
+        HG_LOG_INFO,
+        "memory: weights %.1f MB + plug-ins %.1f MB + KV cache %.1f MB (%lld tokens) + workspace "
+        "%.1f MB = %.1f MB, and at most 64 KiB for each of %lld connections",
+        (double)m->weight_bytes / 1e6, (double)plugins / 1e6, (double)m->kv_bytes / 1e6,
+        (long long)m->kv_blocks * HG_BLOCK_TOKENS, (double)m->workspace_bytes / 1e6,
+        (double)all / 1e6, (long long)c->max_connections);
+}
+
+/* One line that scripts wait for, with the port that was chosen. */
+static void announce(const struct hg_listen_address *a, const struct hg_model_info *info)
+{
+    char url[HG_LISTEN_ADDR_CAP + 24];
+    hg_listen_url(a, url);
+    printf("healthgptd: listening on %s (model %s, backend %s)\n", url, info->name, info->backend);
     fflush(stdout);
 }
 
@@ -134,9 +154,8 @@ static void serve_until_signal(const sigset_t *signals, const struct hg_config *
 
 static enum hg_status run(const struct hg_config *c, const sigset_t *signals, struct hg_error *err)
 {
-    char addr[64];
-    struct hg_http_options http_options = {.addr = addr,
-                                           .n_threads = (int)c->http_threads,
+    struct hg_listen_address address;
+    struct hg_http_options http_options = {.n_threads = (int)c->http_threads,
                                            .max_connections = (int)c->max_connections,
                                            .max_queue = (int)c->max_queue};
     struct hg_scheduler_options s_options = {.max_batch = (int)c->max_batch,
@@ -146,11 +165,13 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
     struct hg_scheduler *scheduler = NULL;
     struct hg_http *http = NULL;
     enum hg_status status = HG_STATUS_OK;
-    HG_TRY_OUT(check_address(c, addr, sizeof addr, &http_options.port, err));
+    HG_TRY_OUT(open_socket(c, &address, &http_options.socket, err));
+    http_options.loopback = hg_listen_is_loopback(&address);
     HG_TRY_OUT(load_model(c, &model, err));
     HG_TRY_OUT(hg_scheduler_create(model, &s_options, &scheduler, err));
+    log_memory(hg_scheduler_model_info(scheduler), c);
     HG_TRY_OUT(hg_http_start(&http_options, model, scheduler, &http, err));
-    announce(http, addr, scheduler);
+    announce(&address, hg_scheduler_model_info(scheduler));
     serve_until_signal(signals, c, http, scheduler);
 out:
     /* Requests end before the daemon stops (a suspended connection must not see that), and the
@@ -165,8 +186,9 @@ int main(int argc, char **argv)
 {
     static struct hg_config config;
     struct hg_error err = {0};
+    hg_process_init();
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return usage(stdout);
         if (strcmp(argv[i], "--version") == 0) {
             puts("healthgptd " HG_VERSION);
@@ -176,7 +198,6 @@ int main(int argc, char **argv)
     if (read_options(argc, argv, &config, &err) != HG_STATUS_OK)
         return fail(&err);
     hg_log_set(HG_LOG_INFO, config.log_json);
-    signal(SIGPIPE, SIG_IGN);
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);

@@ -12,10 +12,10 @@ const char *hg_finish_name(enum hg_finish f)
 
 enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out, struct hg_error *err)
 {
-    static const char *const text[] = {"Software", "healthgpt " HG_VERSION, "Comment",
-                                       "synthetic image made by healthgpt, not for clinical use",
-                                       NULL};
-    return hg_image_encode_png(im, text, out, err);
+    static const char software[] = "healthgpt " HG_VERSION;
+    static const char comment[] = "synthetic image made by healthgpt, not for clinical use";
+    static const char *const pairs[] = {"Software", software, "Comment", comment, NULL};
+    return hg_image_encode_png(im, pairs, out, err);
 }
 
 static enum hg_status status_of(const struct hg_json_out *o)
@@ -199,4 +199,65 @@ enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_reque
     put_facts(&o, c, r);
     hg_out_close(&o, '}');
     return status_of(&o);
+}
+
+/* ---- what the server says about itself ------------------------------------------------------- */
+
+static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
+{
+    hg_out_open(o, "tasks", '[');
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        if (info->has_task[t])
+            hg_out_string(o, NULL, hg_task_name((enum hg_task)t));
+    hg_out_close(o, ']');
+}
+
+enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg_model_info *info,
+                               const struct hg_scheduler_stats *stats, int max_queue, bool draining,
+                               struct hg_buf *out)
+{
+    struct hg_json_out o;
+    hg_out_begin(&o, out);
+    hg_out_open(&o, NULL, '{');
+    hg_out_string(&o, "status", draining ? "draining" : "ok");
+    hg_out_string(&o, "version", HG_VERSION);
+    hg_out_string(&o, "model", c->model);
+    hg_out_string(&o, "arch", info->arch);
+    hg_out_string(&o, "backend", info->backend);
+    put_tasks(&o, info);
+    hg_out_open(&o, "queue", '{');
+    hg_out_uint(&o, "depth", stats->queued);
+    hg_out_int(&o, "max", max_queue);
+    hg_out_uint(&o, "running", stats->running);
+    hg_out_close(&o, '}');
+    hg_out_open(&o, "requests", '{');
+    hg_out_uint(&o, "done", stats->n_done);
+    hg_out_uint(&o, "failed", stats->n_failed);
+    hg_out_uint(&o, "cancelled", stats->n_cancelled);
+    hg_out_close(&o, '}');
+    hg_out_string(&o, "notice", c->notice);
+    return close_line(&o);
+}
+
+enum hg_status hg_reply_models(const struct hg_reply_context *c, const struct hg_model_info *info,
+                               struct hg_buf *out)
+{
+    struct hg_json_out o;
+    hg_out_begin(&o, out);
+    hg_out_open(&o, NULL, '{');
+    hg_out_string(&o, "object", "list");
+    hg_out_open(&o, "data", '[');
+    hg_out_open(&o, NULL, '{');
+    hg_out_string(&o, "id", c->model);
+    hg_out_string(&o, "object", "model");
+    hg_out_int(&o, "created", 0);
+    hg_out_string(&o, "owned_by", "healthgpt");
+    put_tasks(&o, info);
+    hg_out_int(&o, "max_context", info->max_context);
+    hg_out_int(&o, "image_side", info->image_side);
+    hg_out_int(&o, "output_side", info->output_side);
+    hg_out_string(&o, "notice", c->notice);
+    hg_out_close(&o, '}');
+    hg_out_close(&o, ']');
+    return close_line(&o);
 }

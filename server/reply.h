@@ -11,6 +11,7 @@
 #include "server/api.h"
 #include "server/json_text.h"
 #include "server/request.h"
+#include "server/scheduler.h"
 
 struct hg_reply_context {
     const char *model, *notice;
@@ -35,6 +36,13 @@ enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_re
 
 /* The whole answer of a request that is DONE. */
 enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_request *r,
+                               struct hg_buf *out);
+
+/* The documents of GET /health and GET /v1/models, each with a newline. */
+enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg_model_info *info,
+                               const struct hg_scheduler_stats *stats, int max_queue, bool draining,
+                               struct hg_buf *out);
+enum hg_status hg_reply_models(const struct hg_reply_context *c, const struct hg_model_info *info,
                                struct hg_buf *out);
 
 /* [{"id":..,"token":"..","logprob":..},...] under `key`; also used by the command line. */

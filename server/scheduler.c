@@ -51,8 +51,7 @@ struct hg_scheduler {
     atomic_bool finished; /* the thread has left its loop */
 };
 
-/* ---- ending ------------------------------------------------------------------------------------
- */
+/* ---- ending ---------------------------------------------------------------------------------- */
 
 /* Push END and drop the scheduler's reference. */
 static void end_request(struct hg_scheduler *s, struct hg_request *r)
@@ -148,8 +147,7 @@ static void sweep(struct hg_scheduler *s)
             fail_slot(s, i, &err);
 }
 
-/* ---- admission ---------------------------------------------------------------------------------
- */
+/* ---- admission ------------------------------------------------------------------------------- */
 
 static void open_slot(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *seq)
 {
@@ -189,8 +187,7 @@ static void admit(struct hg_scheduler *s)
     }
 }
 
-/* ---- large pieces ------------------------------------------------------------------------------
- */
+/* ---- large pieces ---------------------------------------------------------------------------- */
 
 static void render(struct hg_scheduler *s, int i)
 {
@@ -227,8 +224,7 @@ static bool big_piece(struct hg_scheduler *s)
     return false;
 }
 
-/* ---- steps -------------------------------------------------------------------------------------
- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static bool in_step(const struct slot *slot)
 {
@@ -390,8 +386,7 @@ static void *engine_main(void *ctx)
     return NULL;
 }
 
-/* ---- face --------------------------------------------------------------------------------------
- */
+/* ---- face ------------------------------------------------------------------------------------ */
 
 static void release(struct hg_scheduler *s)
 {

@@ -9,6 +9,7 @@
 #include "kernels/cpu/cpu.h"
 
 enum { PANEL_KEYS = CPU_LANES, N_PANELS = CPU_KEYS / PANEL_KEYS };
+_Static_assert((int)N_PANELS <= (int)CPU_STRIP, "a strip takes the keys of a step");
 
 void cpu_attend_begin(struct cpu_attend *a)
 {
@@ -16,6 +17,31 @@ void cpu_attend_begin(struct cpu_attend *a)
     for (int r = 0; r < a->n_rows; r++) {
         a->max[r] = -INFINITY;
         a->sum[r] = 0;
+    }
+}
+
+/* Panels come from anywhere in the cache: on its own the processor would begin anew in every one
+ * of these few KiB, so each is fetched while the one before is computed. */
+static void fetch(const void *const *panels, int64_t bytes)
+{
+    for (int p = 0; p < N_PANELS && panels[p]; p++)
+        for (int64_t i = 0; i < bytes; i += 64)
+            __builtin_prefetch((const char *)panels[p] + i);
+}
+
+/* Few rows: a row at a time through all panels. Fetches the values. */
+static void score_rows(const struct cpu_attend *a, const void *const *k, const void *const *v)
+{
+    struct cpu_strip s = {.w_step = cpu_group_bytes(a->form), .n_k = a->dim, .first = true};
+    while (s.n_panels < N_PANELS && k[s.n_panels]) {
+        s.w[s.n_panels] = k[s.n_panels];
+        s.ahead[s.n_panels] = v[s.n_panels];
+        s.n_panels++;
+    }
+    for (int r = 0; r < a->n_rows; r++) {
+        s.x = a->t->q + r * a->dim;
+        s.acc = a->t->score + r * CPU_KEYS;
+        a->simd->strip[a->form](&s);
     }
 }
 
@@ -63,11 +89,34 @@ static void softmax_row(struct cpu_attend *a, int r)
     a->sum[r] += a->simd->exp_sum(s, CPU_KEYS, max);
 }
 
+/* Fetches as much of `next`. */
+static void add_values_row(const struct cpu_attend *a, const void *v, const void *next, int panel,
+                           int key0, int key1, int row)
+{
+    struct cpu_strip s = {.w_step = cpu_group_bytes(a->form),
+                          .x = a->t->score + row * CPU_KEYS + panel * PANEL_KEYS + key0,
+                          .n_k = key1 - key0};
+    for (int c = 0; c < a->dim_pad; c += s.n_panels * CPU_LANES) {
+        s.acc = a->t->out + row * a->dim_pad + c;
+        s.n_panels = 0;
+        for (int at = c; at < a->dim_pad && s.n_panels < CPU_STRIP; at += CPU_LANES) {
+            s.w[s.n_panels] = (const char *)v + (at + key0) * s.w_step;
+            s.ahead[s.n_panels++] = (const char *)next + (at + key0) * s.w_step;
+        }
+        a->simd->strip[a->form](&s);
+    }
+}
+
 /* out[r] += p[r][key0..key1) V for rows [row0, row1) of one panel of 16 keys */
-static void add_values(const struct cpu_attend *a, const void *v, int panel, int key0, int key1,
-                       int row0, int row1)
+static void add_values(const struct cpu_attend *a, const void *v, const void *next, int panel,
+                       int key0, int key1, int row0, int row1)
 {
     int64_t step = cpu_group_bytes(a->form);
+    if (row1 - row0 < CPU_STRIP_ROWS) {
+        for (int r = row0; r < row1; r++)
+            add_values_row(a, v, next, panel, key0, key1, r);
+        return;
+    }
     for (int c = 0; c < a->dim_pad; c += CPU_LANES) {
         struct cpu_tile t = {.w = (const char *)v + (c + key0) * step,
                              .w_step = step,
@@ -92,28 +141,36 @@ static int seen(const struct cpu_attend *a, int r, int panel, int *lo)
 }
 
 /* Rows that see the same keys of the panel go together. */
-static void value_panel(const struct cpu_attend *a, const void *v, int panel)
+static void value_panel(const struct cpu_attend *a, const void *v, const void *next, int panel)
 {
     for (int r = 0; r < a->n_rows;) {
         int lo, hi = seen(a, r, panel, &lo), end = r + 1, next_lo;
         while (end < a->n_rows && seen(a, end, panel, &next_lo) == hi && next_lo == lo)
             end++;
         if (lo < hi)
-            add_values(a, v, panel, lo, hi, r, end);
+            add_values(a, v, next, panel, lo, hi, r, end);
         r = end;
     }
 }
 
-void cpu_attend_keys(struct cpu_attend *a, const void *const *k, const void *const *v)
+void cpu_attend_keys(struct cpu_attend *a, const void *const *k, const void *const *v,
+                     const void *const *next_k)
 {
-    for (int p = 0; p < N_PANELS; p++)
+    int64_t bytes = (int64_t)a->dim * cpu_group_bytes(a->form);
+    if (a->n_rows < CPU_STRIP_ROWS) {
+        score_rows(a, k, v);
+    } else if (next_k) {
+        fetch(v, bytes);
+        fetch(next_k, bytes);
+    }
+    for (int p = 0; p < N_PANELS && a->n_rows >= CPU_STRIP_ROWS; p++)
         if (k[p])
             score_panel(a, k[p], p);
     for (int r = 0; r < a->n_rows; r++)
         softmax_row(a, r);
     for (int p = 0; p < N_PANELS; p++)
         if (k[p])
-            value_panel(a, v[p], p);
+            value_panel(a, v[p], next_k && next_k[p] ? next_k[p] : v[p], p);
 }
 
 void cpu_attend_end(struct cpu_attend *a)

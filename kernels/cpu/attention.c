@@ -39,21 +39,27 @@ static int64_t cost(const struct hg_attention_args *a, struct run r)
     return (keys + CPU_KEYS) * (r.end - r.first + 1);
 }
 
+struct step { /* panels of 16 keys each, NULL from the first absent one on */
+    const void *k[N_PANELS], *v[N_PANELS];
+};
+
 /* The panels of the step at `key0` that exist: those up to position `last`. */
 static void find_panels(const struct hg_attention_args *a, int32_t seq, int kv_head, int key0,
-                        int last, const void **k, const void **v)
+                        int last, struct step *s)
 {
     const int32_t *table = a->plan->block_table + (int64_t)seq * a->plan->max_blocks;
     const struct hg_kv *kv = a->kv;
     int64_t bytes = (int64_t)hg_dtype_bytes(kv->desc.type);
     for (int p = 0; p < N_PANELS; p++) {
         int key = key0 + p * HG_BLOCK_TOKENS;
-        k[p] = v[p] = NULL;
+        s->k[p] = s->v[p] = NULL;
         if (key > last)
             continue;
         int32_t block = table[key / HG_BLOCK_TOKENS];
-        k[p] = (const char *)kv->k + cpu_kv_at(kv, a->head_dim, a->layer, block, kv_head) * bytes;
-        v[p] = (const char *)kv->v + cpu_kv_at(kv, kv->dim_pad, a->layer, block, kv_head) * bytes;
+        s->k[p] =
+            (const char *)kv->k + cpu_kv_at(kv, a->head_dim, a->layer, block, kv_head) * bytes;
+        s->v[p] =
+            (const char *)kv->v + cpu_kv_at(kv, kv->dim_pad, a->layer, block, kv_head) * bytes;
     }
 }
 
@@ -69,7 +75,9 @@ static void attend_rows(const struct hg_attention_args *a, struct run run, int k
     int group = group_size(a), dim = a->head_dim;
     int from = first_key(a, run.first + row0 / group);
     int last = a->plan->pos[run.first + (row0 + n - 1) / group];
-    const void *k[N_PANELS], *v[N_PANELS];
+    int start = from / CPU_KEYS * CPU_KEYS;
+    int32_t seq = a->plan->seq[run.first];
+    struct step now, next;
     s->n_rows = n;
     for (int r = 0; r < n; r++) {
         int64_t t = run.first + (row0 + r) / group;
@@ -78,14 +86,18 @@ static void attend_rows(const struct hg_attention_args *a, struct run run, int k
                (size_t)dim * sizeof(float));
     }
     cpu_attend_begin(s);
-    for (int key0 = from / CPU_KEYS * CPU_KEYS; key0 <= last; key0 += CPU_KEYS) {
+    find_panels(a, seq, kv_head, start, last, &now);
+    for (int key0 = start; key0 <= last; key0 += CPU_KEYS, now = next) {
+        if (key0 + CPU_KEYS <= last)
+            find_panels(a, seq, kv_head, key0 + CPU_KEYS, last, &next);
+        else
+            find_panels(a, seq, (kv_head + 1) % a->n_kv_heads, start, last, &next);
         for (int r = 0; r < n; r++) {
             int t = run.first + (row0 + r) / group;
             s->lo[r] = clamp(first_key(a, t) - key0, CPU_KEYS);
             s->hi[r] = clamp(a->plan->pos[t] + 1 - key0, CPU_KEYS);
         }
-        find_panels(a, a->plan->seq[run.first], kv_head, key0, last, k, v);
-        cpu_attend_keys(s, k, v);
+        cpu_attend_keys(s, now.k, now.v, next.k);
     }
     cpu_attend_end(s);
     for (int r = 0; r < n; r++) {
@@ -116,16 +128,15 @@ static void attention_member(void *ctx, int member, int n_members)
                            .scale = a->scale,
                            .form = forms[a->kv->desc.type]};
     int64_t first, end = cpu_share(j->cost * a->n_kv_heads, member, n_members, &first), at = 0;
-    for (int kv_head = 0; kv_head < a->n_kv_heads; kv_head++)
-        for (struct run r = {0, 0}; r.end < a->plan->n_tokens;) {
-            r = next_run(a, r.end);
-            bool mine = at >= first && at < end;
-            int n_rows = (r.end - r.first) * group_size(a);
-            at += cost(a, r);
-            for (int row0 = 0; mine && row0 < n_rows; row0 += CPU_QUERIES)
+    for (struct run r = {0, 0}; r.end < a->plan->n_tokens;) {
+        r = next_run(a, r.end);
+        int n_rows = (r.end - r.first) * group_size(a);
+        int64_t unit = cost(a, r);
+        for (int kv_head = 0; kv_head < a->n_kv_heads; kv_head++, at += unit)
+            for (int row0 = 0; at >= first && at < end && row0 < n_rows; row0 += CPU_QUERIES)
                 attend_rows(a, r, kv_head, row0,
                             n_rows - row0 < CPU_QUERIES ? n_rows - row0 : CPU_QUERIES, &s);
-        }
+    }
 }
 
 enum hg_status cpu_attention(struct hg_backend *b, const struct hg_attention_args *a)

@@ -53,7 +53,7 @@ static void attend(const struct hg_attention_full_args *a, int64_t group, int he
             keys[p] = used ? s->t->keys + (int64_t)p * s->dim * CPU_LANES : NULL;
             values[p] = used ? s->t->values + (int64_t)p * s->dim_pad * CPU_LANES : NULL;
         }
-        cpu_attend_keys(s, keys, values);
+        cpu_attend_keys(s, keys, values, NULL);
     }
     cpu_attend_end(s);
     for (int r = 0; r < s->n_rows; r++)

@@ -6,6 +6,8 @@
 #ifndef HG_KERNELS_CPU_CPU_H
 #define HG_KERNELS_CPU_CPU_H
 
+#include <stdatomic.h>
+
 #include "common/pool.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/panels.h"
@@ -61,6 +63,7 @@ struct cpu_thread {
     float *score;         /* [CPU_QUERIES, CPU_KEYS] */
     float *keys, *values; /* [CPU_KEYS, CPU_MAX_HEAD_DIM] packed, attention_full */
     struct hg_sample_scratch sample;
+    atomic_int_fast64_t taken; /* units of this thread's share that someone has begun */
 };
 
 struct cpu_backend {
@@ -167,16 +170,20 @@ struct cpu_attend {
 
 void cpu_attend_begin(struct cpu_attend *a);
 /* One step of up to CPU_KEYS keys: panels of 16 keys and the matching values; NULL: no such keys.
- */
-void cpu_attend_keys(struct cpu_attend *a, const void *const *k, const void *const *v);
+ * next_k: what the next step will begin with, or NULL when everything is in the caches. */
+void cpu_attend_keys(struct cpu_attend *a, const void *const *k, const void *const *v,
+                     const void *const *next_k);
 /* t->out[r][0..dim_pad) = the attention of row r. */
 void cpu_attend_end(struct cpu_attend *a);
 
 /* Element index of a head's first key or value element in the cache. */
 int64_t cpu_kv_at(const struct hg_kv *kv, int64_t dim, int layer, int32_t block, int head);
-/* Rotates q into y and appends k and v of token t; qkv is one row of sums. */
-void cpu_rope_kv_row(const struct hg_rope_kv *a, int t, const float *qkv, float *y,
-                     const struct cpu_thread *scratch);
+/* Sines and cosines of a token's position into t. */
+void cpu_rope_angles(const struct hg_rope_kv *a, int token, const struct cpu_thread *t);
+/* Rotates the query heads of kv head `head` into y and appends its k and v; qkv is one row of sums,
+ * t holds the angles. */
+void cpu_rope_kv_head(const struct cpu_backend *c, const struct cpu_thread *t,
+                      const struct hg_rope_kv *a, int token, int head, const float *qkv, float *y);
 
 /* ---- ops ---------------------------------------------------------------------------------------
  */

@@ -1,9 +1,9 @@
 /* kernels/cpu/gemm.c - prepared rows through the panels of a weight and of its adapters.
  *
- * One thread owns a contiguous run of panel pairs (or, for a narrow weight and many rows, of rows)
- * and walks it pair by pair: base tiles, adapter tiles of the rows that have one, bias, epilogue.
- * An output element is one chain over k for the base and one for the adapter, whatever the rows
- * beside it. Bound by weight bytes up to about 12 rows, by the multiply units above. */
+ * One thread begins with a contiguous run of panel pairs (or, for a narrow weight and many rows, of
+ * rows) and walks it pair by pair: base tiles, adapter tiles of the rows that have one, bias,
+ * epilogue. An output element is one chain over k for the base and one for the adapter, whatever
+ * the rows beside it. Bound by weight bytes up to about 12 rows, by the multiply units above. */
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
@@ -109,9 +109,14 @@ static void add_adapters(const struct cpu_gemm *g, const struct cpu_part *part, 
     }
 }
 
-static void one_pair(const struct cpu_gemm *g, const struct cpu_part *part, int pair, int first,
-                     int end, const struct cpu_thread *t)
+/* Pair `pair` of the whole weight. */
+static void one_pair(const struct cpu_gemm *g, int pair, int first, int end,
+                     const struct cpu_thread *t)
 {
+    const struct cpu_part *part = g->w->parts;
+    while (pair >= part->pair0 + part->w.n_pairs)
+        part++;
+    pair -= part->pair0;
     const struct cpu_panels *p = &part->w;
     base_block(g, p, pair, first, end, t->acc);
     struct cpu_finish f = {.acc = t->acc,
@@ -150,17 +155,24 @@ static void gemm_member(void *ctx, int member, int n_members)
     const struct cpu_gemm *g = ctx;
     int pair0, pair1;
     wanted_pairs(g, &pair0, &pair1);
-    int64_t first_pair = 0, n_pairs = pair1 - pair0, first_row = 0, end_row = g->n_rows;
-    if (n_pairs >= (int64_t)MIN_PAIRS_PER_THREAD * n_members || g->n_rows < n_members * MANY_ROWS)
-        n_pairs = cpu_share(n_pairs, member, n_members, &first_pair);
-    else
-        end_row = cpu_share(g->n_rows, member, n_members, &first_row);
-    for (int64_t i = pair0 + first_pair; i < pair0 + n_pairs; i++) {
-        const struct cpu_part *part = g->w->parts;
-        while (i >= part->pair0 + part->w.n_pairs)
-            part++;
-        one_pair(g, part, (int)i - part->pair0, (int)first_row, (int)end_row,
-                 &g->c->threads[member]);
+    if (pair1 - pair0 < MIN_PAIRS_PER_THREAD * n_members && g->n_rows >= n_members * MANY_ROWS) {
+        int64_t row0, row1 = cpu_share(g->n_rows, member, n_members, &row0);
+        for (int i = pair0; i < pair1; i++)
+            one_pair(g, i, (int)row0, (int)row1, &g->c->threads[member]);
+        return;
+    }
+    /* Its own share first, then what is left of the others': a thread that the system holds up
+     * delays the step by one pair, not by its share. Who computes a pair does not show in it. */
+    for (int i = 0; i < n_members; i++) {
+        int owner = (member + i) % n_members;
+        int64_t first, end = cpu_share(pair1 - pair0, owner, n_members, &first);
+        while ((first + atomic_load_explicit(&g->c->threads[owner].taken, memory_order_relaxed)) <
+               end) {
+            int64_t at = first + atomic_fetch_add_explicit(&g->c->threads[owner].taken, 1,
+                                                           memory_order_relaxed);
+            if (at < end)
+                one_pair(g, pair0 + (int)at, 0, g->n_rows, &g->c->threads[member]);
+        }
     }
 }
 
@@ -169,5 +181,7 @@ void cpu_gemm_run(struct cpu_gemm *g)
     if (g->n_rows <= 0 || g->lo >= g->hi)
         return;
     cpu_adapters_run(g);
+    for (int i = 0; i < g->c->n_threads; i++)
+        atomic_store_explicit(&g->c->threads[i].taken, 0, memory_order_relaxed);
     cpu_run(g->c, (int64_t)g->n_rows * (g->hi - g->lo) * g->w->n_in, gemm_member, g);
 }

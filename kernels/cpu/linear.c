@@ -56,10 +56,17 @@ static void rope_member(void *ctx, int member, int n_members)
 {
     const struct cpu_gemm *g = ctx;
     const struct hg_linear_args *a = g->args;
-    int64_t first, end = cpu_share(g->n_rows, member, n_members, &first);
-    for (int64_t r = first; r < end; r++)
-        cpu_rope_kv_row(a->rope, g->row[r], g->c->sum + r * g->c->ld_sum,
-                        (float *)a->y + g->row[r] * a->ldy, &g->c->threads[member]);
+    const struct cpu_thread *t = &g->c->threads[member];
+    int n_heads = a->rope->n_kv_heads;
+    int64_t first, end = cpu_share((int64_t)g->n_rows * n_heads, member, n_members, &first);
+    for (int64_t u = first; u < end; u++) {
+        int64_t r = u / n_heads, row = g->row[r];
+        int head = (int)(u % n_heads);
+        if (u == first || head == 0)
+            cpu_rope_angles(a->rope, (int)row, t);
+        cpu_rope_kv_head(g->c, t, a->rope, (int)row, head, g->c->sum + r * g->c->ld_sum,
+                         (float *)a->y + row * a->ldy);
+    }
 }
 
 /* ---- rows
@@ -123,7 +130,7 @@ static void run_chunk(struct cpu_gemm *g, const struct hg_linear_args *a, int ro
 static enum hg_status check_rope(const struct hg_linear_args *a)
 {
     const struct hg_rope_kv *k = a->rope;
-    if (a->n_rows != k->plan->n_tokens || k->head_dim > CPU_MAX_HEAD_DIM ||
+    if (a->n_rows != k->plan->n_tokens || k->head_dim > CPU_MAX_HEAD_DIM || k->head_dim % 2 ||
         a->w->n_out != (k->n_heads + 2 * k->n_kv_heads) * k->head_dim)
         return cpu_refuse("linear: %d rows of %d outputs for %d tokens, %d + 2 * %d heads of %d",
                           a->n_rows, a->w->n_out, k->plan->n_tokens, k->n_heads, k->n_kv_heads,
@@ -148,6 +155,15 @@ static enum hg_status check(const struct cpu_backend *c, const struct hg_linear_
     return a->epilogue == HG_EPILOGUE_ROPE_KV ? check_rope(a) : HG_STATUS_OK;
 }
 
+/* Chunks of about equal size: a short last one would read the weight for few rows. */
+static int even_chunk(int n_rows, int most)
+{
+    enum { TILE = 12 };
+    int n_chunks = (n_rows + most - 1) / most;
+    int even = n_chunks > 1 ? (int)cpu_round_up((n_rows + n_chunks - 1) / n_chunks, TILE) : most;
+    return even < most ? even : most;
+}
+
 enum hg_status cpu_linear(struct hg_backend *b, const struct hg_linear_args *a)
 {
     struct cpu_backend *c = cpu_of(b);
@@ -160,7 +176,7 @@ enum hg_status cpu_linear(struct hg_backend *b, const struct hg_linear_args *a)
                          .args = a,
                          .keep_sum = a->epilogue == HG_EPILOGUE_SWIGLU ||
                                      a->epilogue == HG_EPILOGUE_ROPE_KV};
-    int chunk = cpu_chunk_rows(c, a->w->n_in);
+    int chunk = even_chunk(a->n_rows, cpu_chunk_rows(c, a->w->n_in));
     for (int row0 = 0; row0 < a->n_rows; row0 += chunk)
         run_chunk(&g, a, row0, a->n_rows - row0 < chunk ? a->n_rows - row0 : chunk);
     return HG_STATUS_OK;

@@ -2,8 +2,25 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "kernels/cpu/cpu.h"
+
+enum { HUGE_PAGE = 2 << 20 };
+
+void *cpu_memory(size_t bytes)
+{
+    size_t align = bytes >= 2 * (size_t)HUGE_PAGE ? HUGE_PAGE : 64;
+    if (bytes > SIZE_MAX / 2)
+        return NULL;
+    size_t padded = (bytes + align) / align * align; /* never 0 */
+    void *p = aligned_alloc(align, padded);
+#ifdef MADV_HUGEPAGE
+    if (p && align == HUGE_PAGE)
+        madvise(p, padded, MADV_HUGEPAGE);
+#endif
+    return p;
+}
 
 enum hg_status cpu_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err)
 {
@@ -11,11 +28,10 @@ enum hg_status cpu_alloc(struct hg_backend *b, size_t bytes, void **out, struct 
     *out = NULL;
     if (bytes > SIZE_MAX / 2)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "allocation of %zu bytes", bytes);
-    size_t padded = (bytes + 64) / 64 * 64; /* never 0 */
-    void *p = aligned_alloc(64, padded);
+    void *p = cpu_memory(bytes);
     if (!p)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "allocation of %zu bytes", bytes);
-    memset(p, 0, padded);
+    memset(p, 0, bytes);
     *out = p;
     return HG_STATUS_OK;
 }

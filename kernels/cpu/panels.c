@@ -46,7 +46,7 @@ enum hg_status cpu_panels_init(struct cpu_panels *p, int n_out, int n_in, enum h
     p->n_k = (n_in + cpu_group_size(p->form) - 1) / cpu_group_size(p->form);
     p->n_pairs = (n_out + CPU_PAIR - 1) / CPU_PAIR;
     size_t bytes = data_bytes(p);
-    p->data = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    p->data = cpu_memory(bytes);
     if (type == HG_DTYPE_I8)
         p->scale = calloc(n_scales(p), sizeof *p->scale);
     if (!p->data || (type == HG_DTYPE_I8 && !p->scale)) {

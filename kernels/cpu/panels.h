@@ -22,6 +22,10 @@ struct cpu_panels {
     float *scale; /* I8: [n_pairs * 32] per output row, 0 in the padding */
 };
 
+/* 64-byte aligned, in huge pages where the system gives them: a panel of the cache is as small as
+ * a page of 4 KiB and would cost a page walk each. NULL when there is none; free with free(). */
+void *cpu_memory(size_t bytes);
+
 /* Zeroed panels; a panels struct of zeros is a valid empty one. */
 enum hg_status cpu_panels_init(struct cpu_panels *p, int n_out, int n_in, enum hg_dtype type,
                                struct hg_error *err);

@@ -40,6 +40,24 @@ struct cpu_tile {
 
 typedef void cpu_tile_fn(const struct cpu_tile *t);
 
+/* acc[p][c] (+)= sum over k of x[k] * w[p][k][c]: one row through up to 4 panels side by side, each
+ * element the same chain as in a tile. A tile of one row is a single chain and waits for its
+ * latency; attention in decode has one row per key. */
+enum { CPU_STRIP = 4, CPU_STRIP_ROWS = 3 /* from here on a tile has chains enough */ };
+
+struct cpu_strip {
+    const void *w[CPU_STRIP];     /* panels */
+    const void *ahead[CPU_STRIP]; /* as many bytes that are wanted next: fetched, not read */
+    int n_panels;
+    int64_t w_step; /* bytes between k groups */
+    const float *x;
+    float *acc; /* [n_panels, 16] */
+    int n_k;
+    bool first; /* true: start from 0 instead of acc */
+};
+
+typedef void cpu_strip_fn(const struct cpu_strip *s);
+
 /* A tile keeps its sums in named variables, low_0, high_0, low_1, ...: neither gcc 12 nor clang 14
  * reliably takes an array of 24 vectors apart. M(r) is expanded for every row of the largest tile;
  * `if (r < rows)` with a constant `rows` removes the rest. */
@@ -61,11 +79,13 @@ struct cpu_finish {
 struct cpu_simd {
     const char *name;
     cpu_tile_fn *tile[CPU_FORM_COUNT];
+    cpu_strip_fn *strip[CPU_FORM_COUNT]; /* of the forms that meet float activations, else NULL */
 
     void (*rmsnorm)(const float *x, const float *weight, float eps, int n, float *y);
     void (*layernorm)(const float *x, const float *weight, const float *bias, float eps, int n,
                       float *y);
     void (*to_bf16)(const float *x, int n, uint16_t *y);
+    void (*to_f16)(const float *x, int n, uint16_t *y);
     /* q = nearest even of x / scale; returns scale = max|x| / 127 (NaN when x is not finite) and
      * the sum of q. */
     float (*quantise)(const float *x, int n, int8_t *q, int32_t *sum);

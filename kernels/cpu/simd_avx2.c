@@ -44,6 +44,13 @@ INLINE v16 v_load_f16(const void *p)
     return (v16){_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1))};
 }
 
+INLINE void v_store_f16(uint16_t *p, v16 v)
+{
+    __m128i *h = (__m128i *)(void *)p;
+    _mm_storeu_si128(h, _mm256_cvtps_ph(v.a, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(h + 1, _mm256_cvtps_ph(v.b, _MM_FROUND_TO_NEAREST_INT));
+}
+
 INLINE __m256 widen_bf16(__m128i h)
 {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
@@ -133,6 +140,11 @@ INLINE v16 vi_bf16_odd(v16i v)
                  _mm256_castsi256_ps(_mm256_and_si256(v.b, mask))};
 }
 
+INLINE v16i vi_add(v16i x, v16i y)
+{
+    return (v16i){_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)};
+}
+
 INLINE v16i vi_sub(v16i x, v16i y)
 {
     return (v16i){_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)};
@@ -141,6 +153,18 @@ INLINE v16i vi_sub(v16i x, v16i y)
 INLINE v16 vi_to_float(v16i v)
 {
     return (v16){_mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b)};
+}
+
+INLINE v16i vi_of_float(v16 v)
+{
+    return (v16i){_mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b)};
+}
+
+INLINE void vi_store_i8(int8_t *p, v16i v)
+{
+    __m128i a = _mm_packs_epi32(_mm256_castsi256_si128(v.a), _mm256_extracti128_si256(v.a, 1));
+    __m128i b = _mm_packs_epi32(_mm256_castsi256_si128(v.b), _mm256_extracti128_si256(v.b, 1));
+    _mm_storeu_si128((__m128i *)(void *)p, _mm_packs_epi16(a, b));
 }
 
 /* vpmaddubsw would saturate 255 * 127 * 2; 16-bit halves are exact. */

@@ -42,6 +42,11 @@ INLINE v16 v_load_bf16(const void *p)
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
+INLINE void v_store_f16(uint16_t *p, v16 v)
+{
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
 INLINE v16 v_add(v16 a, v16 b)
 {
     return _mm512_add_ps(a, b);
@@ -125,6 +130,11 @@ INLINE v16 vi_bf16_odd(v16i v)
     return _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000u)));
 }
 
+INLINE v16i vi_add(v16i a, v16i b)
+{
+    return _mm512_add_epi32(a, b);
+}
+
 INLINE v16i vi_sub(v16i a, v16i b)
 {
     return _mm512_sub_epi32(a, b);
@@ -133,6 +143,16 @@ INLINE v16i vi_sub(v16i a, v16i b)
 INLINE v16 vi_to_float(v16i v)
 {
     return _mm512_cvtepi32_ps(v);
+}
+
+INLINE v16i vi_of_float(v16 v)
+{
+    return _mm512_cvtps_epi32(v);
+}
+
+INLINE void vi_store_i8(int8_t *p, v16i v)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(v));
 }
 
 INLINE v16i vi_dot4(v16i acc, v16i w, v16i x)

@@ -14,7 +14,7 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-enum { DOT_BF16, DOT_I8 };
+enum { DOT_BF16, DOT_I8, AHEAD = 2048 /* bytes */ };
 
 ALWAYS_INLINE __m512i dot(__m512i acc, __m512i w, __m512i x, const int kind)
 {
@@ -33,27 +33,28 @@ ALWAYS_INLINE __m512i dot(__m512i acc, __m512i w, __m512i x, const int kind)
 
 #define BEGIN(r)                                                                                   \
     __m512i low_##r = _mm512_setzero_si512(), high_##r = low_##r;                                  \
-    if (r < rows && !t->first) {                                                                   \
-        low_##r = _mm512_loadu_si512(acc + r * t->ld_acc);                                         \
+    if ((r) < rows && !t->first) {                                                                 \
+        low_##r = _mm512_loadu_si512(acc + (r)*t->ld_acc);                                         \
         if (width == 2)                                                                            \
-            high_##r = _mm512_loadu_si512(acc + r * t->ld_acc + CPU_LANES);                        \
+            high_##r = _mm512_loadu_si512(acc + (r)*t->ld_acc + CPU_LANES);                        \
     }
 #define STEP(r)                                                                                    \
-    if (r < rows) {                                                                                \
+    if ((r) < rows) {                                                                              \
         int32_t bits;                                                                              \
-        memcpy(&bits, x + r * t->ldx, sizeof bits);                                                \
+        memcpy(&bits, x + (r)*t->ldx, sizeof bits);                                                \
         __m512i s = _mm512_set1_epi32(bits);                                                       \
         low_##r = dot(low_##r, low, s, kind);                                                      \
         if (width == 2)                                                                            \
             high_##r = dot(high_##r, high, s, kind);                                               \
     }
 #define END(r)                                                                                     \
-    if (r < rows) {                                                                                \
-        _mm512_storeu_si512(acc + r * t->ld_acc, low_##r);                                         \
+    if ((r) < rows) {                                                                              \
+        _mm512_storeu_si512(acc + (r)*t->ld_acc, low_##r);                                         \
         if (width == 2)                                                                            \
-            _mm512_storeu_si512(acc + r * t->ld_acc + CPU_LANES, high_##r);                        \
+            _mm512_storeu_si512(acc + (r)*t->ld_acc + CPU_LANES, high_##r);                        \
     }
 
+/* NOLINTNEXTLINE(readability-function-size): CPU_EACH_ROW_12 counts as its expansion */
 ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows, const int width,
                              const int kind)
 {
@@ -63,6 +64,11 @@ ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows,
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
         __m512i low = _mm512_loadu_si512(w);
         __m512i high = width == 2 ? _mm512_loadu_si512(w + 64) : low;
+        if (rows > 1 && rows < 12) { /* one row outruns the memory anyway, 12 are bound by sums */
+            _mm_prefetch(w + AHEAD, _MM_HINT_T0);
+            if (width == 2)
+                _mm_prefetch(w + AHEAD + 64, _MM_HINT_T0);
+        }
         CPU_EACH_ROW_12(STEP)
     }
     CPU_EACH_ROW_12(END)

@@ -2,9 +2,10 @@
  *
  * Included by exactly one .c file per instruction set, after that file has defined
  *   v16, v16i                        16 floats, 16 int32
- *   v_zero v_set1 v_load v_store v_load_f16 v_load_bf16
+ *   v_zero v_set1 v_load v_store v_load_f16 v_load_bf16 v_store_f16
  *   v_add v_sub v_mul v_div v_fma v_max v_min v_abs v_round v_pow2 v_zero_below
- *   vi_zero vi_load vi_store vi_set1 vi_sub vi_dot4 vi_bf16_even vi_bf16_odd vi_to_float
+ *   vi_zero vi_load vi_store vi_store_i8 vi_set1 vi_add vi_sub vi_dot4 vi_bf16_even vi_bf16_odd
+ *   vi_to_float vi_of_float
  *   MOST_ROWS                        rows of the largest tile: 1, 6 or 12
  *   ROWS_1, ROWS_2                   the same by width
  *   SIMD_TABLE, SIMD_NAME            what to define
@@ -38,16 +39,16 @@ ALWAYS_INLINE v16 load_column(const char *w, const int form)
 
 #define TILE_BEGIN(r)                                                                              \
     V low_##r = ZERO(), high_##r = ZERO();                                                         \
-    if (r < rows && !t->first) {                                                                   \
-        low_##r = LOAD(acc + r * t->ld_acc);                                                       \
+    if ((r) < rows && !t->first) {                                                                 \
+        low_##r = LOAD(acc + (r)*t->ld_acc);                                                       \
         if (width == 2)                                                                            \
-            high_##r = LOAD(acc + r * t->ld_acc + CPU_LANES);                                      \
+            high_##r = LOAD(acc + (r)*t->ld_acc + CPU_LANES);                                      \
     }
 #define TILE_END(r)                                                                                \
-    if (r < rows) {                                                                                \
-        STORE(acc + r * t->ld_acc, low_##r);                                                       \
+    if ((r) < rows) {                                                                              \
+        STORE(acc + (r)*t->ld_acc, low_##r);                                                       \
         if (width == 2)                                                                            \
-            STORE(acc + r * t->ld_acc + CPU_LANES, high_##r);                                      \
+            STORE(acc + (r)*t->ld_acc + CPU_LANES, high_##r);                                      \
     }
 
 #define V v16
@@ -55,13 +56,14 @@ ALWAYS_INLINE v16 load_column(const char *w, const int form)
 #define LOAD v_load
 #define STORE v_store
 #define STEP(r)                                                                                    \
-    if (r < rows) {                                                                                \
-        v16 s = v_set1(*(const float *)(const void *)(x + r * t->ldx));                            \
+    if ((r) < rows) {                                                                              \
+        v16 s = v_set1(*(const float *)(const void *)(x + (r)*t->ldx));                            \
         low_##r = v_fma(s, low, low_##r);                                                          \
         if (width == 2)                                                                            \
             high_##r = v_fma(s, high, high_##r);                                                   \
     }
 
+/* NOLINTNEXTLINE(readability-function-size): EACH_ROW counts as its expansion */
 ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int rows,
                                    const int width, const int form)
 {
@@ -79,9 +81,9 @@ ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int
 
 /* bf16 pairs without vdpbf16ps: two fp32 steps per k group, even then odd. */
 #define STEP(r)                                                                                    \
-    if (r < rows) {                                                                                \
+    if ((r) < rows) {                                                                              \
         uint32_t bits;                                                                             \
-        memcpy(&bits, x + r * t->ldx, sizeof bits);                                                \
+        memcpy(&bits, x + (r)*t->ldx, sizeof bits);                                                \
         v16 s_even = v_set1(hg_bits_float(bits << 16));                                            \
         v16 s_odd = v_set1(hg_bits_float(bits & 0xffff0000u));                                     \
         low_##r = v_fma(s_odd, odd, v_fma(s_even, even, low_##r));                                 \
@@ -89,6 +91,7 @@ ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int
             high_##r = v_fma(s_odd, high_odd, v_fma(s_even, high_even, high_##r));                 \
     }
 
+/* NOLINTNEXTLINE(readability-function-size): EACH_ROW counts as its expansion */
 ALWAYS_INLINE void tile_pair_rows(const struct cpu_tile *t, int row0, const int rows,
                                   const int width)
 {
@@ -114,15 +117,16 @@ ALWAYS_INLINE void tile_pair_rows(const struct cpu_tile *t, int row0, const int 
 #define LOAD vi_load
 #define STORE vi_store
 #define STEP(r)                                                                                    \
-    if (r < rows) {                                                                                \
+    if ((r) < rows) {                                                                              \
         int32_t bits;                                                                              \
-        memcpy(&bits, x + r * t->ldx, sizeof bits);                                                \
+        memcpy(&bits, x + (r)*t->ldx, sizeof bits);                                                \
         v16i s = vi_set1(bits);                                                                    \
         low_##r = vi_dot4(low_##r, low, s);                                                        \
         if (width == 2)                                                                            \
             high_##r = vi_dot4(high_##r, high, s);                                                 \
     }
 
+/* NOLINTNEXTLINE(readability-function-size): EACH_ROW counts as its expansion */
 ALWAYS_INLINE void tile_int_rows(const struct cpu_tile *t, int row0, const int rows,
                                  const int width)
 {
@@ -151,7 +155,7 @@ ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows,
 /* Cuts the rows into tiles of a size known at compile time: 12, 8, 7, ... 1, at most `most`. */
 #define TILE_CASE(R)                                                                               \
     case R:                                                                                        \
-        if (R <= most)                                                                             \
+        if ((R) <= most)                                                                           \
             tile_rows(t, row, R, width, form);                                                     \
         break;
 
@@ -194,6 +198,65 @@ TILE_FORM(tile_f16, CPU_FORM_F16)
 TILE_FORM(tile_bf16, CPU_FORM_BF16)
 TILE_FORM(tile_i8, CPU_FORM_I8)
 TILE_FORM(tile_bf16_flat, CPU_FORM_BF16_FLAT)
+
+ALWAYS_INLINE void strip(const struct cpu_strip *s, const int form)
+{
+    int64_t step = s->w_step;
+    int p = 0;
+    for (; p + CPU_STRIP <= s->n_panels; p += CPU_STRIP) {
+        const char *w0 = s->w[p], *w1 = s->w[p + 1], *w2 = s->w[p + 2], *w3 = s->w[p + 3];
+        const char *f0 = s->ahead[p], *f1 = s->ahead[p + 1];
+        const char *f2 = s->ahead[p + 2], *f3 = s->ahead[p + 3];
+        float *acc = s->acc + p * CPU_LANES;
+        v16 a0 = v_zero(), a1 = a0, a2 = a0, a3 = a0;
+        if (!s->first) {
+            a0 = v_load(acc);
+            a1 = v_load(acc + CPU_LANES);
+            a2 = v_load(acc + 2 * CPU_LANES);
+            a3 = v_load(acc + 3 * CPU_LANES);
+        }
+        for (int64_t k = 0; k < s->n_k; k++) {
+            v16 x = v_set1(s->x[k]);
+            __builtin_prefetch(f0 + k * step);
+            __builtin_prefetch(f1 + k * step);
+            __builtin_prefetch(f2 + k * step);
+            __builtin_prefetch(f3 + k * step);
+            a0 = v_fma(x, load_column(w0 + k * step, form), a0);
+            a1 = v_fma(x, load_column(w1 + k * step, form), a1);
+            a2 = v_fma(x, load_column(w2 + k * step, form), a2);
+            a3 = v_fma(x, load_column(w3 + k * step, form), a3);
+        }
+        v_store(acc, a0);
+        v_store(acc + CPU_LANES, a1);
+        v_store(acc + 2 * CPU_LANES, a2);
+        v_store(acc + 3 * CPU_LANES, a3);
+    }
+    for (; p < s->n_panels; p++) {
+        const char *w = s->w[p], *f = s->ahead[p];
+        float *acc = s->acc + p * CPU_LANES;
+        v16 a = s->first ? v_zero() : v_load(acc);
+        for (int64_t k = 0; k < s->n_k; k++) {
+            __builtin_prefetch(f + k * step);
+            a = v_fma(v_set1(s->x[k]), load_column(w + k * step, form), a);
+        }
+        v_store(acc, a);
+    }
+}
+
+static void strip_f32(const struct cpu_strip *s)
+{
+    strip(s, CPU_FORM_F32);
+}
+
+static void strip_f16(const struct cpu_strip *s)
+{
+    strip(s, CPU_FORM_F16);
+}
+
+static void strip_bf16_flat(const struct cpu_strip *s)
+{
+    strip(s, CPU_FORM_BF16_FLAT);
+}
 
 /* ---- norms: 8 double sums by index mod 8, added in lane order -----------------------------------
  */
@@ -257,6 +320,15 @@ static void simd_to_bf16(const float *x, int n, uint16_t *y)
         y[i] = hg_f32_to_bf16(x[i]);
 }
 
+static void simd_to_f16(const float *x, int n, uint16_t *y)
+{
+    int i = 0;
+    for (; i + CPU_LANES <= n; i += CPU_LANES)
+        v_store_f16(y + i, v_load(x + i));
+    for (; i < n; i++)
+        y[i] = hg_f32_to_f16(x[i]);
+}
+
 /* The largest magnitude as bits: ordered like the values, and infinities and NaN come last. */
 static uint32_t max_magnitude(const float *x, int n)
 {
@@ -276,6 +348,12 @@ static uint32_t max_magnitude(const float *x, int n)
     return max;
 }
 
+ALWAYS_INLINE v16 quotient(v16 x, float scale)
+{
+    v16 q = v_round(v_div(x, v_set1(scale)));
+    return v_min(v_set1(127), v_max(v_set1(-127), q));
+}
+
 static float simd_quantise(const float *x, int n, int8_t *q, int32_t *sum)
 {
     uint32_t max = max_magnitude(x, n);
@@ -285,19 +363,26 @@ static float simd_quantise(const float *x, int n, int8_t *q, int32_t *sum)
         memset(q, 0, (size_t)n);
         return max >= 0x7f800000u ? NAN : 0;
     }
-    int32_t total = 0;
-    v16 divisor = v_set1(scale), top = v_set1(127), bottom = v_set1(-127);
-    for (int i = 0; i < n; i += CPU_LANES) {
-        float part[CPU_LANES] = {0};
-        int m = n - i < CPU_LANES ? n - i : CPU_LANES;
-        memcpy(part, x + i, (size_t)m * sizeof *part);
-        v_store(part, v_min(top, v_max(bottom, v_round(v_div(v_load(part), divisor)))));
-        for (int l = 0; l < m; l++) {
-            q[i + l] = (int8_t)part[l];
-            total += q[i + l];
-        }
+    int32_t lane[CPU_LANES];
+    v16i total = vi_zero();
+    int i = 0;
+    for (; i + CPU_LANES <= n; i += CPU_LANES) {
+        v16i v = vi_of_float(quotient(v_load(x + i), scale));
+        vi_store_i8(q + i, v);
+        total = vi_add(total, v);
     }
-    *sum = total;
+    if (i < n) {
+        float tail[CPU_LANES] = {0};
+        int8_t q_tail[CPU_LANES];
+        memcpy(tail, x + i, (size_t)(n - i) * sizeof *tail);
+        v16i v = vi_of_float(quotient(v_load(tail), scale));
+        vi_store_i8(q_tail, v);
+        memcpy(q + i, q_tail, (size_t)(n - i));
+        total = vi_add(total, v);
+    }
+    vi_store(lane, total);
+    for (int l = 0; l < CPU_LANES; l++)
+        *sum += lane[l];
     return scale;
 }
 
@@ -381,14 +466,18 @@ static void simd_gelu(float *y, int n)
 
 static void simd_swiglu(const float *gate, const float *up, int n, float *y)
 {
-    for (int i = 0; i < n; i += CPU_LANES) {
+    int i = 0;
+    for (; i + CPU_LANES <= n; i += CPU_LANES) {
+        v16 v = v_load(gate + i);
+        v_store(y + i, v_mul(v_mul(v, v_sigmoid_of(v)), v_load(up + i)));
+    }
+    if (i < n) {
         float g[CPU_LANES] = {0}, u[CPU_LANES] = {0};
-        int m = n - i < CPU_LANES ? n - i : CPU_LANES;
-        memcpy(g, gate + i, (size_t)m * sizeof *g);
-        memcpy(u, up + i, (size_t)m * sizeof *u);
+        memcpy(g, gate + i, (size_t)(n - i) * sizeof *g);
+        memcpy(u, up + i, (size_t)(n - i) * sizeof *u);
         v16 v = v_load(g);
         v_store(g, v_mul(v_mul(v, v_sigmoid_of(v)), v_load(u)));
-        memcpy(y + i, g, (size_t)m * sizeof *g);
+        memcpy(y + i, g, (size_t)(n - i) * sizeof *g);
     }
 }
 
@@ -441,9 +530,13 @@ static float simd_exp_sum(float *s, int n, float max)
 const struct cpu_simd SIMD_TABLE = {
     .name = SIMD_NAME,
     .tile = {tile_f32, tile_f16, tile_bf16, tile_i8, tile_bf16_flat},
+    .strip = {[CPU_FORM_F32] = strip_f32,
+              [CPU_FORM_F16] = strip_f16,
+              [CPU_FORM_BF16_FLAT] = strip_bf16_flat},
     .rmsnorm = simd_rmsnorm,
     .layernorm = simd_layernorm,
     .to_bf16 = simd_to_bf16,
+    .to_f16 = simd_to_f16,
     .quantise = simd_quantise,
     .finish = simd_finish,
     .add = simd_add,

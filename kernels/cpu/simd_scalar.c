@@ -64,6 +64,11 @@ static inline v16 v_load_bf16(const void *p)
     return r;
 }
 
+static inline void v_store_f16(uint16_t *p, v16 a)
+{
+    EACH p[i] = hg_f32_to_f16(a.f[i]);
+}
+
 static inline v16 v_add(v16 a, v16 b)
 {
     EACH a.f[i] += b.f[i];
@@ -165,6 +170,12 @@ static inline v16 vi_bf16_odd(v16i a)
     return r;
 }
 
+static inline v16i vi_add(v16i a, v16i b)
+{
+    EACH a.u[i] += b.u[i];
+    return a;
+}
+
 static inline v16i vi_sub(v16i a, v16i b)
 {
     EACH a.u[i] -= b.u[i];
@@ -176,6 +187,19 @@ static inline v16 vi_to_float(v16i a)
     v16 r;
     EACH r.f[i] = (float)(int32_t)a.u[i];
     return r;
+}
+
+/* Whole numbers within int32. */
+static inline v16i vi_of_float(v16 a)
+{
+    v16i r;
+    EACH r.u[i] = (uint32_t)(int32_t)a.f[i];
+    return r;
+}
+
+static inline void vi_store_i8(int8_t *p, v16i a)
+{
+    EACH p[i] = (int8_t)(int32_t)a.u[i];
 }
 
 /* acc += 4 products of unsigned bytes of w with signed bytes of x, modulo 2^32 */

@@ -27,7 +27,7 @@ static enum hg_status count_elements(const struct hg_kv_desc *d, size_t *n, stru
 enum hg_status ref_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc,
                              struct hg_kv **out, struct hg_error *err)
 {
-    size_t n = 0;
+    size_t n = HG_BLOCK_TOKENS; /* at least */
     *out = NULL;
     HG_TRY(count_elements(desc, &n, err));
     struct hg_kv *kv = calloc(1, sizeof *kv);

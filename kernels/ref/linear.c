@@ -96,7 +96,7 @@ static enum hg_status check(const struct ref_backend *r, const struct hg_linear_
     if (a->epilogue != HG_EPILOGUE_ROPE_KV)
         return HG_STATUS_OK;
     const struct hg_rope_kv *k = a->rope;
-    if (a->n_rows != k->plan->n_tokens ||
+    if (a->n_rows != k->plan->n_tokens || k->head_dim % 2 ||
         w->n_out != (k->n_heads + 2 * k->n_kv_heads) * k->head_dim)
         return ref_refuse("linear: %d rows of %d outputs for %d tokens, %d + 2 * %d heads of %d",
                           a->n_rows, w->n_out, k->plan->n_tokens, k->n_heads, k->n_kv_heads,

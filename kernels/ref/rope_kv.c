@@ -3,13 +3,14 @@
 
 #include "kernels/ref/ref.h"
 
-/* Half-split pairs (i, i + P/2). The angle is an fp32 product (reference.md 5.4). */
+/* Half-split pairs (i, i + P/2). The angle is an fp32 product (reference.md 5.4), its cosine and
+ * sine are the nearest floats: the definition must not depend on how well a libm rounds cosf. */
 static void rotate(const double *x, const float *inv_freq, int32_t pos, int head_dim, float *y)
 {
     int half = head_dim / 2;
     for (int i = 0; i < half; i++) {
         float angle = inv_freq[i] * (float)pos;
-        double c = (float)cos(angle), s = (float)sin(angle);
+        double c = (float)cos((double)angle), s = (float)sin((double)angle);
         y[i] = (float)(x[i] * c - x[i + half] * s);
         y[i + half] = (float)(x[i + half] * c + x[i] * s);
     }

@@ -95,7 +95,7 @@ enum hg_status ref_weight_create(struct hg_backend *b, const struct hg_weight_de
     *out = NULL;
     HG_TRY(check_desc(desc, &n_out, err));
     struct hg_weight *w = calloc(1, sizeof *w);
-    float *bias = calloc((size_t)n_out, sizeof *bias);
+    float *bias = calloc((size_t)(n_out > 0 ? n_out : 1), sizeof *bias);
     if (!w || !bias) {
         free(w);
         free(bias);

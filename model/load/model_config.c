@@ -94,15 +94,23 @@ static enum hg_status read_rope(const struct hg_json_view *v, struct hg_llm_conf
 }
 
 /* The pinned Phi-3 lets query i see key j iff j >= i - w, which is w + 1 keys (reference.md 5.5).
- */
+ * Qwen2 keeps the layers below max_window_layers (28 when absent) without a window. */
 static enum hg_status read_window(const struct hg_json_view *v, struct hg_llm_config *c,
                                   struct hg_error *err)
 {
-    int w = 0;
+    int w = 0, from_layer = 28;
     bool use = c->fused;
     HG_TRY(hg_json_int(v, "sliding_window", HG_JSON_OPTIONAL, 1, 1 << 24, &w, err));
-    if (c->qkv_bias)
+    if (c->qkv_bias) {
         HG_TRY(hg_json_bool(v, "use_sliding_window", HG_JSON_OPTIONAL, &use, err));
+        HG_TRY(
+            hg_json_int(v, "max_window_layers", HG_JSON_OPTIONAL, 0, MAX_LAYERS, &from_layer, err));
+        if (use && w > 0 && from_layer > 0 && from_layer < c->n_layers)
+            return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                           "%s: max_window_layers: expected 0 or all %d layers, got %d", v->where,
+                           c->n_layers, from_layer);
+        use = use && from_layer < c->n_layers;
+    }
     if (use && w > 0)
         c->sliding_window = c->fused ? w + 1 : w;
     return HG_STATUS_OK;

@@ -15,8 +15,8 @@
  * it could only stand for a weight). Elsewhere, such as in the callbacks, arguments and optimizer
  *     states of a Lightning checkpoint, opaque nodes are passed over.
  *
- * Bounds: 1M opcodes, memo 1M, stack and marks 10,000, lists of dimensions 8; strings are slices of
- * the input, so memory is bounded by about 64 bytes for each opcode. */
+ * Bounds: 1M opcodes, memo 1M, items of containers 2M, stack and marks 10,000, lists of dimensions
+ * 8; strings are slices of the input, so memory is bounded by about 200 bytes for each opcode. */
 #ifndef HG_MODEL_LOAD_PICKLE_H
 #define HG_MODEL_LOAD_PICKLE_H
 

@@ -50,6 +50,8 @@ enum hg_status hg_vm_node_new(struct hg_pickle_vm *v, enum hg_pickle_kind kind, 
 enum hg_status hg_vm_item_add(struct hg_pickle_vm *v, uint32_t container, uint32_t item)
 {
     struct hg_pickle *p = v->p;
+    if (p->n_cells >= HG_VM_MAX_CELLS)
+        return hg_vm_bad(v, "more than %d items", HG_VM_MAX_CELLS);
     struct hg_pickle_cell *cells = hg_vm_grow(p->cells, p->n_cells, &p->cap_cells, sizeof *cells);
     if (!cells)
         return hg_vm_no_memory(v);

@@ -5,7 +5,13 @@
 
 #include "model/load/pickle.h"
 
-enum { HG_VM_MAX_OPS = 1000000, HG_VM_MAX_MEMO = 1000000, HG_VM_MAX_STACK = 10000 };
+enum {
+    HG_VM_MAX_OPS = 1000000,
+    HG_VM_MAX_MEMO = 1000000,
+    HG_VM_MAX_STACK = 10000,
+    HG_VM_MAX_CELLS =
+        2 * HG_VM_MAX_OPS, /* an opcode adds one item; OrderedDict(list) copies many */
+};
 
 struct hg_pickle_vm {
     struct hg_pickle *p;

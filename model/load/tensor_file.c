@@ -42,9 +42,11 @@ int64_t hg_tensor_count(const struct hg_tensor *t)
 int hg_tensor_is_contiguous(const struct hg_tensor *t)
 {
     int64_t want = 1;
+    if (hg_tensor_count(t) == 0) /* its other dimensions may multiply beyond 63 bits */
+        return 1;
     for (int i = t->n_dims - 1; i >= 0; i--) {
         if (t->dims[i] != 1 && t->strides[i] != want)
-            return hg_tensor_count(t) == 0;
+            return 0;
         want *= t->dims[i];
     }
     return 1;
@@ -244,7 +246,8 @@ enum hg_status hg_tensor_file_parse(const char *name, const void *data, size_t n
     if (!f)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", name);
     f->name = short_name(&f->arena, name);
-    enum hg_status status = f->name ? parse_container(f, data, n, err) : HG_STATUS_NO_MEMORY;
+    enum hg_status status = f->name ? parse_container(f, data, n, err)
+                                    : hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", name);
     if (status == HG_STATUS_OK)
         status = seal(f, err);
     if (status == HG_STATUS_OK)

@@ -362,6 +362,14 @@ void hg_weights_ignore_prefix(struct hg_weights *w, const char *prefix)
             w->entries[i].used = true;
 }
 
+void hg_weights_ignore_outside(struct hg_weights *w, const char *prefix)
+{
+    size_t n = strlen(prefix);
+    for (size_t i = 0; i < w->n; i++)
+        if (strncmp(w->entries[i].t->name, prefix, n) != 0)
+            w->entries[i].used = true;
+}
+
 enum hg_status hg_weights_check_all_used(const struct hg_weights *w, struct hg_error *err)
 {
     const struct entry *first = NULL;

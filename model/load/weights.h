@@ -47,6 +47,8 @@ void hg_tensor_convert(const struct hg_tensor *t, enum hg_dtype type, void *dst)
 
 /* Mark every name with this prefix as expected but unneeded ("loss.", "text_model."). */
 void hg_weights_ignore_prefix(struct hg_weights *w, const char *prefix);
+/* Mark every name without this prefix: the rest of a checkpoint of which one part is wanted. */
+void hg_weights_ignore_outside(struct hg_weights *w, const char *prefix);
 /* Names that nobody fetched or ignored: BAD_FILE naming the first and how many, or OK. */
 enum hg_status hg_weights_check_all_used(const struct hg_weights *w, struct hg_error *err);
 

@@ -17,6 +17,50 @@ static void drop_held(struct hg_detok *d, size_t n)
     memmove(d->held, d->held + n, d->n_held);
 }
 
+/* ---- clean_up_tokenization ---- */
+
+/* Replace every `from` in s[0..n), left to right without overlap; returns the new length. */
+static size_t replace_all(char *s, size_t n, const char *from, const char *to)
+{
+    size_t n_from = strlen(from), n_to = strlen(to), out = 0;
+    for (size_t at = 0; at < n;) {
+        bool hit = n - at >= n_from && !memcmp(s + at, from, n_from);
+        memmove(s + out, hit ? to : s + at, hit ? n_to : 1);
+        out += hit ? n_to : 1;
+        at += hit ? n_from : 1;
+    }
+    return out;
+}
+
+static enum hg_status flush_tail(struct hg_detok *d, struct hg_buf *out)
+{
+    static const char *const rules[][2] = {
+        {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
+        {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    size_t n = d->n_tail;
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
+        n = replace_all(d->tail, n, rules[i][0], rules[i][1]);
+    d->n_tail = 0;
+    return hg_buf_append(out, d->tail, n);
+}
+
+/* Text whose characters are complete. Behind any character that no rule continues after, what was
+ * collected is cleaned and leaves; only a run of 64 of the others is cut without need. */
+static enum hg_status put_text(struct hg_detok *d, const char *s, size_t n, struct hg_buf *out)
+{
+    if (!d->tokenizer->clean_up)
+        return hg_buf_append(out, s, n);
+    for (size_t i = 0; i < n; i++) {
+        d->tail[d->n_tail++] = s[i];
+        bool open = s[i] && strchr(" 'nvr", s[i]);
+        if (!open || d->n_tail == sizeof d->tail)
+            HG_TRY(flush_tail(d, out));
+    }
+    return HG_STATUS_OK;
+}
+
+/* ---- bytes ---- */
+
 /* SentencePiece writes one U+FFFD for every bad byte, Python one for the whole broken sequence. */
 static size_t bad_len(const struct hg_detok *d)
 {
@@ -30,14 +74,14 @@ static enum hg_status settle(struct hg_detok *d, bool all, struct hg_buf *out)
         uint32_t cp;
         size_t len = (size_t)hg_utf8_decode(d->held, d->n_held, &cp);
         if (len > 0) {
-            HG_TRY(hg_buf_append(out, d->held, len));
+            HG_TRY(put_text(d, d->held, len, out));
             drop_held(d, len);
             continue;
         }
         if (!all && hg_utf8_incomplete_tail(d->held, d->n_held) == d->n_held)
             return HG_STATUS_OK;
         size_t bad = bad_len(d);
-        HG_TRY(hg_buf_append_str(out, REPLACEMENT));
+        HG_TRY(put_text(d, REPLACEMENT, sizeof REPLACEMENT - 1, out));
         drop_held(d, bad);
     }
     return HG_STATUS_OK;
@@ -46,7 +90,7 @@ static enum hg_status settle(struct hg_detok *d, bool all, struct hg_buf *out)
 static enum hg_status push_bytes(struct hg_detok *d, const char *s, size_t n, struct hg_buf *out)
 {
     if (d->n_held == 0 && hg_utf8_valid(s, n))
-        return hg_buf_append(out, s, n);
+        return put_text(d, s, n, out);
     for (size_t i = 0; i < n; i++) {
         d->held[d->n_held++] = s[i];
         HG_TRY(settle(d, false, out));
@@ -111,7 +155,7 @@ enum hg_status hg_detok_push(struct hg_detok *d, int32_t id, struct hg_buf *out)
     if (p->kind == HG_PIECE_ABSENT || (hidden && !d->show_added))
         return HG_STATUS_OK;
     if (hidden) {
-        HG_TRY(settle(d, true, out));
+        HG_TRY(hg_detok_finish(d, out));
         return hg_buf_append(out, s, p->n);
     }
     return t->family == HG_FAMILY_LLAMA ? push_spm(d, p, s, out) : push_byte_level(d, p, s, out);
@@ -119,5 +163,6 @@ enum hg_status hg_detok_push(struct hg_detok *d, int32_t id, struct hg_buf *out)
 
 enum hg_status hg_detok_finish(struct hg_detok *d, struct hg_buf *out)
 {
-    return settle(d, true, out);
+    HG_TRY(settle(d, true, out));
+    return flush_tail(d, out);
 }

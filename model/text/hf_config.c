@@ -83,6 +83,9 @@ enum hg_status hg_hf_config_read(const char *dir, struct hg_hf_config *c, struct
     HG_TRY(hg_json_bool(&v, "add_bos_token", HG_JSON_OPTIONAL, &c->add_bos, err));
     HG_TRY(hg_json_bool(&v, "legacy", HG_JSON_OPTIONAL, &c->legacy, err));
     HG_TRY(hg_json_bool(&v, "add_prefix_space", HG_JSON_OPTIONAL, &c->prefix_space, err));
+    /* on by default, but off in these two classes (reference.md 9.6) */
+    c->clean_up = c->family != HG_FAMILY_LLAMA && c->family != HG_FAMILY_QWEN2;
+    HG_TRY(hg_json_bool(&v, "clean_up_tokenization_spaces", HG_JSON_OPTIONAL, &c->clean_up, err));
     return HG_STATUS_OK;
 }
 

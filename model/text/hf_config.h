@@ -11,7 +11,7 @@ enum { HG_TOKENIZER_FILE_MAX = 256 << 20 };
 struct hg_hf_config {
     enum hg_tokenizer_family
         family; /* NONE: no file, or a class that leaves it to tokenizer.json */
-    bool add_bos, legacy, prefix_space;
+    bool add_bos, legacy, prefix_space, clean_up;
     json_t *doc; /* NULL: no tokenizer_config.json */
 };
 void hg_hf_config_deinit(struct hg_hf_config *c);

@@ -89,9 +89,11 @@ enum hg_status hg_hf_merges_text(const char *where, const char *s, size_t n, str
         at += line.n + 1;
         if (line.n && line.s[line.n - 1] == '\r')
             line.n--;
-        /* GPT2Tokenizer drops line 0 whatever it says, Qwen2Tokenizer only "#version" */
+        /* GPT2Tokenizer drops line 0 whatever it says and what stands behind the last newline
+         * (split("\n")[1:-1]), Qwen2Tokenizer only "#version" */
         bool header = line.n >= 8 && !memcmp(line.s, "#version", 8);
-        if (line.n == 0 || (first && (header || t->family == HG_FAMILY_GPT2)))
+        bool gpt2 = t->family == HG_FAMILY_GPT2;
+        if (line.n == 0 || (first && (header || gpt2)) || (!end && gpt2))
             continue;
         HG_TRY(put_merge_line(where, rank++, line, t, err));
     }

@@ -30,6 +30,7 @@ struct hg_tokenizer {
     bool legacy;        /* LlamaTokenizer(legacy=True): U+2581 before every piece of text */
     bool prefix_space;  /* U+2581 in front of a chunk (legacy: the model's add_dummy_prefix) */
     bool byte_fallback; /* characters outside of the vocabulary become byte pieces */
+    bool clean_up;      /* clean_up_tokenization_spaces: " ." becomes "." in answers */
     bool word_bound;    /* no piece holds U+2581 after another character: words are independent */
 };
 

@@ -46,9 +46,14 @@ static const struct chat *find_template(const char *name)
     return NULL;
 }
 
-bool hg_prompt_template_known(const char *name)
+enum hg_status hg_prompt_template_check(const char *name, struct hg_error *err)
 {
-    return find_template(name) != NULL;
+    if (find_template(name))
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                   "prompt: unknown template '%.60s', expected phi3_instruct, phi4_instruct or "
+                   "qwen_2",
+                   name ? name : "(none)");
 }
 
 const char *hg_prompt_template_system(const char *name)
@@ -161,10 +166,12 @@ static bool has_control(const struct hg_tokenizer *t, const char *token)
     return hg_tokenizer_is_added(t, hg_tokenizer_id(t, token));
 }
 
-/* A control token that the tokenizer lacks would silently become plain text. */
-static enum hg_status check_controls(const struct hg_tokenizer *t, const struct chat *chat,
-                                     bool start_image, struct hg_error *err)
+enum hg_status hg_prompt_controls_check(const struct hg_tokenizer *t, const char *template_name,
+                                        bool start_image, struct hg_error *err)
 {
+    const struct chat *chat = find_template(template_name);
+    if (!chat)
+        return hg_prompt_template_check(template_name, err);
     for (int i = 0; i < MAX_CONTROLS && chat->controls[i]; i++)
         if (!has_control(t, chat->controls[i]))
             return hg_fail(err, HG_STATUS_UNSUPPORTED,
@@ -180,13 +187,9 @@ enum hg_status hg_prompt_encode(const struct hg_tokenizer *t, const struct hg_pr
                                 struct hg_ids *ids, struct hg_error *err)
 {
     const struct chat *chat = find_template(spec->template_name);
-    if (!chat)
-        return hg_fail(err, HG_STATUS_UNSUPPORTED,
-                       "prompt: unknown template '%.60s', expected phi3_instruct, phi4_instruct or "
-                       "qwen_2",
-                       spec->template_name ? spec->template_name : "(none)");
+    HG_TRY(hg_prompt_template_check(spec->template_name, err));
     HG_TRY(check_turns(spec, err));
-    HG_TRY(check_controls(t, chat, spec->start_image, err));
+    HG_TRY(hg_prompt_controls_check(t, spec->template_name, spec->start_image, err));
     struct composer c = {.t = t, .ids = ids};
     size_t n_before = ids->n;
     enum hg_status status = compose(&c, chat, spec, err);

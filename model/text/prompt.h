@@ -26,8 +26,12 @@ struct hg_prompt_spec {
     bool parse_special; /* treat user text as trusted (parity experiments only) */
 };
 
-/* Known template? (used when a model card is read) */
-bool hg_prompt_template_known(const char *name);
+/* UNSUPPORTED, naming the known ones, when there is no such template. */
+enum hg_status hg_prompt_template_check(const char *name, struct hg_error *err);
+/* UNSUPPORTED when the tokenizer lacks a control token of the template, which would silently become
+ * plain text, or (start_image) <start_index>. The template is a known one. */
+enum hg_status hg_prompt_controls_check(const struct hg_tokenizer *t, const char *template_name,
+                                        bool start_image, struct hg_error *err);
 const char *hg_prompt_template_system(const char *name); /* the default system text */
 
 enum hg_status hg_prompt_encode(const struct hg_tokenizer *t, const struct hg_prompt_spec *spec,

@@ -168,6 +168,7 @@ static enum hg_status finish(const struct hg_hf_config *c, enum hg_pattern patte
                              struct hg_tokenizer *t, struct hg_error *err)
 {
     HG_TRY(hg_hf_config_specials(c, t, err));
+    t->clean_up = c->clean_up;
     if (t->family == HG_FAMILY_LLAMA) {
         t->legacy = c->legacy;
         /* legacy = false patches add_dummy_prefix away and writes U+2581 itself */
@@ -185,8 +186,10 @@ static enum hg_status load_folder(const char *dir, struct hg_tokenizer *t, struc
     json_t *json = NULL;
     enum hg_pattern pattern;
     enum hg_status status = HG_STATUS_NO_MEMORY;
-    if (!sources)
+    if (!sources) {
+        hg_fail(err, status, "tokenizer: no memory");
         goto out;
+    }
     HG_TRY_OUT(hg_hf_config_read(dir, &config, err));
     HG_TRY_OUT(look_for_sources(dir, sources, err));
     t->family = config.family;

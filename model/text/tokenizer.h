@@ -58,13 +58,16 @@ enum hg_status hg_tokenizer_encode(const struct hg_tokenizer *t, const struct hg
 
 /* Streaming detokeniser: push ids one by one; appends to `out` only text that can no longer change
  * (incomplete UTF-8 is held back). Added tokens yield nothing unless `show_added`. The first piece
- * of a SentencePiece answer loses one leading space. finish() flushes what was held back (invalid
- * bytes become U+FFFD). */
+ * of a SentencePiece answer loses one leading space. With clean_up_tokenization_spaces, spaces in
+ * front of punctuation and contractions go (" ." -> "."), as transformers does it. finish() flushes
+ * what was held back (invalid bytes become U+FFFD). */
 struct hg_detok {
     const struct hg_tokenizer *tokenizer;
     bool started, show_added;
-    char held[8];
+    char held[8]; /* of a character that is not complete */
     size_t n_held;
+    char tail[64]; /* what clean-up may still change */
+    size_t n_tail;
 };
 void hg_detok_init(struct hg_detok *d, const struct hg_tokenizer *t, bool show_added);
 enum hg_status hg_detok_push(struct hg_detok *d, int32_t id, struct hg_buf *out);

@@ -4,7 +4,7 @@ import os
 import shutil
 import tempfile
 
-from harness import DEMO, Daemon, b64, cli, equal, png, require, require_error, test_image
+from harness import DEMO, Daemon, b64, cli, edit_json, equal, png, require, require_error, test_image
 
 
 def broken_copy(folder, change):
@@ -12,14 +12,6 @@ def broken_copy(folder, change):
     shutil.copytree(DEMO, copy)
     change(copy)
     return copy
-
-
-def edit_json(path, **values):
-    with open(path) as f:
-        doc = json.load(f)
-    doc.update(values)
-    with open(path, "w") as f:
-        json.dump(doc, f)
 
 
 def truncate_shard(copy):
@@ -134,7 +126,9 @@ def check_special_tokens_in_user_text_are_plain_text(build):
 
 
 def check_daemon_options_are_checked(build):
-    for args, part in ((["--bogus"], "--bogus"), (["--max-queue", "0"], "max_queue"),
+    for args, part in ((["--bogus"], "--bogus"), (["--bogus", "x"], "unknown option --bogus"),
+                       (["--insecure=false"], "takes no value"), (["--max-queue", "0"], "max_queue"),
+                       (["--listen"], "expected a value"), (["--listen", "192.0.2.1:0", "--insecure"], "192.0.2.1"),
                        (["--listen", "nowhere"], "listen"), (["--listen", "0.0.0.0:0"], "--insecure"),
                        (["--config", "/nonexistent.json"], "/nonexistent.json"),
                        (["--backend", "abacus"], "abacus"), (["--dtype", "f7"], "f7")):

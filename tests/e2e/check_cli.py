@@ -1,10 +1,12 @@
 """The command line: ask, draw, batch, tokenize, inspect, usage."""
 import json
 import os
+import re
 import shutil
 import tempfile
 
-from harness import DEMO, ROOT, Skip, cli, cli_ok, equal, png_texts, require, require_synthetic, test_image
+from harness import (DEMO, SHARED, Daemon, Skip, cli, cli_ok, edit_json, equal, png_texts, require, require_synthetic,
+                     test_image)
 
 
 def image_file(folder, seed=0):
@@ -18,14 +20,20 @@ def check_help_and_version_of_both_programs(build):
     out = cli_ok(build, "--help")
     for command in ("ask", "draw", "batch", "inspect", "tokenize", "detokenize", "bench"):
         require(command in out, "--help names " + command)
-        require("usage: healthgpt " + command in cli_ok(build, command, "--help"), command + " --help")
+        text = cli_ok(build, command, "--help")
+        require("usage: healthgpt " + command in text, command + " --help")
+        equal(cli_ok(build, command, "-h"), text, command + " -h")
+        equal(cli_ok(build, "help", command), text, "help " + command)
+        require(not re.search(r"[ \t]\n", text), "no blank ends a line of %s --help" % command)
+    equal(cli_ok(build, "-h"), out, "-h")
     require(cli_ok(build, "--version").startswith("healthgpt "), "--version")
 
 
 def check_usage_errors_exit_64(build):
     for args in ([], ["nonsense"], ["ask"], ["ask", ""], ["ask", "a", "b"], ["ask", "--bogus", "q"],
                  ["ask", "q", "--seed"], ["ask", "q", "--temperature", "3"], ["ask", "q", "--seed", "x"],
-                 ["ask", "q", "--json=1"], ["draw"], ["inspect"], ["ask", "q", "--image"]):
+                 ["ask", "q", "--json=1"], ["draw"], ["inspect"], ["ask", "q", "--image"], ["help", "nonsense"],
+                 ["tokenize", "--json-lines", "x"], ["detokenize", "--json-lines", "1"]):
         code, out, err = cli(build, *args)
         equal(code, 64, "%r: %s" % (args, err))
         require(err and not out, "%r: message on stderr only" % args)
@@ -144,6 +152,14 @@ def check_inspect_shows_a_whole_folder(build):
     require(doc["memory"]["int8"] < doc["memory"]["bf16"] < doc["memory"]["f32"], "memory by type")
     text = cli_ok(build, "inspect", DEMO)
     require("safetensors" in text and "KV cache per token" in text, "text form")
+    require("healthgpt-demo: phi3" in text and "F16 2.1M" in text, "variant and dtypes")
+    require("missing" not in text, "nothing is missing")
+    # What is foretold is near what the loader takes; rows of a small model are padded.
+    with Daemon(build, "--dtype", "f16") as d:
+        m = re.search(r"weights ([\d.]+) MB \+ plug-ins ([\d.]+) MB \+ KV cache ([\d.]+) MB", d.log_text())
+        taken = float(m.group(1)) + float(m.group(2))
+        require(0.8 < doc["memory"]["f16"] / 1e6 / taken < 1.2, "%r, taken %.1f MB" % (doc["memory"], taken))
+        equal(round(doc["memory"]["kv_bytes_f16"] / 1e6, 1), float(m.group(3)), "KV cache")
 
 
 def check_inspect_works_on_what_is_incomplete(build):
@@ -161,6 +177,27 @@ def check_inspect_works_on_what_is_incomplete(build):
         single = json.loads(cli_ok(build, "inspect", "--json", os.path.join(DEMO, "com_hlora_weights.bin")))
         equal(single["files"][0]["n_tensors"], single["n_tensors"], "a single file")
         equal(cli(build, "inspect", os.path.join(d, "nothing"))[0], 66, "no such path")
+        shutil.rmtree(copy)
+        shutil.copytree(DEMO, copy)
+        edit_json(os.path.join(copy, "llm", "config.json"), num_hidden_layers=6)
+        code, out, _ = cli(build, "inspect", copy)
+        require(code == 65 and "llm: tensor model.layers.4.self_attn.qkv_proj.weight: missing" in out, out[-900:])
+        edit_json(os.path.join(copy, "llm", "config.json"), num_hidden_layers=4, intermediate_size=448)
+        code, out, _ = cli(build, "inspect", copy)
+        require(code == 65 and "mlp.down_proj.weight: expected [192, 448], got [192, 512]" in out, out[-900:])
+
+
+def check_inspect_works_on_files_that_are_not_ours(build):
+    folder = os.path.join(SHARED, "data", "weights_formats")
+    if not os.path.isdir(folder):
+        raise Skip("shared/data/weights_formats is not there")
+    text = cli(build, "inspect", os.path.join(folder, "burn"))[1]
+    require("mnist.pt" in text and "torch zip" in text and "F32 376.9k" in text, text)
+    hostile = [os.path.join(d, n) for d, _, names in os.walk(os.path.join(folder, "hostile_pickles")) for n in names]
+    for path in hostile:
+        code, _, err = cli(build, "inspect", path)
+        require(code in (0, 65) and not err, "%s: exit %d, %s" % (path, code, err))
+    return "%d hostile files" % len(hostile)
 
 
 def check_selftest_questions_of_the_demo_model(build):
@@ -182,5 +219,7 @@ def check_bench_reports_speed(build):
     out = cli_ok(build, "bench", "--json", "--prompt-tokens", "64", "--max-tokens", "8", "--max-batch", "4")
     rows = [json.loads(line) for line in out.splitlines()]
     equal([r["sequences"] for r in rows], [1, 4], "one sequence, then all")
+    code, out, err = cli(build, "bench", "--prompt-tokens", "100000")
+    require(code == 65 and not out and "100000 tokens" in err, "an error is all that is printed: %r %r" % (out, err))
     require(all(r["prefill_tokens_per_s"] > 0 and r["decode_tokens_per_s"] > 0 for r in rows), "rates")
     return "decode %.0f t/s alone, %.0f t/s in a batch of 4" % tuple(r["decode_tokens_per_s"] for r in rows)

@@ -7,8 +7,7 @@ import struct
 import threading
 import time
 
-from harness import (Daemon, Skip, b64, equal, is_sanitized, require, require_error, require_synthetic,
-                     test_image)
+from harness import Daemon, Skip, b64, equal, require, require_error, require_synthetic, test_image
 
 ASK = "/v1/vqa"
 DRAW = "/v1/images/generations"
@@ -44,9 +43,9 @@ def check_stream_has_the_parts_of_the_plain_answer(build):
         equal(base64.b64decode(lines[-2]["b64_json"]), png, "the same picture")
 
 
-def jobs():
+def jobs(n):
     out = []
-    for i in range(6):
+    for i in range(n):
         out.append((ASK, {"question": "What is in image %d?" % i, "image": b64(test_image(i)),
                           "max_tokens": 4 + 3 * i}))
         out.append((ASK, {"question": "Say %d." % i, "temperature": 1.2, "seed": i, "max_tokens": 10}))
@@ -83,7 +82,7 @@ def run_together(d, work, streams=False):
 
 
 def check_mixed_concurrent_requests_give_the_bytes_of_single_ones(build):
-    work = jobs()
+    work = jobs(2 if "thread" in build else 6)  # ThreadSanitizer makes arithmetic 50 times slower
     with Daemon(build) as d:
         alone = [essence(d.post_ok(path, body)) for path, body in work]
         for streams in (False, True):
@@ -224,29 +223,3 @@ def check_deadline_ends_a_request(build):
         require_error(late[0][0], late[0][2], 504, "deadline_exceeded")
         d.wait_idle()
     return "%d of 60 were too late" % len(late)
-
-
-def check_thousand_requests_do_not_grow_the_process(build):
-    def round_of(d, n, start):
-        import http.client
-        c = http.client.HTTPConnection("127.0.0.1", d.port, timeout=120)
-        bad = json.dumps({"question": "x", "image": b64(b"no picture" * 50)})
-        good = json.dumps({"question": "Hi?", "max_tokens": 1})
-        seen = json.dumps({"question": "Hi?", "max_tokens": 1, "image": b64(test_image())})
-        for i in range(start, start + n):
-            body = bad if i % 2 else seen if i % 20 == 0 else good
-            c.request("POST", ASK, body, {"Content-Type": "application/json"})
-            r = c.getresponse()
-            equal(r.status, 400 if i % 2 else 200, "request %d" % i)
-            r.read()
-        c.close()
-
-    if is_sanitized(build):
-        raise Skip("a sanitizer keeps freed memory")
-    with Daemon(build) as d:
-        round_of(d, 200, 0)
-        before = d.rss_kb()
-        round_of(d, 1000, 200)
-        growth = d.rss_kb() - before
-        require(growth < 1024, "grew by %d KiB" % growth)
-    return "%d KiB after 1000 requests" % growth

@@ -24,7 +24,7 @@ def check_routes_methods_and_types(build):
             status, _, data = d.request("GET", path)
             require_error(status, json.loads(data), 404, "unknown_route")
         for method, path, allow in (("GET", "/v1/vqa", "POST"), ("DELETE", "/v1/vqa", "POST"),
-                                    ("POST", "/health", "GET"), ("PUT", "/v1/models", "GET")):
+                                    ("POST", "/health", "GET, HEAD"), ("PUT", "/v1/models", "GET, HEAD")):
             status, headers, data = d.request(method, path)
             require_error(status, json.loads(data), 405, "method_not_allowed")
             equal(headers["Allow"], allow, "Allow")

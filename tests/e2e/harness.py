@@ -99,6 +99,14 @@ def require_synthetic(data):
     require("not for clinical use" in texts.get("Comment", ""), "PNG Comment: %r" % texts)
 
 
+def edit_json(path, **values):
+    with open(path) as f:
+        doc = json.load(f)
+    doc.update(values)
+    with open(path, "w") as f:
+        json.dump(doc, f)
+
+
 # ---- the command line ---------------------------------------------------------------------------------
 
 def cli(build, *args, stdin=None, cwd=None, timeout=300):
@@ -240,9 +248,10 @@ class Daemon:
             time.sleep(0.02)
         raise Fail("still busy: %r" % h)
 
-    def rss_kb(self):
+    def status_kb(self, key):
+        """VmRSS, VmHWM (the peak) of the daemon."""
         with open("/proc/%d/status" % self.process.pid) as f:
-            return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1))
+            return int(re.search(key + r":\s+(\d+)", f.read()).group(1))
 
 
 def b64(data):

@@ -107,6 +107,7 @@ static void try_merges_and_text(const uint8_t *data, size_t n)
     check_text(t, (const char *)data, n);
     hg_tokenizer_free(t);
     t = bytes_tokenizer();
+    t->clean_up = true;
     if (hg_hf_merges_text("fuzz", (const char *)data, n, t, &err) == HG_STATUS_OK)
         check_text(t, (const char *)data, n);
     hg_tokenizer_free(t);

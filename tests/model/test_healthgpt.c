@@ -131,6 +131,37 @@ static void ids_outside_the_table_are_refused(void **state)
                   HG_STATUS_BAD_REQUEST, err, "token -3");
 }
 
+static enum hg_status prepare_n(struct hg_model *m, size_t n_ids, int max_tokens, int *granted)
+{
+    static int32_t ids[1100];
+    struct hg_request_input in = {.task = HG_TASK_COMPREHENSION};
+    struct hg_prepared *p = NULL;
+    struct hg_error err = {0};
+    hg_sampling_default(&in.sampling);
+    in.sampling.max_tokens = max_tokens;
+    enum hg_status s = hg_model_prepare_ids(m, &in, ids, n_ids, &p, &err);
+    *granted = s == HG_STATUS_OK ? hg_prepared_max_tokens(p) : -1;
+    assert_true((s == HG_STATUS_OK) == (p != NULL));
+    hg_prepared_free(p);
+    return s;
+}
+
+/* The demo's context: 1024 positions; its default answer: 64 tokens. */
+static void the_context_is_filled_to_the_last_position(void **state)
+{
+    static const struct {
+        size_t n_ids;
+        int max_tokens, granted;
+    } cases[] = {{1000, 24, 24}, {1000, 25, -1}, {1023, 1, 1},  {1023, 0, 1}, {1024, 0, -1},
+                 {1024, 1, -1},  {1025, 0, -1},  {1000, 0, 24}, {960, 0, 64}, {0, 0, -1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int granted;
+        enum hg_status s = prepare_n(*state, cases[i].n_ids, cases[i].max_tokens, &granted);
+        assert_int_equal(granted, cases[i].granted);
+        assert_int_equal(s, cases[i].granted > 0 ? HG_STATUS_OK : HG_STATUS_TOO_LARGE);
+    }
+}
+
 static void wrong_folder_is_not_found(void **state)
 {
     (void)state;
@@ -167,6 +198,8 @@ static void image_codes_must_be_complete(void **state)
                   err, "expected 64 image tokens, got 12: stopped early");
     HG_TEST_FAILS(hg_model_image_codes(*state, ids, 65, codes, 64, &n, &err), HG_STATUS_BAD_REQUEST,
                   err, "too many");
+    ids[64] = info.first_index_id + info.n_index; /* <end_index> behind a complete image */
+    HG_TEST_OK(hg_model_image_codes(*state, ids, 65, codes, 64, &n, &err), err);
     ids[5] = 7;
     HG_TEST_FAILS(hg_model_image_codes(*state, ids, 64, codes, 64, &n, &err), HG_STATUS_BAD_REQUEST,
                   err, "stray token 7 at step 5");
@@ -327,6 +360,7 @@ int main(void)
         cmocka_unit_test(an_image_has_a_fixed_number_of_tokens),
         cmocka_unit_test(images_and_turns_must_agree),
         cmocka_unit_test(ids_outside_the_table_are_refused),
+        cmocka_unit_test(the_context_is_filled_to_the_last_position),
         cmocka_unit_test(wrong_folder_is_not_found),
         cmocka_unit_test(unknown_backend_and_dtype_are_named),
         cmocka_unit_test(image_codes_must_be_complete),

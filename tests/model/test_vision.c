@@ -210,6 +210,48 @@ static void the_rest_of_a_clip_checkpoint_is_ignored(void **state)
     tiny_file_deinit(&f);
 }
 
+/* Inside a whole LLaVA checkpoint everything outside the tower is somebody else's; inside it, and
+ * in a CLIP file, an unknown tensor is an error. */
+static void surplus_tensors_of_the_tower_are_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *prefix, *extra;
+        bool refused;
+    } cases[] = {
+        {"vision_model.", "vision_model.extra", true},
+        {"vision_model.", "vision_model.encoder.layers.5.mlp.fc1.bias", true}, /* of 5 layers */
+        {"vision_model.", "lm_head.weight", true},
+        {"model.vision_tower.vision_tower.vision_model.", "lm_head.weight", false},
+        {"model.vision_tower.vision_tower.vision_model.",
+         "model.vision_tower.vision_tower.vision_model.extra", true}};
+    static struct tiny_file f;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct hg_vision *v;
+        struct hg_error err;
+        struct hg_backend *b = open_backend("ref");
+        tower(&f, cases[i].prefix);
+        f.prefix = NULL;
+        for (int k = 0; k < f.n; k++) { /* the prefix into the names, so that `extra` has none */
+            char name[96];
+            snprintf(name, sizeof name, "%s%.50s", cases[i].prefix, f.t[k].name);
+            snprintf(f.t[k].name, sizeof f.t[k].name, "%s", name);
+        }
+        tiny_file_add_vector(&f, cases[i].extra, "", 3);
+        struct hg_weights *w = tiny_file_open(&f);
+        HG_TEST_OK(hg_vision_load(b, &config, w, 1, HG_DTYPE_F32, &v, &err), err);
+        if (cases[i].refused)
+            HG_TEST_FAILS(hg_weights_check_all_used(w, &err), HG_STATUS_BAD_FILE, err,
+                          cases[i].extra);
+        else
+            HG_TEST_OK(hg_weights_check_all_used(w, &err), err);
+        hg_vision_free(v);
+        hg_weights_free(w);
+        hg_backend_close(b);
+        tiny_file_deinit(&f);
+    }
+}
+
 static void refuse(struct tiny_file *f, const struct hg_vision_config *c, const char *part)
 {
     struct hg_vision *v;
@@ -297,6 +339,7 @@ int main(void)
         cmocka_unit_test(only_the_layers_asked_for_are_loaded),
         cmocka_unit_test(a_picture_gives_the_same_bytes_every_time),
         cmocka_unit_test(the_rest_of_a_clip_checkpoint_is_ignored),
+        cmocka_unit_test(surplus_tensors_of_the_tower_are_named),
         cmocka_unit_test(a_missing_or_misshapen_tensor_is_named),
         cmocka_unit_test(a_config_that_does_not_add_up_is_refused),
         cmocka_unit_test(negative_layers_count_from_the_last_state),

@@ -93,6 +93,53 @@ static void info_reports_what_was_derived(void **state)
     tiny_file_deinit(&f);
 }
 
+/* ---- what the convolutions are asked for (reference.md 10.5) ----------------------------- */
+
+static const struct hg_backend_ops *real_ops;
+static int n_normed, n_swish;
+
+static enum hg_status watch_conv(struct hg_backend *b, const struct hg_conv_args *a)
+{
+    if (a->norm_groups) {
+        n_normed++;
+        n_swish += a->swish;
+        assert_true(a->norm_eps == 1e-6f);
+        assert_int_equal(a->norm_groups, 8);
+    } else {
+        assert_false(a->swish);
+    }
+    assert_int_equal(a->pad_hi, a->kernel == 3);
+    assert_int_equal(a->pad_lo, a->kernel == 3 && a->stride == 1);
+    return real_ops->conv(b, a);
+}
+
+/* GroupNorm with eps 1e-6 before every 3x3 convolution of a block and before the last one, swish
+ * behind it except in attention. The eps is too small for the goldens to notice. */
+static void norms_have_eps_1e_6_and_swish_outside_attention(void **state)
+{
+    (void)state;
+    static struct tiny_file f;
+    static int32_t codes[64];
+    struct hg_backend_ops ops;
+    struct vq_rig r;
+    struct hg_image im;
+    struct hg_error err;
+    vq_network(&f, &vq_gumbel, true);
+    assert_true(vq_open(&r, &f, &vq_gumbel, "ref"));
+    real_ops = r.b->ops;
+    ops = *real_ops;
+    ops.conv = watch_conv;
+    r.b->ops = &ops;
+    HG_TEST_OK(hg_vqgan_decode(r.v, codes, &im, &err), err);
+    HG_TEST_OK(hg_vqgan_encode(r.v, &im, codes, &err), err);
+    r.b->ops = real_ops;
+    printf("%d normalised convolutions, %d of them with swish\n", n_normed, n_swish);
+    assert_true(n_swish > 20 && n_normed > n_swish);
+    hg_image_deinit(&im);
+    vq_close(&r);
+    tiny_file_deinit(&f);
+}
+
 /* ---- refusals --------------------------------------------------------------------------- */
 
 static void without_an_encoder_pictures_can_only_be_drawn(void **state)
@@ -283,6 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_published_architecture_follows_from_its_shapes),
         cmocka_unit_test(info_reports_what_was_derived),
+        cmocka_unit_test(norms_have_eps_1e_6_and_swish_outside_attention),
         cmocka_unit_test(without_an_encoder_pictures_can_only_be_drawn),
         cmocka_unit_test(a_code_outside_the_codebook_is_refused),
         cmocka_unit_test(a_pixel_that_is_not_finite_is_an_error),

@@ -1,5 +1,7 @@
-/* tests/server/test_config.c - configuration file, flags, listen addresses. */
+/* tests/server/test_config.c - configuration file and flags. */
 #include "server/config.h"
+
+#include <jansson.h>
 
 #include "tests/test.h"
 
@@ -57,12 +59,29 @@ static void config_names_the_key_that_is_wrong(void **state)
         {"[]", "expected one JSON object"},
         {"{", "line 1"},
         {"", "line 1"},
+        {"// nothing\n", "JSON: not valid at line"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct hg_config c;
         struct hg_error err = {0};
         HG_TEST_FAILS(parse(&c, rows[i].text, &err), HG_STATUS_BAD_REQUEST, err, rows[i].part);
     }
+}
+
+static void config_errors_name_the_file(void **state)
+{
+    (void)state;
+    static const char path[] = "/tmp/hg_test_config.json";
+    struct hg_config c;
+    struct hg_error err = {0};
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs("{\n \"max_queue\" 3}", f);
+    fclose(f);
+    hg_config_default(&c);
+    HG_TEST_FAILS(hg_config_read(&c, path, &err), HG_STATUS_BAD_REQUEST, err, path);
+    assert_non_null(strstr(err.text, "line 2"));
+    remove(path);
 }
 
 static void config_flags_set_the_same_keys(void **state)
@@ -73,54 +92,55 @@ static void config_flags_set_the_same_keys(void **state)
     hg_config_default(&c);
     HG_TEST_OK(hg_config_set(&c, "max-queue", "5", &err), err);
     HG_TEST_OK(hg_config_set(&c, "kv_tokens", "4096", &err), err);
-    HG_TEST_OK(hg_config_set(&c, "log-json", "", &err), err);
+    HG_TEST_OK(hg_config_set(&c, "log-json", NULL, &err), err);
     assert_int_equal(c.max_queue, 5);
     assert_int_equal(c.kv_tokens, 4096);
     assert_true(c.log_json);
     HG_TEST_FAILS(hg_config_set(&c, "max-queue", "5x", &err), HG_STATUS_BAD_REQUEST, err,
                   "max-queue");
     HG_TEST_FAILS(hg_config_set(&c, "no-such", "5", &err), HG_STATUS_BAD_REQUEST, err, "no-such");
+    HG_TEST_FAILS(hg_config_set(&c, "log-json", "false", &err), HG_STATUS_BAD_REQUEST, err,
+                  "takes no value");
     assert_int_equal(hg_config_flag_takes_value("model"), 1);
     assert_int_equal(hg_config_flag_takes_value("log-json"), 0);
     assert_int_equal(hg_config_flag_takes_value("bogus"), -1);
 }
 
-static void listen_splits_addresses(void **state)
+static json_t *property(json_t *schema, const char *key, const char *type)
 {
-    (void)state;
-    char addr[64];
-    uint16_t port;
-    struct hg_error err = {0};
-    HG_TEST_OK(hg_listen_split("127.0.0.1:8080", addr, sizeof addr, &port, &err), err);
-    assert_string_equal(addr, "127.0.0.1");
-    assert_int_equal(port, 8080);
-    HG_TEST_OK(hg_listen_split("[::1]:0", addr, sizeof addr, &port, &err), err);
-    assert_string_equal(addr, "::1");
-    assert_int_equal(port, 0);
-    HG_TEST_OK(hg_listen_split("localhost:65535", addr, sizeof addr, &port, &err), err);
-    assert_true(hg_address_is_loopback(addr));
-    assert_false(hg_address_is_loopback("0.0.0.0"));
-    static const char *const bad[] = {"127.0.0.1",  "8080",        ":8080",         "host:8080",
-                                      "127.0.0.1:", "127.0.0.1:x", "1.2.3.4:65536", "[::1:80"};
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        assert_int_equal(hg_listen_split(bad[i], addr, sizeof addr, &port, &err),
-                         HG_STATUS_BAD_REQUEST);
+    json_t *p = json_object_get(json_object_get(schema, "properties"), key);
+    if (!p)
+        fail_msg("config/schema.json lacks %s", key);
+    const char *found = json_string_value(json_object_get(p, "type"));
+    if (!json_object_get(p, "enum") && (!found || strcmp(found, type) != 0))
+        fail_msg("config/schema.json: %s: expected type %s", key, type);
+    return p;
 }
 
-static void config_schema_names_every_key(void **state)
+static void config_schema_says_what_the_table_says(void **state)
 {
     (void)state;
-    size_t n;
-    char *schema = (char *)hg_test_read(hg_test_file("config/schema.json"), &n);
-    static const char *const keys[] = {
-#define TEXT_KEY(key, value, arg, help) "\"" #key "\"",
-#define NUMBER_KEY(key, value, min, max, help) "\"" #key "\"",
-#define FLAG_KEY(key, help) "\"" #key "\"",
-        HG_CONFIG_MAP(TEXT_KEY, NUMBER_KEY, FLAG_KEY)};
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
-        if (!memmem(schema, n, keys[i], strlen(keys[i])))
-            fail_msg("config/schema.json lacks %s", keys[i]);
-    free(schema);
+    json_error_t e;
+    json_t *schema = json_load_file(hg_test_file("config/schema.json"), 0, &e), *p;
+    assert_non_null(schema);
+    size_t n = 1; /* $schema */
+#define TEXT_KEY(key, value, arg, help)                                                            \
+    p = property(schema, #key, "string");                                                          \
+    assert_string_equal(json_string_value(json_object_get(p, "default")), value);                  \
+    n++;
+#define NUMBER_KEY(key, value, min, max, help)                                                     \
+    p = property(schema, #key, "integer");                                                         \
+    assert_int_equal(json_integer_value(json_object_get(p, "default")), value);                    \
+    assert_int_equal(json_integer_value(json_object_get(p, "minimum")), min);                      \
+    assert_int_equal(json_integer_value(json_object_get(p, "maximum")), max);                      \
+    n++;
+#define FLAG_KEY(key, help)                                                                        \
+    p = property(schema, #key, "boolean");                                                         \
+    assert_true(json_is_false(json_object_get(p, "default")));                                     \
+    n++;
+    HG_CONFIG_MAP(TEXT_KEY, NUMBER_KEY, FLAG_KEY)
+    assert_int_equal(json_object_size(json_object_get(schema, "properties")), n);
+    json_decref(schema);
 }
 
 int main(void)
@@ -129,9 +149,9 @@ int main(void)
         cmocka_unit_test(config_default_file_holds_the_defaults),
         cmocka_unit_test(config_reads_comments_and_overlays_keys),
         cmocka_unit_test(config_names_the_key_that_is_wrong),
+        cmocka_unit_test(config_errors_name_the_file),
         cmocka_unit_test(config_flags_set_the_same_keys),
-        cmocka_unit_test(listen_splits_addresses),
-        cmocka_unit_test(config_schema_names_every_key),
+        cmocka_unit_test(config_schema_says_what_the_table_says),
     };
     return cmocka_run_group_tests_name("server/config", tests, NULL, NULL);
 }

@@ -8,7 +8,7 @@
 
 #include "common/clock.h"
 
-enum { MAX_MEMBERS = 64, ROUNDS = 4000000, CHAINS = 12 };
+enum { MAX_MEMBERS = 64, ROUNDS = 1000000, CHAINS = 12, PASSES = 7 };
 
 struct job {
     const uint64_t *data;
@@ -43,11 +43,22 @@ static void read_member(void *ctx, int member, int n_members)
         j->sink[member] ^= lane[l];
 }
 
+/* A limit is what the machine can do, so the fastest pass counts. */
+static double fastest(struct hg_pool *pool, hg_pool_fn *fn, struct job *j)
+{
+    double best = 0;
+    for (int i = 0; i < PASSES; i++) {
+        hg_pool_run(pool, fn, j);
+        double s = seconds(j, hg_pool_size(pool));
+        best = i == 0 || s < best ? s : best;
+    }
+    return best;
+}
+
 double peak_read(struct hg_pool *pool, const void *data, size_t bytes)
 {
     struct job j = {.data = data, .n = bytes / sizeof(uint64_t)};
-    hg_pool_run(pool, read_member, &j);
-    return (double)bytes / seconds(&j, hg_pool_size(pool));
+    return (double)bytes / fastest(pool, read_member, &j);
 }
 
 #if defined(__x86_64__)
@@ -94,9 +105,8 @@ double peak_ops(struct hg_pool *pool, enum peak_kind kind)
         (kind == PEAK_BF16 && !__builtin_cpu_supports("avx512bf16")) ||
         (kind == PEAK_INT8 && !__builtin_cpu_supports("avx512vnni")))
         return 0;
-    hg_pool_run(pool, ops_member, &j);
-    int n = hg_pool_size(pool);
-    return per_instruction[kind] * CHAINS * ROUNDS * n / seconds(&j, n);
+    double best = fastest(pool, ops_member, &j);
+    return per_instruction[kind] * CHAINS * ROUNDS * hg_pool_size(pool) / best;
 }
 #else
 double peak_ops(struct hg_pool *pool, enum peak_kind kind)

@@ -1,7 +1,9 @@
 /* tools/healthgpt/cmd_ask.c - one question, the answer as it comes. */
 #include "tools/healthgpt/run.h"
+#include "tools/healthgpt/terminal.h"
 
-/* Write each piece of text as soon as it is there. */
+/* Write each piece of text as soon as it is there. When nobody can read it any more the request is
+ * cancelled. */
 static void print_stream(struct hg_request *r)
 {
     struct hg_event e = {0};
@@ -11,8 +13,9 @@ static void print_stream(struct hg_request *r)
         hg_stream_wait(&r->stream, at);
         if (!hg_stream_read(&r->stream, at, &e, &text, tops))
             break;
-        fwrite(text.data ? text.data : "", 1, text.len, stdout);
-        fflush(stdout);
+        hg_terminal_write(stdout, text.data, text.len);
+        if (!hg_terminal_flush())
+            hg_request_cancel(r);
         hg_buf_clear(&text);
     }
     putchar('\n');
@@ -24,7 +27,7 @@ static enum hg_status print_json(struct hg_run *run, struct hg_request *r)
     struct hg_buf out = {0};
     enum hg_status status = hg_reply_answer(&run->reply, r, &out);
     if (status == HG_STATUS_OK)
-        printf("%s\n", out.data);
+        hg_terminal_line(stdout, out.data);
     hg_buf_deinit(&out);
     return status;
 }
@@ -43,6 +46,8 @@ static enum hg_status ask(const struct hg_cli *cli, struct hg_error *err)
     if (!cli->json)
         print_stream(r);
     hg_stream_wait(&r->stream, SIZE_MAX); /* the end */
+    if (ferror(stdout))                   /* cancelled by print_stream; main says why */
+        goto out;
     if (r->result.error.status != HG_STATUS_OK) {
         *err = r->result.error;
         status = err->status;

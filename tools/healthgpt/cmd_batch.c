@@ -8,7 +8,9 @@
 
 #include "common/file.h"
 #include "server/api.h"
+#include "tools/healthgpt/output.h"
 #include "tools/healthgpt/run.h"
+#include "tools/healthgpt/terminal.h"
 
 struct job {
     char *id; /* JSON text, echoed */
@@ -25,8 +27,7 @@ static void job_deinit(struct job *j)
     *j = (struct job){0};
 }
 
-/* ---- a line in
- * ----------------------------------------------------------------------------------- */
+/* ---- a line in ------------------------------------------------------------------------------- */
 
 /* Keys that are read here; all others go through the server's table of fields. "expect" is the
  * label that question sets carry. */
@@ -65,6 +66,7 @@ static bool read_fields(struct job *j, const json_t *line, struct hg_ask *ask)
     const json_t *plugin = json_object_get(line, "plugin");
     const json_t *output = json_object_get(line, "output");
     const char *name = task ? json_string_value(task) : "ask";
+    struct hg_error err = {0};
     if (!name || (strcmp(name, "ask") != 0 && strcmp(name, "draw") != 0))
         return refuse(j, "task: expected \"ask\" or \"draw\"");
     hg_ask_init(ask, strcmp(name, "draw") == 0 ? HG_TASK_GENERATION : HG_TASK_COMPREHENSION);
@@ -80,6 +82,10 @@ static bool read_fields(struct job *j, const json_t *line, struct hg_ask *ask)
     j->output = output ? strdup(json_string_value(output)) : NULL;
     if (!ask->question || (output && !j->output))
         return refuse_with(j, &(struct hg_error){.status = HG_STATUS_NO_MEMORY});
+    if (j->output && hg_output_is_stdout(j->output))
+        return refuse(j, "output: stdout holds the answers");
+    if (j->output && hg_output_check(j->output, &err) != HG_STATUS_OK)
+        return refuse_with(j, &err);
     if (json_object_get(line, "image"))
         return refuse(j, "image: expected \"images\", a list of paths");
     return hg_api_parse_object(line, own_keys, ask, &j->error) &&
@@ -106,8 +112,7 @@ static void start(struct hg_run *run, const char *text, size_t n, struct job *j)
     json_decref(line);
 }
 
-/* ---- a line out
- * ---------------------------------------------------------------------------------- */
+/* ---- a line out ------------------------------------------------------------------------------ */
 
 static void put_answer(struct hg_json_out *o, const struct hg_run *run, struct hg_request *r)
 {
@@ -129,16 +134,6 @@ static void put_answer(struct hg_json_out *o, const struct hg_run *run, struct h
         hg_out_close(o, ']');
     }
     hg_buf_deinit(&text);
-}
-
-static enum hg_status write_png(const char *path, const struct hg_image *im, struct hg_error *err)
-{
-    struct hg_buf png = {0};
-    enum hg_status status = hg_synthetic_png(im, &png, err);
-    if (status == HG_STATUS_OK)
-        status = hg_file_write(path, png.data, png.len, err);
-    hg_buf_deinit(&png);
-    return status;
 }
 
 static void put_drawing(struct hg_json_out *o, const struct job *j)
@@ -164,7 +159,7 @@ static enum hg_status finish(const struct hg_run *run, struct job *j)
         hg_stream_wait(&r->stream, SIZE_MAX);
         err = r->result.error;
         if (err.status == HG_STATUS_OK && r->task == HG_TASK_GENERATION && j->output)
-            write_png(j->output, &r->result.image, &err);
+            hg_output_write(j->output, &r->result.image, &err);
         if (err.status != HG_STATUS_OK)
             hg_api_error_of(&j->error, &err);
     }
@@ -179,14 +174,12 @@ static enum hg_status finish(const struct hg_run *run, struct job *j)
         put_answer(&o, run, r);
     hg_out_close(&o, '}');
     if (!o.failed)
-        puts(line.data);
-    fflush(stdout);
+        hg_terminal_line(stdout, line.data);
     hg_buf_deinit(&line);
-    return o.failed ? HG_STATUS_NO_MEMORY : HG_STATUS_OK;
+    return o.failed ? HG_STATUS_NO_MEMORY : hg_terminal_flush() ? HG_STATUS_OK : HG_STATUS_IO;
 }
 
-/* ---- the loop
- * ------------------------------------------------------------------------------------ */
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static bool is_blank(const char *s)
 {
@@ -212,6 +205,9 @@ static enum hg_status run_lines(struct hg_run *run, size_t window, struct hg_err
         if (n > 0 && (n == window || !more)) {
             if (status == HG_STATUS_OK)
                 status = finish(run, &jobs[first]);
+            else if (jobs[first].request)
+                hg_request_cancel(jobs[first].request);
+            more &= status == HG_STATUS_OK; /* nobody reads: read no more */
             job_deinit(&jobs[first]);
             first = (first + 1) % window;
             n--;
@@ -219,7 +215,9 @@ static enum hg_status run_lines(struct hg_run *run, size_t window, struct hg_err
     }
     free(line);
     free(jobs);
-    return status == HG_STATUS_OK ? status : hg_fail(err, status, "batch: out of memory");
+    if (status == HG_STATUS_IO) /* hg_terminal_finish() says it */
+        status = HG_STATUS_OK;
+    return status == HG_STATUS_OK ? status : hg_fail(err, status, "out of memory");
 }
 
 int hg_cli_batch(const struct hg_cli *cli)

@@ -129,6 +129,13 @@ static void print(const struct hg_cli *cli, const struct plan *p, const struct s
                rate(s->n_decode, s->decode_ms), step_ms, gbs);
 }
 
+static void print_head(const struct plan *p, const struct hg_model_info *info)
+{
+    printf("model %s, backend %s, weights %.1f MB, prompt %d, new %d\n%9s %12s %12s %12s %10s\n",
+           info->name, info->backend, (double)info->weight_bytes / 1e6, p->n_prompt, p->n_new,
+           "sequences", "prefill t/s", "decode t/s", "step ms", "GB/s");
+}
+
 static enum hg_status bench(const struct hg_cli *cli, struct hg_error *err)
 {
     struct hg_model *m = NULL;
@@ -143,13 +150,10 @@ static enum hg_status bench(const struct hg_cli *cli, struct hg_error *err)
     if (!cli->prompt_tokens && p.n_prompt + p.n_new > info.max_context)
         p.n_prompt = info.max_context > 2 * p.n_new ? info.max_context - p.n_new : p.n_new;
     enum hg_status status = HG_STATUS_OK;
-    if (!cli->json)
-        printf(
-            "model %s, backend %s, weights %.1f MB, prompt %d, new %d\n%9s %12s %12s %12s %10s\n",
-            info.name, info.backend, (double)info.weight_bytes / 1e6, p.n_prompt, p.n_new,
-            "sequences", "prefill t/s", "decode t/s", "step ms", "GB/s");
     for (; p.n_seqs <= info.max_seqs; p.n_seqs = info.max_seqs) {
         HG_TRY_OUT(measure(m, &info, &p, &s, err));
+        if (p.n_seqs == 1 && !cli->json)
+            print_head(&p, &info);
         print(cli, &p, &s, &info);
         if (p.n_seqs == info.max_seqs)
             break;

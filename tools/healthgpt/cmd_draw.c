@@ -1,8 +1,7 @@
 /* tools/healthgpt/cmd_draw.c - one picture, with a progress bar when somebody watches. */
-#include <unistd.h>
-
-#include "common/file.h"
+#include "tools/healthgpt/output.h"
 #include "tools/healthgpt/run.h"
+#include "tools/healthgpt/terminal.h"
 
 enum { BAR_WIDTH = 32 };
 
@@ -18,7 +17,7 @@ static void print_bar(const struct hg_event *e)
 
 static void follow(struct hg_request *r)
 {
-    bool watched = isatty(STDERR_FILENO) == 1;
+    bool watched = hg_terminal_can_redraw(stderr);
     struct hg_event e = {0};
     struct hg_top_token tops[HG_MAX_TOP];
     struct hg_buf text = {0};
@@ -34,23 +33,12 @@ static void follow(struct hg_request *r)
     hg_buf_deinit(&text);
 }
 
-static enum hg_status write_image(const struct hg_request *r, const char *path,
-                                  struct hg_error *err)
-{
-    struct hg_buf png = {0};
-    enum hg_status status = hg_synthetic_png(&r->result.image, &png, err);
-    if (status == HG_STATUS_OK)
-        status = hg_file_write(path, png.data, png.len, err);
-    hg_buf_deinit(&png);
-    return status;
-}
-
 static void print_result(const struct hg_cli *cli, const struct hg_request *r, const char *path)
 {
     struct hg_buf b = {0};
     struct hg_json_out o;
     if (!cli->json) {
-        puts(path);
+        hg_terminal_line(stdout, path);
         return;
     }
     hg_out_begin(&o, &b);
@@ -66,7 +54,7 @@ static void print_result(const struct hg_cli *cli, const struct hg_request *r, c
     hg_out_close(&o, ']');
     hg_out_bool(&o, "synthetic", true);
     hg_out_close(&o, '}');
-    puts(o.failed ? "" : b.data);
+    hg_terminal_line(stdout, o.failed ? "" : b.data);
     hg_buf_deinit(&b);
 }
 
@@ -75,9 +63,11 @@ static enum hg_status draw(const struct hg_cli *cli, const char *path, struct hg
     struct hg_run run = {0};
     struct hg_ask a;
     struct hg_request *r = NULL;
+    /* What can be wrong with the names first: it should not show after minutes of drawing. */
     enum hg_status status = hg_run_ask_of(cli, HG_TASK_GENERATION, cli->args[0], &a, err);
     if (status != HG_STATUS_OK)
         goto out;
+    HG_TRY_OUT(hg_output_check(path, err));
     HG_TRY_OUT(hg_run_open(cli, 1, &run, err));
     HG_TRY_OUT(hg_run_submit(&run, &a, &r, err));
     follow(r);
@@ -86,8 +76,9 @@ static enum hg_status draw(const struct hg_cli *cli, const char *path, struct hg
         status = err->status;
         goto out;
     }
-    HG_TRY_OUT(write_image(r, path, err));
-    print_result(cli, r, path);
+    HG_TRY_OUT(hg_output_write(path, &r->result.image, err));
+    if (!hg_output_is_stdout(path))
+        print_result(cli, r, path);
 out:
     hg_request_unref(r);
     hg_run_close(&run);
@@ -103,5 +94,7 @@ int hg_cli_draw(const struct hg_cli *cli)
     if (cli->args[0][0] == '\0')
         return hg_cli_usage_error("draw", "the instruction is empty");
     const char *path = cli->output ? cli->output : "out.png";
+    if (cli->json && hg_output_is_stdout(path))
+        return hg_cli_usage_error("draw", "stdout cannot hold both the PNG (-o -) and --json");
     return draw(cli, path, &err) == HG_STATUS_OK ? 0 : hg_cli_fail("draw", &err);
 }

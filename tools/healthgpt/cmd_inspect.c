@@ -11,14 +11,24 @@
 #include "model/load/model_config.h"
 #include "tools/healthgpt/cli.h"
 #include "tools/healthgpt/inspect_file.h"
+#include "tools/healthgpt/inspect_llm.h"
+#include "tools/healthgpt/inspect_text.h"
+#include "tools/healthgpt/terminal.h"
 
-enum { PATH_CAP = 4096, MAX_FILES = 512 };
+/* The KV cache that healthgptd takes when it is told nothing: 16 contexts, at most 65536 tokens. */
+enum {
+    PATH_CAP = 4096,
+    MAX_FILES = 512,
+    DEFAULT_SEQS = 16,
+    DEFAULT_KV_TOKENS = 65536,
+    MAX_BAD_TENSORS = 8
+};
 
 struct inspect {
     const char *root;
     bool tensors;
     struct hg_json_out *o;
-    struct hg_inspect_sum llm, all;
+    struct hg_inspect_sum llm, vision, fusion, all; /* all: these, plug-ins and VQGAN too */
     size_t n_missing;
     const char *missing[64];
     char missing_text[64][160];
@@ -42,21 +52,7 @@ static bool join(char out[PATH_CAP], const char *a, const char *b)
                 : snprintf(out, PATH_CAP, "%s", a) < PATH_CAP;
 }
 
-static void add_sum(struct hg_inspect_sum *a, const struct hg_inspect_sum *b)
-{
-    a->n_files += b->n_files;
-    a->n_bad += b->n_bad;
-    a->n_tensors += b->n_tensors;
-    a->file_bytes += b->file_bytes;
-    a->n_elements += b->n_elements;
-    a->n_matrix += b->n_matrix;
-    a->n_rows += b->n_rows;
-    for (int i = 0; i < HG_TENSOR_TYPE_COUNT; i++)
-        a->by_type[i] += b->by_type[i];
-}
-
-/* ---- weight files
- * ---------------------------------------------------------------------------------- */
+/* ---- weight files ---------------------------------------------------------------------------- */
 
 static bool has_suffix(const char *name, const char *suffix)
 {
@@ -139,11 +135,11 @@ static void weights_of(struct inspect *in, const char *sub, struct hg_inspect_su
     if (n == 0 && sub[0])
         miss(in, "%.80s: no weight file", sub);
     if (sum)
-        add_sum(sum, &part);
-    add_sum(&in->all, &part);
+        hg_inspect_add(sum, &part);
+    hg_inspect_add(&in->all, &part);
 }
 
-static void weight_file(struct inspect *in, const char *name)
+static void weight_file(struct inspect *in, const char *name, struct hg_inspect_sum *sum)
 {
     char path[PATH_CAP];
     struct hg_inspect_sum part = {0};
@@ -154,29 +150,46 @@ static void weight_file(struct inspect *in, const char *name)
         return;
     }
     hg_inspect_file(path, name, in->tensors, in->o, &part);
-    add_sum(&in->all, &part);
+    if (sum)
+        hg_inspect_add(sum, &part);
+    hg_inspect_add(&in->all, &part);
 }
 
-/* ---- memory
- * ---------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
-static void put_memory(struct hg_json_out *o, const struct hg_inspect_sum *llm,
-                       const struct hg_inspect_sum *all, const struct hg_llm_config *config)
+/* Bytes of the weights as the loader stores them: --dtype is for the language model; vision tower
+ * and projector follow it but for int8, plug-ins stay as they are, the VQGAN is f32. Rows are
+ * padded to whole vectors, which counts in small models only. */
+static int64_t weights_as(const struct inspect *in, const char *dtype)
+{
+    int64_t side = in->vision.n_elements + in->fusion.n_elements;
+    int64_t rest = in->all.tensor_bytes - in->llm.tensor_bytes - in->vision.tensor_bytes -
+                   in->fusion.tensor_bytes;
+    return hg_inspect_bytes_as(&in->llm, dtype) + side * (strcmp(dtype, "f32") == 0 ? 4 : 2) + rest;
+}
+
+static void put_memory(struct inspect *in, const struct hg_llm_config *config)
 {
     static const char *const types[] = {"f32", "f16", "bf16", "int8"};
+    struct hg_json_out *o = in->o;
+    if (in->all.n_elements == 0)
+        return;
     hg_out_open(o, "memory", '{');
-    /* The dtype is that of the base model; vision tower, plug-ins and VQGAN are counted as f32. */
-    int64_t rest = 4 * (all->n_elements - llm->n_elements);
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        hg_out_int(o, types[i], hg_inspect_bytes_as(llm, types[i]) + rest);
-    if (config)
-        hg_out_int(o, "kv_bytes_per_token_f16",
-                   (int64_t)config->n_layers * config->n_kv_heads * config->head_dim * 2 * 2);
+        hg_out_int(o, types[i], weights_as(in, types[i]));
+    if (config) {
+        int64_t per_token =
+            (int64_t)config->n_layers * config->n_kv_heads * config->head_dim * 2 * 2;
+        int64_t tokens = (int64_t)DEFAULT_SEQS * config->max_positions;
+        tokens = tokens < DEFAULT_KV_TOKENS ? tokens : DEFAULT_KV_TOKENS;
+        hg_out_int(o, "kv_bytes_per_token_f16", per_token);
+        hg_out_int(o, "kv_tokens", tokens);
+        hg_out_int(o, "kv_bytes_f16", tokens * per_token);
+    }
     hg_out_close(o, '}');
 }
 
-/* ---- a model folder
- * -------------------------------------------------------------------------------- */
+/* ---- a model folder -------------------------------------------------------------------------- */
 
 static void need_file(struct inspect *in, const char *sub, const char *name)
 {
@@ -235,6 +248,19 @@ static bool read_llm(struct inspect *in, const char *sub, struct hg_llm_config *
     return true;
 }
 
+/* Every tensor that the loader will ask for, by name and shape; the bytes are not read. */
+static void check_llm(struct inspect *in, const char *sub, const struct hg_llm_config *config)
+{
+    char dir[PATH_CAP], lines[MAX_BAD_TENSORS][HG_INSPECT_LINE];
+    if (in->llm.n_bad > 0 || in->llm.n_files == 0 || !join(dir, in->root, sub))
+        return; /* said already */
+    size_t n = hg_inspect_llm(dir, config, lines, MAX_BAD_TENSORS);
+    for (size_t i = 0; i < n && i < MAX_BAD_TENSORS; i++)
+        miss(in, "%.40s%s%s", sub, sub[0] ? ": " : "", lines[i]);
+    if (n > MAX_BAD_TENSORS)
+        miss(in, "%zu tensors more", n - MAX_BAD_TENSORS);
+}
+
 static void card_folder(struct inspect *in, const struct hg_model_card *card)
 {
     struct hg_llm_config config;
@@ -244,18 +270,20 @@ static void card_folder(struct inspect *in, const struct hg_model_card *card)
     weights_of(in, card->llm, &in->llm);
     need_file(in, card->llm, "tokenizer_config.json");
     if (card->has_vision) {
-        weights_of(in, card->vision, NULL);
+        weights_of(in, card->vision, &in->vision);
         need_file(in, card->vision, "config.json");
         need_file(in, card->vision, "preprocessor_config.json");
     }
     if (card->has_vqgan)
-        weight_file(in, card->vqgan_path);
+        weight_file(in, card->vqgan_path, NULL);
     for (int i = 0; i < HG_CARD_TASKS; i++) {
-        weight_file(in, card->tasks[i].hlora);
-        weight_file(in, card->tasks[i].fusion);
+        weight_file(in, card->tasks[i].hlora, NULL);
+        weight_file(in, card->tasks[i].fusion, &in->fusion);
     }
     hg_out_close(in->o, ']');
-    put_memory(in->o, &in->llm, &in->all, has_config ? &config : NULL);
+    if (has_config)
+        check_llm(in, card->llm, &config);
+    put_memory(in, has_config ? &config : NULL);
 }
 
 /* A folder without a (valid) card: every weight file in it, and a config.json when there is one. */
@@ -270,7 +298,11 @@ static void bare_folder(struct inspect *in)
     hg_out_open(in->o, "files", '[');
     weights_of(in, "", &in->llm);
     hg_out_close(in->o, ']');
-    put_memory(in->o, &in->llm, &in->all, has_config ? &config : NULL);
+    if (in->all.n_files == 0)
+        miss(in, "any weight file");
+    if (has_config)
+        check_llm(in, "", &config);
+    put_memory(in, has_config ? &config : NULL);
 }
 
 static void inspect_path(struct inspect *in, bool is_dir)
@@ -283,7 +315,6 @@ static void inspect_path(struct inspect *in, bool is_dir)
         hg_out_open(in->o, "files", '[');
         hg_inspect_file(in->root, in->root, in->tensors, in->o, &in->all);
         hg_out_close(in->o, ']');
-        put_memory(in->o, &in->all, &in->all, NULL);
     } else if (card && hg_model_card_read(in->root, card, &err) == HG_STATUS_OK) {
         card_folder(in, card);
     } else {
@@ -295,90 +326,12 @@ static void inspect_path(struct inspect *in, bool is_dir)
     hg_out_int(in->o, "bytes", in->all.file_bytes);
     hg_out_uint(in->o, "n_tensors", in->all.n_tensors);
     hg_out_int(in->o, "n_parameters", in->all.n_elements);
+    hg_inspect_put_types(&in->all, in->o);
     hg_out_open(in->o, "missing", '[');
     for (size_t i = 0; i < in->n_missing; i++)
         hg_out_string(in->o, NULL, in->missing[i]);
     hg_out_close(in->o, ']');
     hg_out_close(in->o, '}');
-}
-
-/* ---- as text
- * ----------------------------------------------------------------------------------------- */
-
-static void print_value(const char *key, const json_t *v, int indent)
-{
-    const char *k;
-    json_t *item;
-    if (json_is_object(v)) {
-        printf("%*s%s\n", indent, "", key);
-        union {
-            const json_t *in;
-            json_t *out;
-        } u = {.in = v};
-        json_object_foreach(u.out, k, item) print_value(k, item, indent + 2);
-        return;
-    }
-    char *text = json_is_string(v) ? NULL : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-    printf("%*s%-*s %s\n", indent, "", 24 - indent, key,
-           json_is_string(v) ? json_string_value(v)
-           : text            ? text
-                             : "");
-    free(text);
-}
-
-static void print_file(const json_t *f)
-{
-    const json_t *error = json_object_get(f, "error"), *tensors = json_object_get(f, "tensors");
-    printf("  %-44s %12lld bytes  ", json_string_value(json_object_get(f, "file")),
-           (long long)json_integer_value(json_object_get(f, "bytes")));
-    if (error)
-        printf("UNREADABLE: %s\n", json_string_value(error));
-    else
-        printf("%s, %lld tensors\n", json_string_value(json_object_get(f, "container")),
-               (long long)json_integer_value(json_object_get(f, "n_tensors")));
-    for (size_t i = 0; i < json_array_size(tensors); i++) {
-        const json_t *t = json_array_get(tensors, i);
-        char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);
-        printf("    %-64s %-5s %s\n", json_string_value(json_object_get(t, "name")),
-               json_string_value(json_object_get(t, "dtype")), shape ? shape : "");
-        free(shape);
-    }
-}
-
-static void print_memory(const json_t *memory)
-{
-    static const char *const types[] = {"f32", "f16", "bf16", "int8"};
-    const json_t *kv = json_object_get(memory, "kv_bytes_per_token_f16");
-    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        printf("  %-22s %12.1f MB\n", types[i],
-               (double)json_integer_value(json_object_get(memory, types[i])) / 1e6);
-    if (kv)
-        printf("  KV cache per token     %12lld bytes (f16)\n", (long long)json_integer_value(kv));
-}
-
-static void print_text(json_t *doc)
-{
-    const char *key;
-    json_t *v;
-    json_object_foreach(doc, key, v)
-    {
-        bool list = strcmp(key, "files") == 0 || strcmp(key, "missing") == 0;
-        if (strcmp(key, "memory") == 0) {
-            printf("weights in memory, by --dtype\n");
-            print_memory(v);
-        } else if (!list) {
-            print_value(key, v, 0);
-        } else if (json_array_size(v) > 0) {
-            printf("%s\n", key);
-        }
-        for (size_t i = 0; list && i < json_array_size(v); i++) {
-            const json_t *item = json_array_get(v, i);
-            if (json_is_object(item))
-                print_file(item);
-            else
-                printf("  %s\n", json_string_value(item));
-        }
-    }
 }
 
 int hg_cli_inspect(const struct hg_cli *cli)
@@ -402,9 +355,9 @@ int hg_cli_inspect(const struct hg_cli *cli)
     bool incomplete = in && (in->n_missing > 0 || in->all.n_bad > 0);
     json_t *doc = in && !o.failed && !cli->json ? json_loads(text.data, 0, NULL) : NULL;
     if (cli->json && in && !o.failed)
-        puts(text.data);
+        hg_terminal_line(stdout, text.data);
     else if (doc)
-        print_text(doc);
+        hg_inspect_print(doc);
     bool failed = !in || o.failed || (!cli->json && !doc);
     json_decref(doc);
     hg_buf_deinit(&text);

@@ -10,11 +10,11 @@
 #include "model/text/tokenizer.h"
 #include "server/json_text.h"
 #include "tools/healthgpt/cli.h"
+#include "tools/healthgpt/terminal.h"
 
 enum { MAX_INPUT = 64 << 20 };
 
-/* ---- which tokenizer
- * ----------------------------------------------------------------------------- */
+/* ---- which tokenizer ------------------------------------------------------------------------- */
 
 /* A path to a file inside the folder is as good as the folder. */
 static void folder_of(const char *path, char *out, size_t cap)
@@ -49,8 +49,7 @@ static enum hg_status open_tokenizer(const struct hg_cli *cli, struct hg_tokeniz
                : HG_STATUS_OK;
 }
 
-/* ---- one piece
- * ----------------------------------------------------------------------------------- */
+/* ---- one piece ------------------------------------------------------------------------------- */
 
 static enum hg_status encode(const struct hg_cli *cli, const struct hg_tokenizer *t,
                              const char *text, size_t n, struct hg_error *err)
@@ -74,7 +73,7 @@ static enum hg_status encode(const struct hg_cli *cli, const struct hg_tokenizer
     if (status == HG_STATUS_OK && o.failed)
         status = hg_fail(err, HG_STATUS_NO_MEMORY, "out of memory");
     if (status == HG_STATUS_OK)
-        puts(line.data ? line.data : "");
+        hg_terminal_line(stdout, line.data ? line.data : "");
     hg_ids_deinit(&ids);
     hg_buf_deinit(&line);
     return status;
@@ -105,15 +104,14 @@ static enum hg_status decode(const struct hg_cli *cli, const struct hg_tokenizer
     if (o.failed)
         status = hg_fail(err, HG_STATUS_NO_MEMORY, "out of memory");
     else
-        puts(line.data);
+        hg_terminal_line(stdout, line.data ? line.data : "");
 out:
     hg_buf_deinit(&text);
     hg_buf_deinit(&line);
     return status;
 }
 
-/* ---- input
- * --------------------------------------------------------------------------------------- */
+/* ---- input ----------------------------------------------------------------------------------- */
 
 static enum hg_status read_stdin(struct hg_buf *out, struct hg_error *err)
 {
@@ -186,7 +184,7 @@ static enum hg_status json_lines(const struct hg_cli *cli, const struct hg_token
     size_t cap = 0, number = 0;
     ssize_t n;
     enum hg_status status = HG_STATUS_OK;
-    while (status == HG_STATUS_OK && (n = getline(&line, &cap, stdin)) >= 0) {
+    while (status == HG_STATUS_OK && !ferror(stdout) && (n = getline(&line, &cap, stdin)) >= 0) {
         struct hg_error cause = {0};
         number++;
         status = json_line(cli, t, back, line, (size_t)n, &cause);
@@ -231,6 +229,8 @@ out:
 
 static int run(const struct hg_cli *cli, const char *name, bool back)
 {
+    if (cli->json_lines && cli->n_args > 0)
+        return hg_cli_usage_error(name, "with --json-lines the input is read from stdin");
     struct hg_tokenizer *t = NULL;
     struct hg_error err = {0};
     enum hg_status status = open_tokenizer(cli, &t, &err);

@@ -15,6 +15,7 @@ static void add_tensor(struct hg_inspect_sum *sum, const struct hg_tensor *t)
     int64_t n = hg_tensor_count(t);
     sum->n_tensors++;
     sum->by_type[t->type] += n;
+    sum->tensor_bytes += n * (int64_t)hg_tensor_type_bytes(t->type);
     if (!is_float(t->type))
         return;
     sum->n_elements += n;
@@ -36,22 +37,49 @@ static void put_tensor(struct hg_json_out *o, const struct hg_tensor *t)
     hg_out_close(o, '}');
 }
 
+void hg_inspect_put_types(const struct hg_inspect_sum *sum, struct hg_json_out *o)
+{
+    hg_out_open(o, "dtypes", '{');
+    for (int i = 0; i < HG_TENSOR_TYPE_COUNT; i++)
+        if (sum->by_type[i] > 0)
+            hg_out_int(o, hg_tensor_type_name((enum hg_tensor_type)i), sum->by_type[i]);
+    hg_out_close(o, '}');
+}
+
+void hg_inspect_add(struct hg_inspect_sum *a, const struct hg_inspect_sum *b)
+{
+    a->n_files += b->n_files;
+    a->n_bad += b->n_bad;
+    a->n_tensors += b->n_tensors;
+    a->file_bytes += b->file_bytes;
+    a->tensor_bytes += b->tensor_bytes;
+    a->n_elements += b->n_elements;
+    a->n_matrix += b->n_matrix;
+    a->n_rows += b->n_rows;
+    for (int i = 0; i < HG_TENSOR_TYPE_COUNT; i++)
+        a->by_type[i] += b->by_type[i];
+}
+
 void hg_inspect_file(const char *path, const char *shown, bool tensors, struct hg_json_out *o,
                      struct hg_inspect_sum *sum)
 {
     struct hg_tensor_file *f = NULL;
     struct hg_error err = {0};
     struct stat st = {0};
+    struct hg_inspect_sum own = {0};
     int64_t bytes = stat(path, &st) == 0 ? (int64_t)st.st_size : 0;
-    sum->n_files++;
-    sum->file_bytes += bytes;
+    own.n_files = 1;
+    own.file_bytes = bytes;
     hg_out_open(o, NULL, '{');
     hg_out_string(o, "file", shown);
     hg_out_int(o, "bytes", bytes);
     if (hg_tensor_file_open(path, &f, &err) != HG_STATUS_OK) {
-        sum->n_bad++;
-        hg_out_string(o, "error", err.text);
+        own.n_bad = 1;
+        size_t n = strlen(path); /* the name stands beside it */
+        bool named = strncmp(err.text, path, n) == 0 && strncmp(err.text + n, ": ", 2) == 0;
+        hg_out_string(o, "error", named ? err.text + n + 2 : err.text);
         hg_out_close(o, '}');
+        hg_inspect_add(sum, &own);
         return;
     }
     size_t n = hg_tensor_file_count(f);
@@ -60,13 +88,15 @@ void hg_inspect_file(const char *path, const char *shown, bool tensors, struct h
     if (tensors)
         hg_out_open(o, "tensors", '[');
     for (size_t i = 0; i < n; i++) {
-        add_tensor(sum, hg_tensor_file_at(f, i));
+        add_tensor(&own, hg_tensor_file_at(f, i));
         if (tensors)
             put_tensor(o, hg_tensor_file_at(f, i));
     }
     if (tensors)
         hg_out_close(o, ']');
+    hg_inspect_put_types(&own, o);
     hg_out_close(o, '}');
+    hg_inspect_add(sum, &own);
     hg_tensor_file_close(f);
 }
 

@@ -11,16 +11,22 @@
 struct hg_inspect_sum {
     size_t n_files, n_bad, n_tensors;
     int64_t file_bytes;
+    int64_t tensor_bytes;                  /* as stored */
     int64_t n_elements;                    /* floating point only */
     int64_t n_matrix;                      /* of these, in tensors of two dims: what int8 packs */
     int64_t n_rows;                        /* rows of those matrices: one int8 scale each */
     int64_t by_type[HG_TENSOR_TYPE_COUNT]; /* elements */
 };
 
+void hg_inspect_add(struct hg_inspect_sum *a, const struct hg_inspect_sum *b);
+
 /* Open one file, add it to `sum`, write its object ("file", "container" or "error", ...) with all
  * its tensors when asked. An unreadable file is reported, not a failure. */
 void hg_inspect_file(const char *path, const char *shown, bool tensors, struct hg_json_out *o,
                      struct hg_inspect_sum *sum);
+
+/* "dtypes":{"bf16":elements,...} of what was summed up. */
+void hg_inspect_put_types(const struct hg_inspect_sum *sum, struct hg_json_out *o);
 
 /* Bytes that the floating point elements take as "f32", "f16", "bf16" or "int8" (matrices as one
  * byte and a float scale per row, the rest as f32). */

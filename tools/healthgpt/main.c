@@ -1,17 +1,18 @@
 /* tools/healthgpt/main.c - healthgpt: the command-line twin of healthgptd, on the same library. */
-#include <signal.h>
 #include <string.h>
 
 #include "common/log.h"
+#include "server/process.h"
 #include "server/version.h"
 #include "tools/healthgpt/cli.h"
+#include "tools/healthgpt/terminal.h"
 
 static const struct hg_cli_command commands[] = {
-    {"ask", "[--image FILE]... QUESTION", "ask about pictures; the answer streams to stdout",
+    {"ask", "QUESTION", "ask about pictures; the answer streams to stdout",
      "  healthgpt ask --image chest.png \"Is there pneumonia?\"\n"
      "The answer is greedy unless --temperature is given.\n",
      hg_cli_ask},
-    {"draw", "[--image FILE]... INSTRUCTION", "draw a picture and write it as PNG",
+    {"draw", "INSTRUCTION", "draw a picture and write it as PNG",
      "  healthgpt draw \"Draw a chest X-ray with pneumonia.\" -o xray.png\n"
      "  healthgpt draw --image in.png \"Reconstruct the image.\" -o out.png\n"
      "From text alone the picture is sampled at temperature 0.9, because greedy drawing knows one\n"
@@ -54,13 +55,16 @@ static int usage(FILE *to)
                 "Medical image questions and image generation. Not for clinical use.\n\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(to, "  %-11s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\nhealthgpt COMMAND --help explains one; --version prints the version.\n");
+    fprintf(to, "\nhealthgpt COMMAND --help explains one; --version prints the version.\n"
+                "try: healthgpt draw \"Draw a chest X-ray with pneumonia.\" -o xray.png\n"
+                "     healthgpt ask --image xray.png \"Is there pneumonia?\"\n");
     return to == stdout ? 0 : HG_CLI_USAGE;
 }
 
 static int help(const struct hg_cli_command *c)
 {
-    printf("usage: healthgpt %s %s\n%s\n\n", c->name, c->arguments, c->summary);
+    printf("usage: healthgpt %s [options]%s%s\n%s\n\n", c->name, *c->arguments ? " " : "",
+           c->arguments, c->summary);
     hg_cli_print_options(c, stdout);
     printf("  %-22s %s\n\n%s", "--help", "this text", c->help);
     return 0;
@@ -97,31 +101,51 @@ static bool has_flag(int argc, char **argv, const char *name)
     return false;
 }
 
-int main(int argc, char **argv)
+static bool wants_help(int argc, char **argv)
+{
+    return has_flag(argc, argv, "--help") || has_flag(argc, argv, "-h");
+}
+
+static int unknown_command(const char *name)
+{
+    struct hg_error err;
+    hg_fail(&err, HG_STATUS_BAD_REQUEST, "unknown command \"%.64s\": see healthgpt --help", name);
+    fprintf(stderr, "healthgpt: %s\n", err.text);
+    return HG_CLI_USAGE;
+}
+
+static int run(int argc, char **argv)
 {
     struct hg_cli cli;
     struct hg_error err = {0};
     if (argc < 2)
         return usage(stderr);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0)
+    bool asks_help = strcmp(argv[1], "help") == 0;
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (asks_help && argc == 2))
         return usage(stdout);
-    const struct hg_cli_command *command = find_command(argv[1]);
     if (has_flag(argc - 1, argv + 1, "--version")) {
         puts("healthgpt " HG_VERSION);
         return 0;
     }
-    if (!command) {
-        fprintf(stderr, "healthgpt: unknown command \"%.64s\"\n\n", argv[1]);
-        return usage(stderr);
-    }
-    if (has_flag(argc - 2, argv + 2, "--help"))
+    const struct hg_cli_command *command = find_command(argv[asks_help ? 2 : 1]);
+    if (!command)
+        return unknown_command(argv[asks_help ? 2 : 1]);
+    if (asks_help || wants_help(argc - 2, argv + 2))
         return help(command);
     if (hg_cli_parse(command, argc - 2, argv + 2, &cli, &err) != HG_STATUS_OK)
         return hg_cli_fail(command->name, &err);
-    signal(SIGPIPE, SIG_IGN);
     hg_log_set(HG_LOG_ERROR, 0);
-    int code = command->run(&cli);
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return hg_status_exit_code(HG_STATUS_IO);
-    return code;
+    return command->run(&cli);
+}
+
+int main(int argc, char **argv)
+{
+    struct hg_error err = {0};
+    hg_process_init();
+    int code = run(argc, argv);
+    if (hg_terminal_finish(&err) == HG_STATUS_OK)
+        return code;
+    if (err.text[0])
+        fprintf(stderr, "healthgpt: %s\n", err.text);
+    return hg_status_exit_code(HG_STATUS_IO);
 }

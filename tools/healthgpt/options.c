@@ -22,8 +22,8 @@ struct option_row {
 
 static const struct option_row rows[] = {
     {"image", "FILE", "a PNG or JPEG; repeat for more", " ask draw ", KIND_IMAGE, 0, 0, 0},
-    {"output", "FILE", "where the PNG goes (also -o; default out.png)", " draw ", KIND_TEXT,
-     AT(output), 0, 0},
+    {"output", "FILE", "also -o: where the PNG goes (default out.png; - is stdout)", " draw ",
+     KIND_TEXT, AT(output), 0, 0},
     {"system", "TEXT", "system prompt; default: the model's own", " ask draw ", KIND_TEXT,
      AT(system), 0, 0},
     {"temperature", "X", "0: greedy, up to 2", " ask draw ", KIND_REAL, AT(temperature), 0, 2},
@@ -33,8 +33,8 @@ static const struct option_row rows[] = {
      1 << 20},
     {"seed", "N", "the same seed gives the same answer; default: random", " ask draw ", KIND_INT,
      AT(seed), 0, 9007199254740992.0},
-    {"max-tokens", "N", "longest answer; default: the model's", " ask bench ", KIND_INT,
-     AT(max_tokens), 1, 1 << 20},
+    {"max-tokens", "N", "longest answer; default: the model's", " ask ", KIND_INT, AT(max_tokens),
+     1, 1 << 20},
     {"top-logprobs", "N", "with --json: alternatives per token, at most 20", " ask ", KIND_INT,
      AT(top_logprobs), 0, 20},
     {"no-plugin", "", "run the base model without its H-LoRA plug-in", " ask draw ", KIND_FLAG,
@@ -43,6 +43,8 @@ static const struct option_row rows[] = {
      AT(max_batch), 1, 1024},
     {"prompt-tokens", "N", "length of the prompt (default 256, less with a small context)",
      " bench ", KIND_INT, AT(prompt_tokens), 1, 1 << 20},
+    {"max-tokens", "N", "tokens to decode (default 64)", " bench ", KIND_INT, AT(max_tokens), 1,
+     1 << 20},
     {"tensors", "", "list every tensor with its type and shape", " inspect ", KIND_FLAG,
      AT(tensors), 0, 0},
     {"tokenizer", "PATH", "a tokenizer folder (or a file in it) instead of a model",
@@ -61,7 +63,7 @@ static const struct option_row rows[] = {
      AT(kv_dtype), 0, 0},
     {"kv-tokens", "N", "KV cache in tokens; 0: as many as fit the batch", ENGINE, KIND_INT,
      AT(kv_tokens), 0, 1 << 30},
-    {"threads", "N", "threads of the CPU backend; 0: all", ENGINE, KIND_INT, AT(threads), 0, 1024},
+    {"threads", "N", "threads of the CPU backend; 0: all", ENGINE, KIND_INT, AT(threads), 0, 64},
     {"json", "", "print one JSON object", " ask draw inspect bench ", KIND_FLAG, AT(json), 0, 0},
 };
 enum { N_ROWS = sizeof rows / sizeof rows[0] };

@@ -42,9 +42,16 @@ enum hg_status hg_run_add_image(struct hg_ask *ask, const char *path, struct hg_
 {
     if (ask->n_images == HG_REQUEST_MAX_IMAGES)
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "images: at most %d", HG_REQUEST_MAX_IMAGES);
-    HG_TRY(hg_image_read(path, &ask->images[ask->n_images], err));
-    ask->n_images++;
-    return HG_STATUS_OK;
+    struct hg_error why = {0};
+    enum hg_status status = hg_image_read(path, &ask->images[ask->n_images], &why);
+    if (status == HG_STATUS_OK) {
+        ask->n_images++;
+        return status;
+    }
+    /* What is wrong inside a file is said of "image"; with several, the name is needed. */
+    const char *text = strncmp(why.text, "image: ", 7) == 0 ? why.text + 7 : why.text;
+    return strstr(why.text, path) && *path ? hg_fail(err, status, "%s", why.text)
+                                           : hg_fail(err, status, "%.90s: %s", path, text);
 }
 
 enum hg_status hg_run_ask_of(const struct hg_cli *cli, enum hg_task task, const char *question,

@@ -259,6 +259,7 @@ static void bombs_are_refused_in_bounded_time(void **state)
 {
     (void)state;
     expect_refused_fast("endless opcodes", "}", "N0", 2000000, ".");
+    expect_refused_fast("many globals", "}", "ca\nb\n0", 499000, ".");
     expect_refused_fast("deep stack", "", "N", 100000, ".");
     expect_refused_fast("many marks", "", "(", 100000, ".");
     expect_refused_fast("deep lists", "}Va\n", "]", 9000, ".");
@@ -295,6 +296,26 @@ static void a_billion_laughs_are_refused(void **state)
     before = now_ms();
     HG_TEST_FAILS(hg_build_parse(&file, &err), HG_STATUS_BAD_FILE, err, "endlessly");
     printf("9000 items 100000 times refused in %.1f ms\n", now_ms() - before);
+    hg_buf_deinit(&p);
+    hg_buf_deinit(&file);
+}
+
+/* A list of 4500 pairs, made into a dictionary again and again: 5 bytes that copy 9000 items. */
+static void dictionaries_copied_from_one_list_are_refused(void **state)
+{
+    (void)state;
+    struct hg_buf p = {0}, file = {0};
+    struct hg_error err = {0};
+    hg_buf_append_str(&p, "ccollections\nOrderedDict\np0\n0](");
+    for (int i = 0; i < 4500; i++)
+        hg_buf_append_str(&p, "NN\x86");
+    hg_buf_append_str(&p, "ep1\n0}Va\n");
+    for (int i = 0; i < 150000; i++)
+        hg_buf_append(&p, "h\x00h\x01\x85R0", 7);
+    hg_build_torch(&file, &p, "", 0);
+    double before = now_ms();
+    HG_TEST_FAILS(hg_build_parse(&file, &err), HG_STATUS_BAD_FILE, err, "items");
+    printf("copied dictionaries (%zu kB) refused in %.1f ms\n", p.len / 1024, now_ms() - before);
     hg_buf_deinit(&p);
     hg_buf_deinit(&file);
 }
@@ -384,6 +405,7 @@ int main(void)
         cmocka_unit_test(malformed_pickles_are_refused_with_their_reason),
         cmocka_unit_test(bombs_are_refused_in_bounded_time),
         cmocka_unit_test(a_billion_laughs_are_refused),
+        cmocka_unit_test(dictionaries_copied_from_one_list_are_refused),
         cmocka_unit_test(names_beyond_256_bytes_are_refused),
         cmocka_unit_test(rare_spellings_of_tensors_are_read),
     };

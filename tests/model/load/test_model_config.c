@@ -92,10 +92,21 @@ static void published_language_models_are_read(void **state)
     assert_true(c.repetition_penalty == 1.05f && c.n_stop == 2 && c.pad == 151643 &&
                 c.norm_eps == 1e-6f);
     HG_TEST_OK(
-        parse_llm(qwen2, "{\"use_sliding_window\":true,\"sliding_window\":4096}", NULL, &c, &err),
+        parse_llm(qwen2,
+                  "{\"use_sliding_window\":true,\"sliding_window\":4096,\"max_window_layers\":0}",
+                  NULL, &c, &err),
         err);
     assert_true(c.sliding_window == 4096 && c.n_stop == 1 && c.stop_ids[0] == 151645 &&
                 c.pad == -1);
+    /* Layers below max_window_layers (64 of 64 here) see everything. */
+    HG_TEST_OK(parse_llm(qwen2, "{\"use_sliding_window\":true}", NULL, &c, &err), err);
+    assert_int_equal(c.sliding_window, 0);
+    HG_TEST_FAILS(
+        parse_llm(qwen2, "{\"use_sliding_window\":true,\"max_window_layers\":28}", NULL, &c, &err),
+        HG_STATUS_UNSUPPORTED, err, "max_window_layers: expected 0 or all 64 layers, got 28");
+    HG_TEST_FAILS(parse_llm(qwen2, "{\"use_sliding_window\":true,\"max_window_layers\":null}", NULL,
+                            &c, &err),
+                  HG_STATUS_UNSUPPORTED, err, "got 28"); /* transformers' default */
 
     HG_TEST_OK(
         parse_llm(qwen2,

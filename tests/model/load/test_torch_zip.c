@@ -1,6 +1,8 @@
 /* tests/model/load/test_torch_zip.c - wrong zip structures and wrong tensor geometry. */
 #include "tests/test.h"
 
+#include <time.h>
+
 #include "model/load/tensor_file.h"
 #include "tests/model/load/build_file.h"
 
@@ -250,6 +252,29 @@ static void overlapping_members_are_refused(void **state)
     hg_buf_deinit(&file);
 }
 
+/* As many members as a directory without zip64 can name, all of them honest and useless. */
+static void a_long_directory_is_read_in_bounded_time(void **state)
+{
+    (void)state;
+    struct hg_build_zip z = {0};
+    struct hg_buf file = {0};
+    struct hg_error err = {0};
+    struct timespec a, b;
+    for (int i = 0; i < 65000; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "x/data/%d", i * 7919 % 65000);
+        hg_build_zip_add(&z, name, "", 0);
+    }
+    hg_build_zip_end(&z, &file);
+    clock_gettime(CLOCK_MONOTONIC, &a);
+    HG_TEST_FAILS(hg_build_parse(&file, &err), HG_STATUS_BAD_FILE, err, "data.pkl");
+    clock_gettime(CLOCK_MONOTONIC, &b);
+    double ms = 1e3 * (double)(b.tv_sec - a.tv_sec) + 1e-6 * (double)(b.tv_nsec - a.tv_nsec);
+    printf("65,000 members (%zu kB) refused in %.1f ms\n", file.len / 1024, ms);
+    assert_true(ms < 5000); /* sorting is n log n: 20 ms on an idle machine */
+    hg_buf_deinit(&file);
+}
+
 static void bytes_behind_the_pickle_are_refused(void **state)
 {
     (void)state;
@@ -273,6 +298,7 @@ int main(void)
         cmocka_unit_test(wrong_zips_are_refused_with_their_reason),
         cmocka_unit_test(every_directory_byte_off_by_one_is_survived),
         cmocka_unit_test(overlapping_members_are_refused),
+        cmocka_unit_test(a_long_directory_is_read_in_bounded_time),
         cmocka_unit_test(bytes_behind_the_pickle_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -143,7 +143,9 @@ bool real_gpt2(char dir[64])
     char *text = json_dumps(vocab, JSON_COMPACT);
     text_write_string(dir, "vocab.json", text);
     text_write(dir, "merges.txt", merges.data, merges.len);
-    text_write_string(dir, "tokenizer_config.json", "{\"tokenizer_class\": \"GPT2Tokenizer\"}");
+    text_write_string(dir, "tokenizer_config.json",
+                      "{\"tokenizer_class\": \"GPT2Tokenizer\", "
+                      "\"clean_up_tokenization_spaces\": false}");
     free(text);
     json_decref(vocab);
     hg_buf_deinit(&merges);

@@ -1,5 +1,6 @@
 /* Streaming: what has been let out never changes, is valid UTF-8, and adds up to the whole text. */
 #include "common/utf8.h"
+#include "model/text/internal.h"
 #include "tests/model/text/real_vocab.h"
 #include "tests/model/text/text_check.h"
 
@@ -221,6 +222,130 @@ static void invalid_input_is_replaced(void **state)
     hg_tokenizer_free(t);
 }
 
+/* ---- the reference's string (reference.md 9.6) ------------------------------------------------
+ */
+
+/* Slow _decode: special ids are skipped, other added tokens stand alone, all joined with " ". */
+static void reference_text(const struct hg_tokenizer *t, const struct hg_ids *ids, char out[256])
+{
+    size_t n = 0, begin = 0;
+    for (size_t i = 0; i <= ids->n; i++) {
+        bool added = i < ids->n && hg_tokenizer_is_added(t, ids->data[i]);
+        if (i < ids->n && !added)
+            continue;
+        if (i > begin) {
+            char *group = text_decode(t, ids->data + begin, i - begin, false);
+            n += (size_t)snprintf(out + n, 256 - n, "%s%s", n ? " " : "", group);
+            free(group);
+        }
+        if (added && !(t->vocab.pieces[ids->data[i]].flags & HG_PIECE_SPECIAL))
+            n += (size_t)snprintf(out + n, 256 - n, "%s%s", n ? " " : "",
+                                  hg_tokenizer_token(t, ids->data[i]));
+        begin = i + 1;
+    }
+}
+
+/* com_infer.py cuts the last 8 characters, " <|end|>": what is left is our answer. */
+static void the_reference_cut_of_8_gives_our_text(void **state)
+{
+    (void)state;
+    struct hg_tokenizer *t = text_load(hg_test_file("config/models/demo/llm"));
+    static const char *const answers[] = {"Yes, pneumonia.", "No",
+                                          "caf\xc3\xa9 5 \xf0\x9f\x98\x80"};
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        char whole[256], *ours;
+        struct hg_ids ids = text_encode(t, answers[i], strlen(answers[i]), false);
+        ours = text_decode(t, ids.data, ids.n, false);
+        assert_int_equal(hg_ids_push(&ids, hg_tokenizer_id(t, "<|end|>")), 0);
+        reference_text(t, &ids, whole);
+        size_t n = strlen(whole);
+        assert_string_equal(whole + n - 8, " <|end|>");
+        whole[n - 8] = '\0';
+        assert_string_equal(whole, ours);
+        assert_string_equal(ours, answers[i]);
+        /* ended by <|endoftext|>, which is special: the reference would cut 8 real characters */
+        ids.data[ids.n - 1] = hg_tokenizer_id(t, "<|endoftext|>");
+        reference_text(t, &ids, whole);
+        assert_string_equal(whole, ours);
+        free(ours);
+        hg_ids_deinit(&ids);
+    }
+    hg_tokenizer_free(t);
+}
+
+/* ---- clean-up of spaces -------------------------------------------------------------------- */
+
+/* transformers' clean_up_tokenization, on a whole string. */
+static void clean_whole(char *s)
+{
+    static const char *const rules[][2] = {
+        {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
+        {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        for (char *at = s; (at = strstr(at, rules[i][0])); at += strlen(rules[i][1])) {
+            memcpy(at, rules[i][1], strlen(rules[i][1]));
+            memmove(at + strlen(rules[i][1]), at + strlen(rules[i][0]),
+                    strlen(at + strlen(rules[i][0])) + 1);
+        }
+    }
+}
+
+/* Byte by byte through a tokenizer that cleans up; what has left never changes. */
+static void expect_cleaned(const struct hg_tokenizer *t, const char *text)
+{
+    char want[256];
+    struct hg_detok d;
+    struct hg_buf out = {0};
+    snprintf(want, sizeof want, "%s", text);
+    clean_whole(want);
+    hg_detok_init(&d, t, false);
+    for (const char *s = text; *s; s++) {
+        assert_int_equal(hg_detok_push(&d, 3 + (unsigned char)*s, &out), 0);
+        if (out.len > strlen(want) || memcmp(out.data ? out.data : "", want, out.len) != 0)
+            fail_msg("'%s': '%s' left too early, expected '%s'", text, out.data, want);
+    }
+    assert_int_equal(hg_detok_finish(&d, &out), 0);
+    if (!out.data || strcmp(out.data, want) != 0)
+        fail_msg("'%s': got '%s', expected '%s'", text, out.data ? out.data : "", want);
+    hg_buf_deinit(&out);
+}
+
+static void cleaned_streams_equal_the_cleaned_whole(void **state)
+{
+    (void)state;
+    struct hg_tokenizer *t = text_load(hg_test_file("config/models/demo/llm"));
+    t->clean_up = true;
+    static const char *const texts[] = {"It is , I 'm told , n't so . \n Do n't you 've ' it ' ?",
+                                        " n ' t",
+                                        " ' ' ' s",
+                                        "  .  . .",
+                                        "we 're . . !x",
+                                        "n ",
+                                        " '"};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        expect_cleaned(t, texts[i]);
+    uint32_t seed = 7;
+    for (int round = 0; round < 20000; round++) {
+        char text[41];
+        size_t n = next_random(&seed) % 40;
+        for (size_t i = 0; i < n; i++)
+            text[i] = "     ''.?!,ntmsvrex"[next_random(&seed) % 19];
+        text[n] = 'x';
+        text[n + 1 > 40 ? 40 : n + 1] = '\0';
+        expect_cleaned(t, text);
+    }
+    /* a long run of open characters is let go in pieces, not lost */
+    struct hg_detok d;
+    struct hg_buf out = {0};
+    hg_detok_init(&d, t, false);
+    for (int i = 0; i < 1000; i++)
+        assert_int_equal(hg_detok_push(&d, 3 + 'n', &out), 0);
+    assert_int_equal(hg_detok_finish(&d, &out), 0);
+    assert_int_equal(out.len, 1000);
+    hg_buf_deinit(&out);
+    hg_tokenizer_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +356,8 @@ int main(void)
         cmocka_unit_test(added_tokens_are_silent_unless_shown),
         cmocka_unit_test(ids_without_a_token_yield_nothing),
         cmocka_unit_test(invalid_input_is_replaced),
+        cmocka_unit_test(the_reference_cut_of_8_gives_our_text),
+        cmocka_unit_test(cleaned_streams_equal_the_cleaned_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,9 @@
 #define CONFIG                                                                                     \
     "{\"tokenizer_class\":\"GPT2Tokenizer\",\"unk_token\":\"<u>\",\"bos_token\":null,"             \
     "\"eos_token\":null}"
+#define QWEN2                                                                                      \
+    "{\"tokenizer_class\":\"Qwen2Tokenizer\",\"unk_token\":\"<u>\",\"eos_token\":null,"            \
+    "\"pad_token\":null}"
 #define FILES(c, v, m)                                                                             \
     (struct folder)                                                                                \
     {                                                                                              \
@@ -14,7 +17,7 @@
 #define VOCAB "{\"a\":0,\"b\":1,\"ab\":2,\"<u>\":3}"
 
 struct folder { /* files to write; NULL: not there */
-    const char *config, *vocab, *merges, *json, *added;
+    const char *config, *vocab, *merges, *json, *added, *spm;
 };
 
 static enum hg_status load_folder(const struct folder *f, struct hg_tokenizer **t,
@@ -22,9 +25,9 @@ static enum hg_status load_folder(const struct folder *f, struct hg_tokenizer **
 {
     char dir[64];
     text_make_dir(dir);
-    const char *const names[] = {"tokenizer_config.json", "vocab.json", "merges.txt",
-                                 "tokenizer.json", "added_tokens.json"};
-    const char *const texts[] = {f->config, f->vocab, f->merges, f->json, f->added};
+    const char *const names[] = {"tokenizer_config.json", "vocab.json",        "merges.txt",
+                                 "tokenizer.json",        "added_tokens.json", "tokenizer.model"};
+    const char *const texts[] = {f->config, f->vocab, f->merges, f->json, f->added, f->spm};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (texts[i])
             text_write_string(dir, names[i], texts[i]);
@@ -70,11 +73,48 @@ static void broken_merges_are_named_with_their_rank(void **state)
     expect_ids(FILES(CONFIG, VOCAB, "#version: 0.2\na b\n\n"), "abb", "2 1");
     expect_ids(FILES(CONFIG, VOCAB, "#version: 0.2\r\na b\r\n"), "aab", "0 2");
     expect_ids(FILES(CONFIG, VOCAB, "a b\n"), "ab", "0 1"); /* GPT-2 drops line 0 */
+    /* ... and what stands behind the last newline; Qwen2 keeps both. */
+    expect_ids(FILES(CONFIG, VOCAB, "#version: 0.2\na b"), "ab", "0 1");
+    expect_ids(FILES(QWEN2, VOCAB, "a b"), "ab", "2");
+    /* The class says which files count, not what else lies there. */
+    expect_ids((struct folder){.config = QWEN2, .vocab = VOCAB, .merges = "a b\n", .spm = "x"},
+               "ab", "2");
     expect_refused(FILES(CONFIG, VOCAB, "\na c\n"), HG_STATUS_BAD_FILE, "merge 0");
     expect_refused(FILES(CONFIG, VOCAB, "\na b\nb a\n"), HG_STATUS_BAD_FILE, "merge 1");
     expect_refused(FILES(CONFIG, VOCAB, "\nab\n"), HG_STATUS_BAD_FILE, "two tokens");
     expect_refused(FILES(CONFIG, VOCAB, "\na b a\n"), HG_STATUS_BAD_FILE, "two tokens");
     expect_refused(FILES(CONFIG, VOCAB, "\n a b\n"), HG_STATUS_BAD_FILE, "two tokens");
+}
+
+/* Off in LlamaTokenizer and Qwen2Tokenizer, on in the others, unless the file says (9.6). */
+static void clean_up_is_read_from_the_config(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config;
+        const char *want;
+    } cases[] = {{"{\"tokenizer_class\":\"GPT2Tokenizer\",\"unk_token\":\"<u>\"}", "a."},
+                 {"{\"tokenizer_class\":\"GPT2Tokenizer\",\"unk_token\":\"<u>\","
+                  "\"clean_up_tokenization_spaces\":false}",
+                  "a ."},
+                 {"{\"tokenizer_class\":\"Qwen2Tokenizer\",\"unk_token\":\"<u>\"}", "a ."},
+                 {"{\"tokenizer_class\":\"Qwen2Tokenizer\",\"unk_token\":\"<u>\","
+                  "\"clean_up_tokenization_spaces\":true}",
+                  "a."}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hg_tokenizer *t = NULL;
+        struct hg_error err = {0};
+        struct folder f = FILES(cases[i].config, "{\"a\":0,\"\u0120\":1,\".\":2,\"<u>\":3}", "\n");
+        HG_TEST_OK(load_folder(&f, &t, &err), err);
+        char *text = text_decode(t, (int32_t[]){0, 1, 2}, 3, false);
+        assert_string_equal(text, cases[i].want);
+        free(text);
+        hg_tokenizer_free(t);
+    }
+    expect_refused(FILES("{\"tokenizer_class\":\"GPT2Tokenizer\","
+                         "\"clean_up_tokenization_spaces\":1}",
+                         VOCAB, "\n"),
+                   HG_STATUS_BAD_FILE, "clean_up_tokenization_spaces");
 }
 
 static void configs_that_are_not_understood_are_refused_by_name(void **state)
@@ -193,6 +233,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(broken_vocab_files_are_named),
         cmocka_unit_test(broken_merges_are_named_with_their_rank),
+        cmocka_unit_test(clean_up_is_read_from_the_config),
         cmocka_unit_test(configs_that_are_not_understood_are_refused_by_name),
         cmocka_unit_test(a_missing_byte_without_an_unknown_token_is_refused),
         cmocka_unit_test(older_added_tokens_files_are_read),

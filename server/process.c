@@ -1,0 +1,13 @@
+/* server/process.c - signals and standard descriptors. */
+#include "server/process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+
+void hg_process_init(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) == -1) /* the lowest free descriptor is the one found missing */
+            (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+}

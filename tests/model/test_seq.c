@@ -1,0 +1,174 @@
+/* tests/model/test_seq.c - how a sequence ends and what it runs through: stop ids, numbers that are
+ * not finite, no plug-in. On random tiny models of tests/golden/llm/specs.json. */
+#include <math.h>
+
+#include "model/healthgpt.h"
+#include "tests/parity/model_writer.h"
+#include "tests/parity/run_seq.h"
+#include "tests/parity/tiny_model.h"
+#include "tests/test.h"
+
+static void write_spec(size_t i, char dir[256])
+{
+    json_t *specs = tiny_specs();
+    tiny_model_write(json_array_get(specs, i), dir);
+    json_decref(specs);
+}
+
+static struct hg_model *load(const char *dir)
+{
+    struct hg_model *m = NULL;
+    struct hg_error err = {0};
+    struct hg_model_options o = {
+        .path = dir, .backend = "ref", .dtype = "f32", .n_threads = 1, .kv_tokens = 1024};
+    HG_TEST_OK(hg_model_load(&o, &m, &err), err);
+    return m;
+}
+
+static struct hg_prepared *prepare(struct hg_model *m, enum hg_task task, bool no_plugin,
+                                   int max_tokens)
+{
+    static const int32_t prompt[] = {5, 17, 3, 60, 44, 44, 9};
+    struct hg_request_input in = {.task = task, .no_plugin = no_plugin};
+    struct hg_prepared *p = NULL;
+    struct hg_error err = {0};
+    hg_sampling_default(&in.sampling);
+    in.sampling.max_tokens = max_tokens;
+    in.sampling.unconstrained_image = true;
+    HG_TEST_OK(hg_model_prepare_ids(m, &in, prompt, 7, &p, &err), err);
+    return p;
+}
+
+static void run(const char *dir, bool no_plugin, struct run_result *r)
+{
+    struct hg_model *m = load(dir);
+    struct hg_prepared *p = prepare(m, HG_TASK_COMPREHENSION, no_plugin, 6);
+    run_together(m, &p, 1, 512, 0, r);
+    hg_model_free(m);
+}
+
+/* Take the id that comes third and call it a stop id. */
+static void a_stop_id_ends_the_answer_and_is_no_part_of_it(void **state)
+{
+    (void)state;
+    char dir[256], llm[300];
+    struct run_result r;
+    write_spec(1, dir);
+    run(dir, false, &r);
+    assert_int_equal(r.n_ids, 6);
+    assert_int_equal(r.finish, HG_FINISH_LENGTH);
+    assert_true(r.ids[2] != r.ids[0] && r.ids[2] != r.ids[1]);
+    snprintf(llm, sizeof llm, "%s/llm", dir);
+    writer_json(json_pack("{s:[i,i]}", "eos_token_id", 1, r.ids[2]), llm, "generation_config.json");
+
+    struct hg_model *m = load(dir);
+    struct hg_seq *s = NULL;
+    struct hg_error err = {0};
+    HG_TEST_OK(hg_seq_create(m, prepare(m, HG_TASK_COMPREHENSION, false, 6), &s, &err), err);
+    for (int i = 0; i < 3; i++) {
+        struct hg_token t;
+        struct hg_step_item item = {s, i ? 1 : 7};
+        HG_TEST_OK(hg_model_step(m, &item, 1, &t, &err), err);
+        assert_int_equal(t.id, r.ids[i]);
+        assert_int_equal(t.finish, i == 2 ? HG_FINISH_STOP : HG_FINISH_NONE);
+    }
+    assert_int_equal(hg_seq_n_generated(s), 2);
+    assert_memory_equal(hg_seq_generated(s), r.ids, 2 * sizeof *r.ids);
+    struct hg_token t;
+    struct hg_step_item again = {s, 1};
+    HG_TEST_FAILS(hg_model_step(m, &again, 1, &t, &err), HG_STATUS_INTERNAL, err, "finished");
+    hg_seq_free(s);
+    hg_model_free(m);
+    run_result_free(&r);
+    writer_remove(dir);
+}
+
+/* Put a NaN into the first weight of a tensor of an F32 safetensors file. */
+static void spoil(const char *dir, const char *name, const char *tensor)
+{
+    char path[600];
+    size_t n;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    unsigned char *file = hg_test_read(path, &n);
+    uint64_t header = 0;
+    memcpy(&header, file, 8);
+    json_t *doc = json_loadb((const char *)file + 8, header, 0, NULL);
+    const json_t *range = json_object_get(json_object_get(doc, tensor), "data_offsets");
+    float nan = NAN;
+    assert_int_equal(json_array_size(range), 2);
+    memcpy(file + 8 + header + json_integer_value(json_array_get(range, 0)), &nan, 4);
+    FILE *out = fopen(path, "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(file, 1, n, out), n);
+    fclose(out);
+    json_decref(doc);
+    free(file);
+}
+
+/* A fault in one task's head ends that task's sequence; its neighbour gives the same bits. */
+static void a_number_that_is_not_finite_ends_only_its_own_sequence(void **state)
+{
+    (void)state;
+    char dir[256];
+    struct run_result want;
+    struct hg_error err = {0};
+    write_spec(0, dir);
+    run(dir, false, &want);
+    spoil(dir, "gen.safetensors", "lm_head.weight");
+    struct hg_model *m = load(dir);
+    struct hg_seq *s[2] = {0};
+    struct hg_token t[2];
+    for (int i = 0; i < 2; i++)
+        HG_TEST_OK(hg_seq_create(m, prepare(m, (enum hg_task)i, false, 6), &s[i], &err), err);
+    struct hg_step_item items[2] = {{s[0], 7}, {s[1], 7}};
+    HG_TEST_OK(hg_model_step(m, items, 2, t, &err), err);
+    assert_int_equal(t[1].finish, HG_FINISH_ERROR);
+    assert_int_equal(t[1].id, -1);
+    assert_int_equal(hg_seq_n_generated(s[1]), 0);
+    assert_int_equal(t[0].id, want.ids[0]);
+    hg_seq_free(s[1]);
+    for (size_t i = 1; i < want.n_ids; i++) {
+        items[0].n_tokens = 1;
+        HG_TEST_OK(hg_model_step(m, items, 1, t, &err), err);
+        assert_int_equal(t[0].id, want.ids[i]);
+    }
+    hg_seq_free(s[0]);
+    hg_model_free(m);
+    run_result_free(&want);
+    writer_remove(dir);
+}
+
+/* no_plugin: the base model, bit for bit what a card without plug-in files gives. */
+static void without_its_plug_in_a_request_runs_the_base_model(void **state)
+{
+    (void)state;
+    char dir[256];
+    struct run_result with, without, base;
+    write_spec(1, dir);
+    run(dir, false, &with);
+    run(dir, true, &without);
+    char path[600];
+    snprintf(path, sizeof path, "%s/healthgpt.json", dir);
+    json_t *card = json_load_file(path, 0, NULL);
+    json_object_set_new(card, "tasks", json_pack("{s:{}}", "comprehension"));
+    writer_json(card, dir, "healthgpt.json");
+    run(dir, false, &base);
+    size_t bytes = base.n_logits * sizeof *base.logits;
+    assert_int_equal(without.n_logits, base.n_logits);
+    assert_memory_equal(without.logits, base.logits, bytes);
+    assert_memory_not_equal(with.logits, base.logits, bytes);
+    run_result_free(&with);
+    run_result_free(&without);
+    run_result_free(&base);
+    writer_remove(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_stop_id_ends_the_answer_and_is_no_part_of_it),
+        cmocka_unit_test(a_number_that_is_not_finite_ends_only_its_own_sequence),
+        cmocka_unit_test(without_its_plug_in_a_request_runs_the_base_model),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

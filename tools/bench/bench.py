@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Speed of the whole model and of its kernels as shares of what this machine can do.
+
+usage: bench.py BUILD_DIR [--rounds N] [--no-kernels]
+Writes a random model once (build/bench-model, 1.5 GB) and runs `healthgpt bench` on it in bf16 and
+int8. Rounds of all runs and of the machine's limits are interleaved, so that a neighbour's load
+falls on all alike; every figure is a median. A share above 100 % is a bug of the bench."""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+MODEL = "build/bench-model"
+LAYERS, DIM, FFN, VOCAB, RANK, EXPERTS = 12, 2048, 5632, 8192, 64, 4
+PROMPT, NEW, BATCHES = 252, 24, (4, 8)
+LINEARS = ((3 * DIM, DIM), (DIM, DIM), (2 * FFN, DIM), (DIM, FFN))  # of a layer: (outputs, inputs)
+BASE = LAYERS * sum(n * k for n, k in LINEARS)
+ADAPTERS = LAYERS * sum(RANK * (n + k) + EXPERTS * k for n, k in LINEARS)
+HEAD = VOCAB * DIM
+BYTES = {"bf16": 2, "int8": 1}
+
+
+def step_bytes(kind, batch):
+    """What a decode step has to read: weights once, the adapters of one task (bf16), the KV cache
+    (f16) of every sequence at its mean length."""
+    cache = batch * (PROMPT + NEW / 2) * LAYERS * 2 * DIM * 2
+    return (BASE + HEAD) * BYTES[kind] + ADAPTERS * 2 + cache
+
+
+def output(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode()
+
+
+def make_model(build):
+    if os.path.exists(f"{MODEL}/healthgpt.json"):
+        return
+    fresh = f"{MODEL}.{os.getpid()}"
+    output(f"{build}/random-model", fresh, *map(str, (LAYERS, DIM, FFN, VOCAB)))
+    os.rename(fresh, MODEL)
+
+
+def measure(build, rounds):
+    limits, speed = [], {}
+    for _ in range(rounds):
+        for batch in BATCHES:
+            for kind in BYTES:
+                limits.append(json.loads(output(f"{build}/kernel-bench", "limits")))
+                lines = output(f"{build}/healthgpt", "bench", "--json", "--model", MODEL,
+                               "--backend", "cpu", "--dtype", kind, "--max-batch", str(batch),
+                               "--prompt-tokens", str(PROMPT), "--max-tokens", str(NEW))
+                for run in map(json.loads, lines.splitlines()):
+                    speed.setdefault((kind, run["sequences"]), []).append(run)
+    return limits, speed
+
+
+def median(runs, key):
+    return statistics.median(r[key] for r in runs)
+
+
+def share(part, whole):
+    if not whole:
+        return "   -"
+    return f"{100 * part / whole:3.0f} %" + (" BUG OF THE BENCH" if part > whole else "")
+
+
+def report(limits, speed):
+    read, peak = median(limits, "read"), {k: median(limits, k) for k in BYTES}
+    print(f"machine: {limits[0]['threads']} threads, read {read / 1e9:.1f} GB/s, "
+          f"bf16 {peak['bf16'] / 1e9:.0f} GFLOP/s, int8 {peak['int8'] / 1e9:.0f} GOP/s")
+    print(f"model: {LAYERS} layers, dim {DIM}, {(BASE + HEAD) / 1e9:.2f} G weights, rank {RANK} "
+          f"adapters; prompt {PROMPT}, {NEW} new tokens")
+    print(f"\n{'decode':8}{'batch':>6}{'tokens/s':>10}{'ms/step':>9}{'MB/token':>10}{'GB/s':>7}"
+          "  of read")
+    for (kind, batch), runs in sorted(speed.items()):
+        ms, size = median(runs, "decode_step_ms"), step_bytes(kind, batch)
+        rate = size / ms * 1e3
+        print(f"{kind:8}{batch:6}{batch * 1e3 / ms:10.1f}{ms:9.2f}{size / batch / 1e6:10.1f}"
+              f"{rate / 1e9:7.1f}  {share(rate, read)}")
+    print(f"\n{'prefill':14}{'tokens/s':>10}{'GFLOP/s':>9}  of peak")
+    for kind in BYTES:
+        runs = [r for key, all_runs in speed.items() if key[0] == kind for r in all_runs]
+        tokens = median(runs, "prefill_tokens_per_s")
+        rate = 2 * (BASE + ADAPTERS) * tokens
+        print(f"{kind:14}{tokens:10.1f}{rate / 1e9:9.0f}  {share(rate, peak[kind])}")
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("build")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--no-kernels", action="store_true")
+    a = p.parse_args()
+    make_model(a.build)
+    report(*measure(a.build, a.rounds))
+    sys.stdout.flush()
+    if not a.no_kernels:
+        print("\nkernels alone")
+        sys.stdout.flush()
+        subprocess.run([f"{a.build}/kernel-bench"], check=True)
+
+
+main()
