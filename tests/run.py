@@ -27,8 +27,7 @@ def programs(build):
     """(path, built) of each test that has a source."""
     found = []
     for folder, _, names in os.walk("tests"):
-        if "simt" not in folder.split(os.sep):  # these have a build of their own
-            found += [os.path.join(build, folder, n[:-2]) for n in names if re.fullmatch(r"test_.+\.c", n)]
+        found += [os.path.join(build, folder, n[:-2]) for n in names if re.fullmatch(r"test_.+\.c", n)]
     return sorted(found)
 
 
@@ -56,6 +55,7 @@ def run_program(path, seconds):
     start = time.monotonic()
     env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="TAP")
     env.setdefault("TSAN_OPTIONS", "halt_on_error=1")
+    env.setdefault("LD_LIBRARY_PATH", os.path.abspath(path.split(os.sep + "tests" + os.sep)[0]))  # the simt backend
     if os.access(path, os.X_OK):
         text, code = run_group([path], seconds, env=env)
     else:

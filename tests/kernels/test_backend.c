@@ -61,6 +61,12 @@ static void cpu_avx512_opens(void **state)
     open_or_skip("cpu-avx512");
 }
 
+static void simt_opens(void **state)
+{
+    (void)state;
+    open_or_skip("simt");
+}
+
 static void every_op_of_every_table_is_present(void **state)
 {
     struct kt_targets *ts = *state;
@@ -68,7 +74,8 @@ static void every_op_of_every_table_is_present(void **state)
         const struct hg_backend_ops *ops = ts->at[i].b->ops;
         const char *const *first = (const char *const *)(const void *)&ops->close;
         const char *const *last = (const char *const *)(const void *)&ops->to_rgb;
-        assert_string_equal(ops->name, i ? "cpu" : "ref");
+        bool simt = strncmp(ts->at[i].name, "simt", 4) == 0;
+        assert_string_equal(ops->name, simt ? "cuda" : i ? "cpu" : "ref");
         for (; first <= last; first++) /* all members from here on are function pointers */
             assert_non_null(*first);
     }
@@ -209,6 +216,7 @@ int main(void)
         cmocka_unit_test(cpu_scalar_opens),
         cmocka_unit_test(cpu_avx2_opens),
         cmocka_unit_test(cpu_avx512_opens),
+        cmocka_unit_test(simt_opens),
         cmocka_unit_test(every_op_of_every_table_is_present),
         cmocka_unit_test(memory_is_zeroed_aligned_and_keeps_what_is_uploaded),
         cmocka_unit_test(impossible_allocation_is_an_error),

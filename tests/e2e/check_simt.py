@@ -1,0 +1,70 @@
+"""The CUDA kernels, emulated on the CPU (tests/simt), under the unchanged model and programs.
+
+Rule: greedy tokens and seeded pictures equal those of the cpu backend, log probabilities agree within 2e-3; both
+backends sum in fp32, in another order."""
+import json
+import os
+import subprocess
+
+from harness import ROOT, Skip, cli_ok, equal, is_sanitized, require
+
+PICTURES = ["tests/data/demo/brain_left.png", "tests/data/demo/circles_3.png"]
+LOGPROB_BOUND = 2e-3
+
+
+def needs_simt(build):
+    if not os.path.exists(os.path.join(ROOT, build, "libhealthgpt_simt.so")):
+        raise Skip("libhealthgpt_simt.so is not built")
+    if is_sanitized(build):
+        raise Skip("fibers under a sanitizer take minutes here; tests/kernels cover the kernels")
+
+
+def both(build, *args):
+    """The JSON reply on the cpu backend and on the emulated one."""
+    return [json.loads(cli_ok(build, *args, "--json", "--backend", b)) for b in ("cpu", "simt")]
+
+
+def worst_logprob(a, b):
+    worst = 0.0
+    for x, y in zip(a["top_logprobs"], b["top_logprobs"]):
+        equal([t["id"] for t in y], [t["id"] for t in x], "ids of the best tokens")
+        worst = max([worst] + [abs(s["logprob"] - t["logprob"]) for s, t in zip(x, y)])
+    return worst
+
+
+def check_cuda_kernels_answer_like_the_cpu_backend(build):
+    needs_simt(build)
+    worst = 0.0
+    for image, question in zip(PICTURES, ("Describe the image.", "How many circles are there?")):
+        cpu, simt = both(build, "ask", "--image", image, question, "--top-logprobs", "3")
+        equal(simt["text"], cpu["text"], question)
+        worst = max(worst, worst_logprob(cpu, simt))
+    require(worst <= LOGPROB_BOUND, "log probabilities differ by %g" % worst)
+    return "largest difference of a log probability %.1e" % worst
+
+
+def check_cuda_kernels_draw_the_same_picture(build):
+    needs_simt(build)
+    out = [os.path.join(ROOT, build, "simt_check_%s.png" % b) for b in ("cpu", "simt")]
+    for b, path in zip(("cpu", "simt"), out):
+        cli_ok(build, "draw", "--backend", b, "--seed", "7", "Draw three circles.", "-o", path)
+    data = [open(path, "rb").read() for path in out]
+    require(data[0] == data[1], "the pictures differ")
+
+
+def check_lost_device_ends_the_command_with_71(build):
+    needs_simt(build)
+    p = subprocess.run([os.path.join(ROOT, build, "healthgpt"), "ask", "--backend", "simt", "Who are you?"], cwd=ROOT,
+                       env=dict(os.environ, HG_SIMT_FAULT="launch:40"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    equal(p.returncode, 71, "exit code: " + p.stderr.decode()[-300:])
+    require(b"device error" in p.stderr, "the message names the device: " + p.stderr.decode()[-300:])
+
+
+def check_no_device_is_explained(build):
+    needs_simt(build)
+    for fault in ("device", "driver"):
+        p = subprocess.run([os.path.join(ROOT, build, "healthgpt"), "ask", "--backend", "simt", "Who are you?"],
+                           cwd=ROOT, env=dict(os.environ, HG_SIMT_FAULT=fault), stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE)
+        equal(p.returncode, 69, "exit code: " + p.stderr.decode()[-300:])
+        require(fault.encode() in p.stderr, "%s: %s" % (fault, p.stderr.decode()[-300:]))
