@@ -9,8 +9,8 @@ mkdir -p "$out"
 say() { printf '\n$ %s\n' "$*"; }
 
 for what in with without; do
-    say "$build/healthgpt draw --seed 7 \"Draw a chest X-ray $what pneumonia.\" -o $out/xray_$what.png"
-    "$build/healthgpt" draw --seed 7 "Draw a chest X-ray $what pneumonia." -o "$out/xray_$what.png"
+    say "$build/healthgpt draw --seed 1 \"Draw a chest X-ray $what pneumonia.\" -o $out/xray_$what.png"
+    "$build/healthgpt" draw --seed 1 "Draw a chest X-ray $what pneumonia." -o "$out/xray_$what.png"
     for question in "What is shown in this image?" "Is there evidence of pneumonia?"; do
         say "$build/healthgpt ask --image $out/xray_$what.png \"$question\""
         "$build/healthgpt" ask --image "$out/xray_$what.png" "$question"
