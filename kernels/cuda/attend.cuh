@@ -33,12 +33,11 @@ template <typename S> struct attend_memory {
     int *last;
 };
 
-/* Rows of this thread's accumulators: g and g + 8 of its warp. */
-struct attend_rows {
-    int row[2], lo[2], hi[2];
-    float factor[2];
-    int warp_lo, warp_hi; /* keys that some row of the warp sees; empty: no rows */
-    int all_lo, all_hi;   /* keys that every row of the warp sees */
+/* What a tile of keys is for the rows of a warp. Found anew for each tile: registers are dear. */
+struct tile_view {
+    bool busy;   /* some row sees some key */
+    bool masked; /* some row misses some key */
+    bool mixed;  /* of the keys that were loaded, some row misses some */
 };
 
 template <typename S> struct attend_state {
@@ -98,7 +97,7 @@ template <typename S, typename Source>
 DEV void load_rows(const attend_memory<S> &m, const Source &source, const attend_work &w, const attend_args &a)
 {
     int lane = (int)threadIdx.x % 8;
-    UNROLL for (int r0 = 0; r0 < S::rows; r0 += ATTEND_THREADS / 8) {
+    for (int r0 = 0; r0 < S::rows; r0 += ATTEND_THREADS / 8) {
         int r = r0 + (int)threadIdx.x / 8, real = r < w.n_rows ? r : w.n_rows - 1;
         int64_t token = token_of(w, a, real);
         int head = (int)blockIdx.y * a.group + (w.row0 + real) % a.group;
@@ -124,23 +123,25 @@ DEV void load_rows(const attend_memory<S> &m, const Source &source, const attend
     }
 }
 
-template <typename S> DEV attend_rows find_rows(const attend_memory<S> &m, const attend_work &w)
+/* The first of a warp's 16 rows, and that of a thread's accumulators: g, and g + 8 for h = 1. */
+template <typename S> DEV int warp_row()
 {
-    attend_rows rows;
-    int warp_row = S::wide ? (int)threadIdx.x / 32 * 16 : 0, last = warp_row + 15;
-    UNROLL for (int h = 0; h < 2; h++) {
-        int r = warp_row + (int)lane_id() / 4 + 8 * h;
-        rows.row[h] = r;
-        rows.lo[h] = m.lo[r];
-        rows.hi[h] = m.hi[r];
-        rows.factor[h] = m.factor[r];
-    }
-    bool any = warp_row < w.n_rows;
-    rows.warp_lo = rows.all_lo = m.lo[warp_row]; /* rows ascend in position */
-    rows.warp_hi = rows.all_hi = any ? m.hi[last] : 0;
-    rows.all_lo = m.lo[last];
-    rows.all_hi = m.hi[warp_row];
-    return rows;
+    return S::wide ? (int)threadIdx.x / 32 * 16 : 0;
+}
+
+template <typename S> DEV int thread_row(int h)
+{
+    return warp_row<S>() + (int)lane_id() / 4 + 8 * h;
+}
+
+/* Rows ascend in position, so the first and the last say it all. lo, hi: keys that the block may touch. */
+template <typename S> DEV tile_view view_tile(const attend_memory<S> &m, int n_rows, int key0, int lo, int hi)
+{
+    int first = warp_row<S>(), last = first + 15, end = key0 + TILE_KEYS;
+    int all_lo = m.lo[last], all_hi = m.hi[first];
+    tile_view v = {first < n_rows && key0 < m.hi[last] && end > m.lo[first], key0 < all_lo || end > all_hi,
+                   larger(key0, lo) < all_lo || smaller(end, hi) > all_hi};
+    return v;
 }
 
 /* ---- the ring of slices -------------------------------------------------------------------------------------- */
@@ -190,8 +191,7 @@ template <typename S, typename Keys> DEV const uint16_t *ring_next(attend_ring<S
 
 /* Scores of this warp become weights; max, sum and o move to the new maximum. masked: some row misses some key. */
 template <typename S>
-DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memory<S> &m, const attend_rows &rows,
-               int key0, bool masked)
+DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memory<S> &m, int key0, bool masked)
 {
     int warp = (int)threadIdx.x / 32, q = (int)lane_id() % 4, g = (int)lane_id() / 4;
     int key = key0 + (S::wide ? 0 : warp * 16) + 2 * q;
@@ -199,7 +199,7 @@ DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memor
     UNROLL for (int n = 0; n < S::n_score; n++)
         UNROLL for (int i = 0; i < 4; i++) {
             int k = key + n * 8 + i % 2, h = i / 2;
-            if (!masked || (k >= rows.lo[h] && k < rows.hi[h]))
+            if (!masked || (k >= m.lo[thread_row<S>(h)] && k < m.hi[thread_row<S>(h)]))
                 max[h] = fmaxf(max[h], s[n][i]);
         }
     UNROLL for (int h = 0; h < 2; h++) {
@@ -215,9 +215,11 @@ DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memor
             UNROLL for (int w = 0; w < ATTEND_WARPS; w++)
                 max[h] = fmaxf(max[h], m.peak[w * 16 + g + 8 * h]);
     }
+    float factor[2];
     UNROLL for (int h = 0; h < 2; h++) {
+        factor[h] = m.factor[thread_row<S>(h)];
         max[h] = fmaxf(max[h], t.max[h]);
-        float change = softmax_rescale(t.max[h], max[h], rows.factor[h]);
+        float change = softmax_rescale(t.max[h], max[h], factor[h]);
         t.max[h] = max[h];
         t.sum[2 * h] *= change;
         t.sum[2 * h + 1] *= change;
@@ -229,8 +231,9 @@ DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memor
     UNROLL for (int n = 0; n < S::n_score; n++)
         UNROLL for (int i = 0; i < 4; i++) {
             int k = key + n * 8 + i % 2, h = i / 2;
-            float p = softmax_exp(s[n][i], max[h], rows.factor[h]);
-            s[n][i] = masked && (k < rows.lo[h] || k >= rows.hi[h]) ? 0.0f : p;
+            float p = softmax_exp(s[n][i], max[h], factor[h]);
+            bool hidden = masked && (k < m.lo[thread_row<S>(h)] || k >= m.hi[thread_row<S>(h)]);
+            s[n][i] = hidden ? 0.0f : p;
         }
     if constexpr (!S::wide) { /* every warp needs all weights; the next ring_next is the barrier */
         uint32_t a[S::parts][4];
@@ -247,15 +250,11 @@ template <typename S>
 DEV void take_values(float (*o)[4], const float (&p)[S::n_score][4], const attend_memory<S> &m,
                      const uint16_t *v, int key0, bool mixed)
 {
-    int warp = (int)threadIdx.x / 32, warp_row = S::wide ? warp * 16 : 0;
-    v += S::wide ? 0 : warp * S::slice_out * 8;
-    if (!mixed || !values_are_broken<S>(v)) {
-        add_values<S, false>(o, p, m.weights, v);
-        return;
-    }
-    for (int r = 0; r < 16; r++)
-        add_values<S, true>(o, p, m.weights, v, r, key0, m.lo[warp_row + r],
-                            m.hi[warp_row + r]);
+    v += S::wide ? 0 : (int)threadIdx.x / 32 * S::slice_out * 8;
+    if (mixed && values_are_broken<S>(v))
+        add_values<S, true>(o, p, m.weights, v, key0, m.lo + warp_row<S>(), m.hi + warp_row<S>());
+    else
+        add_values<S, false>(o, p, m.weights, v, key0, m.lo, m.hi);
 }
 
 /* ---- the end of a chunk -------------------------------------------------------------------------------------- */
@@ -305,13 +304,13 @@ DEV float *record_of(const attend_work &w, const attend_args &a, int chunk, int 
 }
 
 template <typename S>
-DEV void write_records(const attend_state<S> &t, const attend_rows &rows, const attend_work &w, const attend_args &a,
-                       int chunk)
+DEV void write_records(const attend_state<S> &t, const attend_work &w, const attend_args &a, int chunk)
 {
     UNROLL for (int h = 0; h < 2; h++) {
-        if (rows.row[h] >= w.n_rows)
+        int row = thread_row<S>(h);
+        if (row >= w.n_rows)
             continue;
-        float *to = record_of(w, a, chunk, rows.row[h]);
+        float *to = record_of(w, a, chunk, row);
         float2 head = {t.max[h], t.sum[2 * h]};
         if (S::wide || threadIdx.x < 32)
             put2(to, 0, 2, true, head); /* the same from 4 lanes */
@@ -324,16 +323,17 @@ DEV void write_records(const attend_state<S> &t, const attend_rows &rows, const 
 
 /* Merge a chunk into the total, whose outputs lie in y; after the last one they are divided by the sum. */
 template <typename S>
-DEV void merge_chunk(softmax_state (&total)[2], const attend_state<S> &t, const attend_rows &rows, const attend_work &w,
-                     const attend_args &a, bool first, bool last)
+DEV void merge_chunk(softmax_state (&total)[2], const attend_state<S> &t, const attend_memory<S> &m,
+                     const attend_work &w, const attend_args &a, bool first, bool last)
 {
     UNROLL for (int h = 0; h < 2; h++) {
         softmax_state chunk = {t.max[h], t.sum[2 * h]};
-        softmax_mix mix = softmax_merge(total[h], chunk, rows.factor[h]);
+        int row = thread_row<S>(h);
+        softmax_mix mix = softmax_merge(total[h], chunk, m.factor[row]);
         float norm = last ? 1.0f / total[h].sum : 1.0f;
-        if (rows.row[h] >= w.n_rows)
+        if (row >= w.n_rows)
             continue;
-        float *to = a.y + row_start(w, a, rows.row[h]);
+        float *to = a.y + row_start(w, a, row);
         UNROLL for (int n = 0; n < S::n_out; n++) {
             int column = out_column<S>(n);
             float2 v = {t.o[n][2 * h], t.o[n][2 * h + 1]};
@@ -396,7 +396,6 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, atten
     const int64_t last_token = token_of(w, a, w.n_rows - 1);
     const int lo = first_key(source, token_of(w, a, 0)), hi = last_key(source, last_token) + 1;
     const int tiles_per_chunk = Source::chunk / TILE_KEYS, chunk_end = w.chunk0 + w.n_chunks;
-    const int all_chunks = (hi - 1) / Source::chunk + 1 - lo / Source::chunk;
     int tile = larger(w.chunk0 * tiles_per_chunk, lo / TILE_KEYS);
     const int tile_end = smaller(chunk_end * tiles_per_chunk, (hi - 1) / TILE_KEYS + 1);
     auto keys = keys_of(source, w, (int)blockIdx.y);
@@ -409,44 +408,43 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, atten
     ring_start(ring);
     load_rows<S>(m, source, w, a);
     __syncthreads();
-    const attend_rows rows = find_rows<S>(m, w);
-    const uint16_t *q = m.q + (S::wide ? (int)threadIdx.x / 32 * 16 * S::q_pitch : 0);
+    const uint16_t *q = m.q + warp_row<S>() * S::q_pitch;
     clear(t);
     for (; tile < tile_end; tile++) {
-        const int key0 = tile * TILE_KEYS, end = key0 + TILE_KEYS;
-        const bool busy = key0 < rows.warp_hi && end > rows.warp_lo; /* else the tile is no row's of this warp */
-        const bool masked = key0 < rows.all_lo || end > rows.all_hi;
-        const bool mixed = larger(key0, lo) < rows.all_lo || smaller(end, hi) > rows.all_hi;
+        const int key0 = tile * TILE_KEYS;
+        const tile_view view = view_tile<S>(m, w.n_rows, key0, lo, hi);
         float s[S::n_score][4];
         UNROLL for (int n = 0; n < S::n_score; n++)
             UNROLL for (int i = 0; i < 4; i++)
                 s[n][i] = 0;
-        UNROLL for (int i = 0; i < S::n_slices; i++) {
+        NO_UNROLL for (int i = 0; i < S::n_slices; i++) {
             const uint16_t *k = ring_next(ring) + (S::wide ? 0 : (int)threadIdx.x / 32 * 16 * S::pitch);
-            if (busy)
+            if (view.busy)
                 add_scores<S>(s, q + i * S::slice, k);
         }
-        if (busy)
-            weigh<S>(t, s, m, rows, key0, masked);
+        if (view.busy)
+            weigh<S>(t, s, m, key0, view.masked);
         UNROLL for (int i = 0; i < S::n_slices; i++) {
             const uint16_t *v = ring_next(ring);
-            if (busy) {
+            if (view.busy) {
                 if (i == 0)
                     add_sums<S>(t.sum, s, m.weights);
-                take_values<S>(t.o + i * S::slice_out, s, m, v, key0, mixed);
+                take_values<S>(t.o + i * S::slice_out, s, m, v, key0, view.mixed);
             }
         }
         if (tile + 1 < tile_end && (tile + 1) % tiles_per_chunk != 0)
             continue;
-        if (w.slot < 0)
-            merge_chunk<S>(total, t, rows, w, a, first_chunk, tile + 1 == tile_end);
+        const attend_work again = work_of(source, (int)blockIdx.x); /* not kept in registers */
+        if (again.slot < 0)
+            merge_chunk<S>(total, t, m, again, a, first_chunk, tile + 1 == tile_end);
         else
-            write_records<S>(t, rows, w, a, tile / tiles_per_chunk - lo / Source::chunk);
+            write_records<S>(t, again, a, tile / tiles_per_chunk - lo / Source::chunk);
         first_chunk = false;
         clear(t);
     }
-    if (w.slot >= 0)
-        merge_records<S>(m, w, a, all_chunks);
+    const attend_work again = work_of(source, (int)blockIdx.x);
+    if (again.slot >= 0)
+        merge_records<S>(m, again, a, (hi - 1) / Source::chunk + 1 - lo / Source::chunk);
 }
 
 /* ---- launch -------------------------------------------------------------------------------------------------- */

@@ -77,10 +77,17 @@ static enum hg_status launch(struct cuda_backend *c, paged_source<E> s, const at
     return launch_attend<attend_shape<TYPE, DIM, WIDE>>(c, s, args, s.n_work, p->n_kv_heads);
 }
 
+/* Is there a kernel for tiles of 64 rows? */
+static bool has_wide(const struct hg_attention_args *a)
+{
+    return a->kv->desc.type != HG_DTYPE_F32 && a->head_dim > 32 && a->head_dim <= 128;
+}
+
 template <enum hg_dtype TYPE, int DIM, typename E>
 static enum hg_status launch_both(struct cuda_backend *c, const paged_source<E> &s, const attend_args &args)
 {
-    HG_TRY((launch<TYPE, DIM, true>(c, s, args)));
+    if constexpr (TYPE != HG_DTYPE_F32)
+        HG_TRY((launch<TYPE, DIM, true>(c, s, args)));
     return launch<TYPE, DIM, false>(c, s, args);
 }
 
@@ -93,8 +100,8 @@ static enum hg_status launch_type(struct cuda_backend *c, const struct hg_attent
         return launch<TYPE, 32, false>(c, s, args);
     if (a->head_dim <= 64)
         return launch_both<TYPE, 64>(c, s, args);
-    if (a->head_dim <= 96)
-        return launch_both<TYPE, 96>(c, s, args);
+    if (a->head_dim <= 96 && TYPE != HG_DTYPE_F32)
+        return launch_both<TYPE, TYPE == HG_DTYPE_F32 ? 128 : 96>(c, s, args);
     if (a->head_dim <= 128)
         return launch_both<TYPE, 128>(c, s, args);
     return launch<TYPE, 256, false>(c, s, args);
@@ -120,7 +127,7 @@ extern "C" enum hg_status cuda_attention(struct hg_backend *b, const struct hg_a
 {
     struct cuda_backend *c = cuda_of(b);
     HG_TRY(check(c, a));
-    HG_TRY(cuda_plan_attention(c, a, a->head_dim > 32 && a->head_dim <= 128));
+    HG_TRY(cuda_plan_attention(c, a, has_wide(a)));
     attend_args args = {};
     args.q = (const float *)a->q;
     args.y = (float *)a->y;

@@ -3,7 +3,7 @@
  *   y[r, h] = sum over rows j of r's group of softmax_j(scale q[r, h] . k[j, h]) v[j, h]
  *
  * q, k, v [n_batch * S, ld] and y [n_batch * S, H*P], fp32. A block of attend.cuh takes 64 rows of one group and head
- * (CLIP: 577 rows, 16 heads of 64), or 16 when the head is wider than 128 (VQGAN: one head of 512) or the rows are few;
+ * (CLIP: 577 rows, 16 heads of 64), or 16 when the head is wider (VQGAN: one head of 512);
  * fp32 operands go through mma as three bf16 parts, six products each, which is what bounds it. No chunks: a group's
  * rows are the same for all of them. Defined by kernels/ref/attention_full.c. */
 #include "kernels/cuda/attend.cuh"
@@ -84,10 +84,8 @@ extern "C" enum hg_status cuda_attention_full(struct hg_backend *b, const struct
         return launch<32, false>(c, a, args);
     if (a->head_dim <= 64)
         return launch<64, true>(c, a, args);
-    if (a->head_dim <= 96)
-        return launch<96, true>(c, a, args);
     if (a->head_dim <= 128)
-        return launch<128, true>(c, a, args);
+        return launch<128, false>(c, a, args);
     if (a->head_dim <= 256)
         return launch<256, false>(c, a, args);
     return launch<512, false>(c, a, args);

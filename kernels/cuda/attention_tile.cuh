@@ -220,11 +220,12 @@ template <typename S> DEV void add_sums(float (&sum)[4], const float (&p)[S::n_s
 template <typename S> DEV bool values_are_broken(const uint16_t *v)
 {
     bool broken = false;
-    UNROLL for (int half = 0; half < 2; half++)
-        UNROLL for (int n = 0; n < S::slice_out; n++) {
+    v += lane_id() % 16 * S::pitch + lane_id() / 16 * 8;
+    UNROLL for (int step = 0; step < TILE_KEYS / 16; step++)
+        UNROLL for (int n = 0; n < S::slice_out; n += 2) {
             uint32_t r[4];
-            ldmatrix_x4_transposed(r, v + (half * 32 + lane_id()) * S::pitch + n * 8);
-            UNROLL for (int i = 0; i < 4; i++)
+            ldmatrix_x4_transposed(r, v + step * 16 * S::pitch + n * 8);
+            UNROLL for (int i = 0; i < (n + 1 < S::slice_out ? 4 : 2); i++)
                 broken |= word_is_broken<S::f16>(r[i]);
         }
     return warp_ballot(broken) != 0;
@@ -240,33 +241,37 @@ DEV void hide_keys(uint32_t (&b)[2], int key, int lo, int hi)
     }
 }
 
-/* o += weights * v over one V slice, o the slice's accumulators. ONE_ROW: only for this row of the 16, without the values of keys outside
- * [lo, hi), of which some is NaN: 0 * NaN must not happen. The additions are the same. */
-template <typename S, bool ONE_ROW>
-DEV void add_values(float (*o)[4], const float (&p)[S::n_score][4], const uint4 *shared, const uint16_t *v,
-                    int row = 0, int key0 = 0, int lo = 0, int hi = 0)
+/* o += weights * v over one V slice, o the slice's accumulators. GUARDED: v holds a NaN that some row must not meet, as
+ * 0 * NaN is not 0; so the rows of the warp, which see keys lo[r] .. hi[r] - 1, go one by one, each without the values
+ * of the keys it does not see. The additions are the same. */
+template <typename S, bool GUARDED>
+DEV void add_values(float (*o)[4], const float (&p)[S::n_score][4], const uint4 *shared, const uint16_t *v, int key0,
+                    const int *lo, const int *hi)
 {
-    unsigned lane = lane_id();
-    UNROLL for (int half = 0; half < 2; half++) {
-        uint32_t a[2][S::parts][4];
-        get_weights<S>(a[0], 2 * half, p, shared);
-        get_weights<S>(a[1], 2 * half + 1, p, shared);
-        UNROLL for (int n = 0; n < S::slice_out; n++) {
-            float c[4] = {o[n][0], o[n][1], o[n][2], o[n][3]};
-            UNROLL for (int j = 0; j < S::planes; j++) {
-                uint32_t r[4];
-                ldmatrix_x4_transposed(r, v + j * S::plane + (half * 32 + lane) * S::pitch + n * 8);
-                UNROLL for (int k = 0; k < 2; k++) {
-                    uint32_t b[2] = {r[2 * k], r[2 * k + 1]};
-                    if constexpr (ONE_ROW)
-                        hide_keys(b, key0 + half * 32 + k * 16 + (int)(lane % 4) * 2, lo, hi);
+    int lane = (int)lane_id();
+    v += lane % 16 * S::pitch + lane / 16 * 8; /* an odd last n also loads 8 columns past it, at most the padding */
+    UNROLL for (int step = 0; step < TILE_KEYS / 16; step++) {
+        uint32_t a[S::parts][4];
+        get_weights<S>(a, step, p, shared);
+        NO_UNROLL for (int row = 0; row < (GUARDED ? 16 : 1); row++) {
+            uint32_t r[S::planes][4] = {}; /* columns of accumulators n and n + 1 */
+            UNROLL for (int n = 0; n < S::slice_out; n++) {
+                float c[4] = {o[n][0], o[n][1], o[n][2], o[n][3]};
+                if constexpr (GUARDED)
+                    __syncwarp(); /* keeps the compiler from loading ahead: a rare path must not cost registers */
+                UNROLL for (int j = 0; j < S::planes; j++) {
+                    const uint16_t *from = v + j * S::plane + step * 16 * S::pitch + n / 2 * 16;
+                    if (GUARDED || n % 2 == 0)
+                        ldmatrix_x4_transposed(r[j], from);
+                    uint32_t b[2] = {r[j][n % 2 * 2], r[j][n % 2 * 2 + 1]};
+                    if constexpr (GUARDED)
+                        hide_keys(b, key0 + step * 16 + lane % 4 * 2, lo[row], hi[row]);
                     UNROLL for (int i = 0; i + j < S::parts; i++)
-                        mma_part<S::f16>(c, a[k][i], b);
+                        mma_part<S::f16>(c, a[i], b);
                 }
+                UNROLL for (int i = 0; i < 4; i++)
+                    o[n][i] = !GUARDED || lane / 4 + i / 2 * 8 == row ? c[i] : o[n][i];
             }
-            UNROLL for (int i = 0; i < 4; i++)
-                if (!ONE_ROW || (int)(lane / 4) + i / 2 * 8 == row)
-                    o[n][i] = c[i];
         }
     }
 }

@@ -20,6 +20,7 @@
 
 #define DEV static __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define NO_UNROLL _Pragma("unroll 1")
 #define DYN_SMEM(T, name)                                                                                              \
     extern __shared__ __align__(128) unsigned char hg_shared_memory[];                                                 \
     T *name = reinterpret_cast<T *>(hg_shared_memory)
@@ -125,6 +126,7 @@ DEV int load_acquire(const int *p)
 
 #define DEV static inline
 #define UNROLL
+#define NO_UNROLL
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                                               \
     simt::launch(#kernel, (const void *)(kernel), grid, block, shared, [=] { (kernel)(__VA_ARGS__); })
