@@ -1,25 +1,29 @@
 /* kernels/cuda/attend.cuh - the kernel behind attention.cu and attention_full.cu.
  *
- * A block has up to 64 (WIDE) or 16 query rows that read the same keys, and walks over these keys in tiles of 64 whose
- * borders are multiples of 64, in chunks of Source::chunk positions. Inside a chunk the softmax runs on from tile to
- * tile; chunks are merged in ascending order, by the block itself (running total in y), or, where a context is spread
- * over blocks, by the last of them to arrive, from records [max, sum, -, -, output] in scratch. So the additions behind
- * a row depend on its keys' positions only.
+ * A block has up to 64 (WIDE) or 16 query rows that read the same keys, and walks over these keys
+ * in tiles of 64 whose borders are multiples of 64, in chunks of Source::chunk positions. Inside a
+ * chunk the softmax runs on from tile to tile; chunks are merged in ascending order, by the block
+ * itself (running total in y), or, where a context is spread over blocks, by the last of them to
+ * arrive, from records [max, sum, -, -, output] in scratch. So the additions behind a row depend on
+ * its keys' positions only.
  *
- * Grid: (blocks of Source, kv heads); 4 warps. Row r of a tile is token r / group and head r % group of the kv head. */
+ * Grid: (blocks of Source, kv heads); 4 warps. Row r of a tile is token r / group and head r %
+ * group of the kv head. */
 #ifndef HG_KERNELS_CUDA_ATTEND_CUH
 #define HG_KERNELS_CUDA_ATTEND_CUH
 
 #include "kernels/cuda/attend_block.cuh"
 
-/* ---- kernel -------------------------------------------------------------------------------------------------- */
+/* ---- kernel
+ * --------------------------------------------------------------------------------------------------
+ */
 
 template <typename S> DEV void clear(attend_state<S> &t)
 {
-    UNROLL for (int n = 0; n < S::n_out; n++)
-        UNROLL for (int i = 0; i < 4; i++)
+    UNROLL_FOR (int n = 0; n < S::n_out; n++)
+        UNROLL_FOR (int i = 0; i < 4; i++)
             t.o[n][i] = 0;
-    UNROLL for (int i = 0; i < 4; i++)
+    UNROLL_FOR (int i = 0; i < 4; i++)
         t.sum[i] = 0;
     t.max[0] = t.max[1] = -INFINITY;
 }
@@ -36,8 +40,8 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, atten
     int tile = larger(w.chunk0 * tiles_per_chunk, lo / TILE_KEYS);
     const int tile_end = smaller(chunk_end * tiles_per_chunk, (hi - 1) / TILE_KEYS + 1);
     auto keys = keys_of(source, w, (int)blockIdx.y);
-    attend_ring<S, decltype(keys)> ring = {m.ring, keys, {lo, hi, a.dim, a.wide_kv}, tile,
-                                           (tile_end - tile) * 2 * S::n_slices, 0};
+    attend_ring<S, decltype(keys)> ring = {
+        m.ring, keys, {lo, hi, a.dim, a.wide_kv}, tile, (tile_end - tile) * 2 * S::n_slices, 0};
     attend_state<S> t;
     softmax_state total[2] = {softmax_empty(), softmax_empty()};
     bool first_chunk = true;
@@ -51,17 +55,18 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, atten
         const int key0 = tile * TILE_KEYS;
         const tile_view view = view_tile<S>(m, w.n_rows, key0, lo, hi);
         float s[S::n_score][4];
-        UNROLL for (int n = 0; n < S::n_score; n++)
-            UNROLL for (int i = 0; i < 4; i++)
+        UNROLL_FOR (int n = 0; n < S::n_score; n++)
+            UNROLL_FOR (int i = 0; i < 4; i++)
                 s[n][i] = 0;
-        NO_UNROLL for (int i = 0; i < S::n_slices; i++) {
-            const uint16_t *k = ring_next(ring) + (S::wide ? 0 : (int)threadIdx.x / 32 * 16 * S::pitch);
+        ROLLED_FOR (int i = 0; i < S::n_slices; i++) {
+            const uint16_t *k =
+                ring_next(ring) + (S::wide ? 0 : (int)threadIdx.x / 32 * 16 * S::pitch);
             if (view.busy)
                 add_scores<S>(s, q + i * S::slice, k);
         }
         if (view.busy)
             weigh<S>(t, s, m, key0, view.masked);
-        UNROLL for (int i = 0; i < S::n_slices; i++) {
+        UNROLL_FOR (int i = 0; i < S::n_slices; i++) {
             const uint16_t *v = ring_next(ring);
             if (view.busy) {
                 if (i == 0)
@@ -84,20 +89,25 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, atten
         merge_records<S>(m, again, a, (hi - 1) / Source::chunk + 1 - lo / Source::chunk);
 }
 
-/* ---- launch -------------------------------------------------------------------------------------------------- */
+/* ---- launch
+ * --------------------------------------------------------------------------------------------------
+ */
 
 template <typename S, typename Source>
-static enum hg_status launch_attend(struct cuda_backend *c, const Source &source, const attend_args &args, int n_blocks,
-                                    int n_kv_heads)
+static enum hg_status launch_attend(struct cuda_backend *c, const Source &source,
+                                    const attend_args &args, int n_blocks, int n_kv_heads)
 {
     void (*kernel)(Source, attend_args) = attend<S, Source>;
     if (n_blocks == 0)
         return HG_STATUS_OK;
     if (S::bytes > 48 << 10)
-        HG_TRY(cuda_check(c, cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                  S::bytes),
-                          "attention: shared memory"));
-    LAUNCH(kernel, dim3((unsigned)n_blocks, (unsigned)n_kv_heads), ATTEND_THREADS, S::bytes, c->stream, source, args);
+        HG_TRY(
+            cuda_check(c,
+                       cudaFuncSetAttribute((const void *)kernel,
+                                            cudaFuncAttributeMaxDynamicSharedMemorySize, S::bytes),
+                       "attention: shared memory"));
+    LAUNCH(kernel, dim3((unsigned)n_blocks, (unsigned)n_kv_heads), ATTEND_THREADS, S::bytes,
+           c->stream, source, args);
     return cuda_status(c, "attention");
 }
 

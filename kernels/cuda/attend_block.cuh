@@ -1,5 +1,5 @@
-/* kernels/cuda/attend_block.cuh - the stations of a block of attend.cuh: its rows, the ring of slices, the softmax of a
- * tile, the end of a chunk. */
+/* kernels/cuda/attend_block.cuh - the stations of a block of attend.cuh: its rows, the ring of
+ * slices, the softmax of a tile, the end of a chunk. */
 #ifndef HG_KERNELS_CUDA_ATTEND_BLOCK_CUH
 #define HG_KERNELS_CUDA_ATTEND_BLOCK_CUH
 
@@ -73,10 +73,11 @@ DEV int64_t row_start(const attend_work &w, const attend_args &a, int row)
     return (token_of(w, a, row) * a.n_heads + head) * a.dim;
 }
 
-/* A power of two near the largest of 8 lanes' values, its inverse in *factor; f16 parts then cannot overflow. */
+/* A power of two near the largest of 8 lanes' values, its inverse in *factor; f16 parts then cannot
+ * overflow. */
 DEV float row_unit(float max, float *inverse)
 {
-    UNROLL for (unsigned m = 4; m > 0; m /= 2)
+    UNROLL_FOR (unsigned m = 4; m > 0; m /= 2)
         max = fmaxf(max, shfl_xor(max, m));
     int e = f32_to_bf16(max) >> 7 & 255;
     if (e < 1 || e > 253)
@@ -87,7 +88,8 @@ DEV float row_unit(float max, float *inverse)
 
 /* Query rows into shared memory as parts, 8 lanes a row; rows that do not exist become zeros. */
 template <typename S, typename Source>
-DEV void load_rows(const attend_memory<S> &m, const Source &source, const attend_work &w, const attend_args &a)
+DEV void load_rows(const attend_memory<S> &m, const Source &source, const attend_work &w,
+                   const attend_args &a)
 {
     int lane = (int)threadIdx.x % 8;
     for (int r0 = 0; r0 < S::rows; r0 += ATTEND_THREADS / 8) {
@@ -96,15 +98,15 @@ DEV void load_rows(const attend_memory<S> &m, const Source &source, const attend
         int head = (int)blockIdx.y * a.group + (w.row0 + real) % a.group;
         const float *q = a.q + token * a.ldq + (int64_t)head * a.dim;
         float x[S::dim / 32][4], max = 0, unit = 1, inverse = 1;
-        UNROLL for (int i = 0; i < S::dim / 32; i++) {
+        UNROLL_FOR (int i = 0; i < S::dim / 32; i++) {
             load4(x[i], q, i * 32 + lane * 4, r < w.n_rows ? a.dim : 0, a.wide_q);
-            UNROLL for (int j = 0; j < 4; j++)
+            UNROLL_FOR (int j = 0; j < 4; j++)
                 max = fmaxf(max, fabsf(x[i][j]));
         }
         if constexpr (S::f16)
             unit = row_unit(max, &inverse);
-        UNROLL for (int i = 0; i < S::dim / 32; i++) {
-            UNROLL for (int j = 0; j < 4; j++)
+        UNROLL_FOR (int i = 0; i < S::dim / 32; i++) {
+            UNROLL_FOR (int j = 0; j < 4; j++)
                 x[i][j] *= inverse * a.sign;
             store4<S::f16, S::parts>(m.q + r * S::q_pitch + i * 32 + lane * 4, S::q_part, x[i]);
         }
@@ -127,17 +129,21 @@ template <typename S> DEV int thread_row(int h)
     return warp_row<S>() + (int)lane_id() / 4 + 8 * h;
 }
 
-/* Rows ascend in position, so the first and the last say it all. lo, hi: keys that the block may touch. */
-template <typename S> DEV tile_view view_tile(const attend_memory<S> &m, int n_rows, int key0, int lo, int hi)
+/* Rows ascend in position, so the first and the last say it all. lo, hi: keys that the block may
+ * touch. */
+template <typename S>
+DEV tile_view view_tile(const attend_memory<S> &m, int n_rows, int key0, int lo, int hi)
 {
     int first = warp_row<S>(), last = first + 15, end = key0 + TILE_KEYS;
     int all_lo = m.lo[last], all_hi = m.hi[first];
-    tile_view v = {first < n_rows && key0 < m.hi[last] && end > m.lo[first], key0 < all_lo || end > all_hi,
+    tile_view v = {first < n_rows && key0 < m.hi[last] && end > m.lo[first],
+                   key0 < all_lo || end > all_hi,
                    larger(key0, lo) < all_lo || smaller(end, hi) > all_hi};
     return v;
 }
 
-/* ---- the ring of slices -------------------------------------------------------------------------------------- */
+/* ---- the ring of slices
+ * -------------------------------------------------------------------------------------- */
 
 template <typename S, typename Keys> struct attend_ring {
     uint16_t *memory;
@@ -180,22 +186,25 @@ template <typename S, typename Keys> DEV const uint16_t *ring_next(attend_ring<S
     return r.memory + r.step++ % S::stages * (S::planes * S::plane);
 }
 
-/* ---- softmax of a tile --------------------------------------------------------------------------------------- */
+/* ---- softmax of a tile
+ * --------------------------------------------------------------------------------------- */
 
-/* Scores of this warp become weights; max, sum and o move to the new maximum. masked: some row misses some key. */
+/* Scores of this warp become weights; max, sum and o move to the new maximum. masked: some row
+ * misses some key. */
 template <typename S>
-DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memory<S> &m, int key0, bool masked)
+DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memory<S> &m, int key0,
+               bool masked)
 {
     int warp = (int)threadIdx.x / 32, q = (int)lane_id() % 4, g = (int)lane_id() / 4;
     int key = key0 + (S::wide ? 0 : warp * 16) + 2 * q;
     float max[2] = {-INFINITY, -INFINITY};
-    UNROLL for (int n = 0; n < S::n_score; n++)
-        UNROLL for (int i = 0; i < 4; i++) {
+    UNROLL_FOR (int n = 0; n < S::n_score; n++)
+        UNROLL_FOR (int i = 0; i < 4; i++) {
             int k = key + n * 8 + i % 2, h = i / 2;
             if (!masked || (k >= m.lo[thread_row<S>(h)] && k < m.hi[thread_row<S>(h)]))
                 max[h] = fmaxf(max[h], s[n][i]);
         }
-    UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL_FOR (int h = 0; h < 2; h++) {
         max[h] = fmaxf(max[h], shfl_xor(max[h], 1));
         max[h] = fmaxf(max[h], shfl_xor(max[h], 2));
         if constexpr (!S::wide)
@@ -204,25 +213,25 @@ DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memor
     }
     if constexpr (!S::wide) {
         __syncthreads();
-        UNROLL for (int h = 0; h < 2; h++)
-            UNROLL for (int w = 0; w < ATTEND_WARPS; w++)
+        UNROLL_FOR (int h = 0; h < 2; h++)
+            UNROLL_FOR (int w = 0; w < ATTEND_WARPS; w++)
                 max[h] = fmaxf(max[h], m.peak[w * 16 + g + 8 * h]);
     }
     float factor[2];
-    UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL_FOR (int h = 0; h < 2; h++) {
         factor[h] = m.factor[thread_row<S>(h)];
         max[h] = fmaxf(max[h], t.max[h]);
         float change = softmax_rescale(t.max[h], max[h], factor[h]);
         t.max[h] = max[h];
         t.sum[2 * h] *= change;
         t.sum[2 * h + 1] *= change;
-        UNROLL for (int n = 0; n < S::n_out; n++) {
+        UNROLL_FOR (int n = 0; n < S::n_out; n++) {
             t.o[n][2 * h] *= change;
             t.o[n][2 * h + 1] *= change;
         }
     }
-    UNROLL for (int n = 0; n < S::n_score; n++)
-        UNROLL for (int i = 0; i < 4; i++) {
+    UNROLL_FOR (int n = 0; n < S::n_score; n++)
+        UNROLL_FOR (int i = 0; i < 4; i++) {
             int k = key + n * 8 + i % 2, h = i / 2;
             float p = softmax_exp(s[n][i], max[h], factor[h]);
             bool hidden = masked && (k < m.lo[thread_row<S>(h)] || k >= m.hi[thread_row<S>(h)]);
@@ -231,7 +240,7 @@ DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memor
     if constexpr (!S::wide) { /* every warp needs all weights; the next ring_next is the barrier */
         uint32_t a[S::parts][4];
         cut_weights<S>(a, s[0], s[1]);
-        UNROLL for (int i = 0; i < S::parts; i++) {
+        UNROLL_FOR (int i = 0; i < S::parts; i++) {
             uint4 v = {a[i][0], a[i][1], a[i][2], a[i][3]};
             m.weights[(i * 4 + warp) * 32 + (int)lane_id()] = v;
         }
@@ -250,7 +259,8 @@ DEV void take_values(float (*o)[4], const float (&p)[S::n_score][4], const atten
         add_values<S, false>(o, p, m.weights, v, key0, m.lo, m.hi);
 }
 
-/* ---- the end of a chunk -------------------------------------------------------------------------------------- */
+/* ---- the end of a chunk
+ * -------------------------------------------------------------------------------------- */
 
 /* Column of the first of a thread's two values in accumulator n. */
 template <typename S> DEV int out_column(int n)
@@ -289,7 +299,8 @@ DEV int record_pitch(int dim)
     return 4 + (dim + 3) / 4 * 4;
 }
 
-/* The record of a row of the tile in its chunk number `chunk`, counted from the first chunk that the tile sees. */
+/* The record of a row of the tile in its chunk number `chunk`, counted from the first chunk that
+ * the tile sees. */
 DEV float *record_of(const attend_work &w, const attend_args &a, int chunk, int row)
 {
     int64_t tile = (int64_t)chunk * gridDim.y + blockIdx.y;
@@ -297,9 +308,10 @@ DEV float *record_of(const attend_work &w, const attend_args &a, int chunk, int 
 }
 
 template <typename S>
-DEV void write_records(const attend_state<S> &t, const attend_work &w, const attend_args &a, int chunk)
+DEV void write_records(const attend_state<S> &t, const attend_work &w, const attend_args &a,
+                       int chunk)
 {
-    UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL_FOR (int h = 0; h < 2; h++) {
         int row = thread_row<S>(h);
         if (row >= w.n_rows)
             continue;
@@ -307,19 +319,20 @@ DEV void write_records(const attend_state<S> &t, const attend_work &w, const att
         float2 head = {t.max[h], t.sum[2 * h]};
         if (S::wide || threadIdx.x < 32)
             put2(to, 0, 2, true, head); /* the same from 4 lanes */
-        UNROLL for (int n = 0; n < S::n_out; n++) {
+        UNROLL_FOR (int n = 0; n < S::n_out; n++) {
             float2 v = {t.o[n][2 * h], t.o[n][2 * h + 1]};
             put2(to + 4, out_column<S>(n), a.dim, true, v);
         }
     }
 }
 
-/* Merge a chunk into the total, whose outputs lie in y; after the last one they are divided by the sum. */
+/* Merge a chunk into the total, whose outputs lie in y; after the last one they are divided by the
+ * sum. */
 template <typename S>
 DEV void merge_chunk(softmax_state (&total)[2], const attend_state<S> &t, const attend_memory<S> &m,
                      const attend_work &w, const attend_args &a, bool first, bool last)
 {
-    UNROLL for (int h = 0; h < 2; h++) {
+    UNROLL_FOR (int h = 0; h < 2; h++) {
         softmax_state chunk = {t.max[h], t.sum[2 * h]};
         int row = thread_row<S>(h);
         softmax_mix mix = softmax_merge(total[h], chunk, m.factor[row]);
@@ -327,7 +340,7 @@ DEV void merge_chunk(softmax_state (&total)[2], const attend_state<S> &t, const 
         if (row >= w.n_rows)
             continue;
         float *to = a.y + row_start(w, a, row);
-        UNROLL for (int n = 0; n < S::n_out; n++) {
+        UNROLL_FOR (int n = 0; n < S::n_out; n++) {
             int column = out_column<S>(n);
             float2 v = {t.o[n][2 * h], t.o[n][2 * h + 1]};
             if (!first) {
@@ -344,7 +357,8 @@ DEV void merge_chunk(softmax_state (&total)[2], const attend_state<S> &t, const 
 
 /* The last block of a tile merges the records of all chunks. */
 template <typename S>
-DEV void merge_records(const attend_memory<S> &m, const attend_work &w, const attend_args &a, int n_chunks)
+DEV void merge_records(const attend_memory<S> &m, const attend_work &w, const attend_args &a,
+                       int n_chunks)
 {
     __syncthreads();
     if (threadIdx.x == 0)

@@ -29,8 +29,9 @@ struct cuda_plan {
 struct cuda_scratch {
     void *x;       /* prepared rows of a linear or pixels of a convolution: see linear.cu */
     size_t x_bytes;
-    float *z;      /* [max_rows, max_rank] A x and route logits */
-    int *tickets;  /* [4] zero between kernels */
+    float *z;      /* A x and route logits, and the same gated: see linear.cu */
+    size_t z_bytes;
+    int *tickets;  /* [4 + max_rows] zero between kernels */
     int32_t *rows; /* [max_rows] a caller's host table (slots, row numbers, codes) */
     float *stats;  /* [2 * MAX_GROUPS] GroupNorm mean and 1 / deviation */
     void *result;  /* device side of host results: samples, argmax, rgb */

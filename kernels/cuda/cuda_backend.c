@@ -100,13 +100,14 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     const struct hg_backend_limits l = *limits;
     enum hg_status status = HG_STATUS_OK;
     size_t rows = at_least_one(l.max_rows), outs = at_least_one(l.max_out);
-    size_t in = (at_least_one(l.max_in) + 63) / 64 * 64;
+    size_t in = (at_least_one(l.max_in) + 63) / 64 * 64, rows64 = (rows + 63) / 64 * 64;
     release_scratch(c);
     c->limits = l;
-    /* 8 bytes a value: two fp16 halves, or int8 and bf16; a row's scales beside it */
-    s->x_bytes = rows * (in * 8 + 64);
-    if (s->x_bytes < at_least_one(l.max_conv) * 4)
-        s->x_bytes = at_least_one(l.max_conv) * 4;
+    /* 4 bytes a value: two fp16 halves, or int8 and bf16; a row's scale beside it; whole token tiles. A convolution
+     * needs as much per input, and 8 rows of a tiny one */
+    s->x_bytes = rows64 * (in * 4 + 64);
+    size_t conv = at_least_one(l.max_conv), conv_bytes = conv * 4 + (conv < 16384 ? conv : 16384) * 32 + 4096;
+    s->x_bytes = s->x_bytes < conv_bytes ? conv_bytes : s->x_bytes;
     s->result_bytes = rows * sizeof(struct hg_sample_result) + outs * 4 + at_least_one(l.max_conv);
     s->sample_bytes = rows * (outs * 12 + 256);
     s->partial_bytes = (ATTENTION_COUNTERS + (size_t)RECORDS) * sizeof(float);
@@ -115,8 +116,10 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     size_t work_bytes = (size_t)c->attention.capacity * sizeof(struct attend_work);
     c->plan_bytes = largest_plan(&l);
     HG_TRY_OUT(allocate(b, &s->x, s->x_bytes, err));
-    HG_TRY_OUT(allocate(b, &s->z, rows * (at_least_one(l.max_rank) + 64) * sizeof(float), err));
-    HG_TRY_OUT(allocate(b, &s->tickets, TICKETS * sizeof(int), err));
+    /* A x and logits, the same gated and prepared with parts padded to steps, a scale per part: see linear.cu */
+    s->z_bytes = rows64 * (2 * at_least_one(l.max_rank) + 192) * sizeof(float);
+    HG_TRY_OUT(allocate(b, &s->z, s->z_bytes, err));
+    HG_TRY_OUT(allocate(b, &s->tickets, (TICKETS + rows) * sizeof(int), err));
     HG_TRY_OUT(allocate(b, &s->rows, rows * sizeof(int32_t), err));
     HG_TRY_OUT(allocate(b, &s->stats, 2 * MAX_GROUPS * sizeof(float), err));
     HG_TRY_OUT(allocate(b, &s->result, s->result_bytes, err));

@@ -18,9 +18,10 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#define DEV static __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
-#define NO_UNROLL _Pragma("unroll 1")
+#define UNROLL_FOR(...) _Pragma("unroll") for (__VA_ARGS__) /* clang-format knows it */
+#define DEV static __device__ __forceinline__
+#define ROLLED_FOR(...) _Pragma("unroll 1") for (__VA_ARGS__)
 #define DYN_SMEM(T, name)                                                                                              \
     extern __shared__ __align__(128) unsigned char hg_shared_memory[];                                                 \
     T *name = reinterpret_cast<T *>(hg_shared_memory)
@@ -33,6 +34,7 @@ DEV unsigned lane_id() { return threadIdx.x % 32; }
 template <typename T> DEV T shfl_xor(T v, unsigned mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
 template <typename T> DEV T shfl(T v, unsigned lane) { return __shfl_sync(0xffffffffu, v, lane); }
 DEV uint32_t warp_ballot(bool v) { return __ballot_sync(0xffffffffu, v); }
+DEV float div_rn(float a, float b) { return __fdiv_rn(a, b); }
 
 DEV float bf16_to_f32(uint16_t v) { return __uint_as_float((uint32_t)v << 16); }
 DEV uint16_t f32_to_bf16(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
@@ -124,9 +126,10 @@ DEV int load_acquire(const int *p)
 /* ---- the emulation ------------------------------------------------------------------------------------------ */
 #include "simt.h"
 
-#define DEV static inline
 #define UNROLL
-#define NO_UNROLL
+#define UNROLL_FOR(...) for (__VA_ARGS__)
+#define DEV static inline
+#define ROLLED_FOR(...) for (__VA_ARGS__)
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                                               \
     simt::launch(#kernel, (const void *)(kernel), grid, block, shared, [=] { (kernel)(__VA_ARGS__); })
@@ -138,6 +141,7 @@ DEV unsigned lane_id() { return simt::self().lane; }
 template <typename T> DEV T shfl_xor(T v, unsigned mask) { return simt::from_lane(__COUNTER__, v, simt::self().lane ^ mask); }
 template <typename T> DEV T shfl(T v, unsigned lane) { return simt::from_lane(__COUNTER__, v, lane); }
 DEV uint32_t warp_ballot(bool v) { return simt::ballot(__COUNTER__, v); }
+DEV float div_rn(float a, float b) { return a / b; }
 
 extern "C" {
 #include "common/half.h"

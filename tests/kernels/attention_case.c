@@ -5,7 +5,7 @@
 enum { CHUNK = 128 };
 
 /* The identity for n_in == n; for n_in == 1 it copies one number to all outputs. */
-static struct hg_weight *spread_weight(struct hg_backend *b, int n_in, int n)
+static struct hg_weight *spread_weight(struct hg_backend *b, int n_in, int n, int head_dim)
 {
     struct hg_error err = {0};
     struct hg_weight *w = NULL;
@@ -17,6 +17,7 @@ static struct hg_weight *spread_weight(struct hg_backend *b, int n_in, int n)
     d.parts[0].w = (struct hg_host_tensor){values, HG_DTYPE_F32};
     d.parts[0].n_out = n;
     d.store = HG_DTYPE_F32;
+    d.pair = head_dim;
     HG_TEST_OK(b->ops->weight_create(b, &d, &w, &err), err);
     free(values);
     return w;
@@ -36,7 +37,7 @@ void kt_cache_open(struct kt_cache *c, struct hg_backend *b, int n_heads, int n_
                            .n_blocks = n_blocks};
     HG_TEST_OK(b->ops->kv_create(b, &d, &c->kv, &err), err);
     int dim = (n_heads + 2 * n_kv_heads) * head_dim;
-    c->identity = spread_weight(b, dim, dim);
+    c->identity = spread_weight(b, dim, dim, head_dim);
     float *zeros = calloc((size_t)head_dim, sizeof *zeros);
     assert_non_null(zeros);
     c->inv_freq = kt_upload(b, inv_freq ? inv_freq : zeros, (size_t)head_dim / 2 * sizeof(float));
@@ -117,7 +118,8 @@ void kt_cache_poison(struct kt_cache *c)
         table[i] = i;
     for (int i = 0; i < CHUNK; i++)
         nan_row[i] = NAN;
-    struct hg_weight *w = spread_weight(c->b, 1, (c->n_heads + 2 * c->n_kv_heads) * c->head_dim);
+    struct hg_weight *w =
+        spread_weight(c->b, 1, (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, c->head_dim);
     for (int l = 0; l < c->n_layers; l++)
         for (int i = 0; i < n; i += CHUNK)
             append_chunk(c, w, 1, l, table, c->n_blocks, i, n - i < CHUNK ? n - i : CHUNK, nan_row,

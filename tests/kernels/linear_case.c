@@ -58,6 +58,7 @@ void kt_linear_init(struct kt_linear *l, const struct kt_linear_case *c, uint64_
     l->desc.n_in = c->n_in;
     l->desc.n_parts = c->n_parts;
     l->desc.store = c->store;
+    l->desc.pair = c->epilogue == HG_EPILOGUE_SWIGLU ? l->n_out : 0;
     for (int p = 0; p < c->n_parts; p++)
         make_part(l, p, &seed);
     size_t rows = (size_t)c->n_rows;

@@ -240,6 +240,27 @@ static void group_norm_eps_is_added_to_the_variance(void **state)
           111); /* constant input: variance 0 */
 }
 
+/* cuda reads the pixels of a tap in place when the channels fill whole steps; few, some and many
+ * outputs. */
+static void whole_steps_of_channels_match_the_formula(void **state)
+{
+    static const struct conv_case cases[] = {
+        {3, 1, 1, 1, 1, 9, 7, 32, 3, 0, false, false, 0, 1},
+        {3, 1, 1, 1, 1, 6, 11, 64, 40, 8, true, true, 0, 1},
+        {3, 1, 1, 1, 2, 7, 6, 32, 90, 0, true, true, 0, 1},
+        {3, 2, 0, 1, 1, 12, 12, 32, 100, 4, false, true, 0, 1},
+        {3, 1, 1, 1, 2, 9, 8, 32, 290, 32, true, false, 0, 1},
+        {3, 1, 1, 1, 1, 5, 5, 32, 8, 0, false, false, 0, 1e7f},
+        {3, 1, 1, 1, 1, 5, 5, 32, 8, 0, false, false, 0, 1e-9f},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t t = 0; t < 4; t++) {
+            struct conv_case c = cases[i];
+            c.store = stores[t];
+            check(*state, &c, 120 + i * 4 + t);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +268,7 @@ int main(void)
         cmocka_unit_test(asymmetric_padding_with_stride_two),
         cmocka_unit_test(input_is_upsampled_by_repeating_pixels),
         cmocka_unit_test(group_norm_and_swish_come_before_the_padding),
+        cmocka_unit_test(whole_steps_of_channels_match_the_formula),
         cmocka_unit_test(group_norm_eps_is_added_to_the_variance),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);

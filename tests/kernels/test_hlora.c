@@ -78,6 +78,26 @@ static void adapters_meet_every_epilogue(void **state)
     }
 }
 
+/* Many rows take other paths than few; the router of a slot must still see its own tokens only. */
+static void long_prompts_keep_every_token_in_its_slot(void **state)
+{
+    static const int rows[] = {75, 210};
+    for (size_t i = 0; i < 2; i++)
+        for (size_t t = 0; t < 4; t++) {
+            struct kt_linear_case c = {.n_rows = rows[i],
+                                       .n_in = 80,
+                                       .n_parts = 2,
+                                       .n_out = {100, 180},
+                                       .rank = {{64, 200, 0, 12}, {64, 0, 8, 12}},
+                                       .n_experts = 4,
+                                       .host = HG_DTYPE_BF16,
+                                       .store = stores[t],
+                                       .bias = true,
+                                       .norm = true};
+            kt_linear_check(*state, &c, 80 + i * 4 + t);
+        }
+}
+
 /* W = 0, A x = (1, 2, 3, 4), one rank row per expert, R x = (0, ln 2, ln 3, ln 4) so that the gate
  * is (0.1, 0.2, 0.3, 0.4); scaling 8; B sums: y = 8 * (0.1 + 0.4 + 0.9 + 1.6) = 24. For x = 2 *
  * that row the gate is (1, 4, 9, 16) / 30 and y = 8 * 2 * (1 + 8 + 27 + 64) / 30 = 160 / 3. */
@@ -155,6 +175,7 @@ int main(void)
         cmocka_unit_test(one_two_and_three_parts_keep_their_own_adapters),
         cmocka_unit_test(any_number_of_experts_divides_the_rank),
         cmocka_unit_test(adapters_meet_every_epilogue),
+        cmocka_unit_test(long_prompts_keep_every_token_in_its_slot),
         cmocka_unit_test(gate_is_a_softmax_over_experts_for_every_token),
         cmocka_unit_test(gate_survives_large_router_logits),
     };

@@ -97,6 +97,44 @@ static void stacked_parts_do_not_depend_on_the_batch(void **state)
     }
 }
 
+/* A prompt of 200 rows goes through other tiles than its last chunk or one of its rows. */
+static void rows_of_a_long_prompt_do_not_depend_on_its_length(void **state)
+{
+    static const int lengths[] = {1, 5, 12, 30, 64, 70, 130};
+    enum { ROWS = 200, DIM = 150 };
+    struct kt_targets *ts = *state;
+    for (size_t k = 0; k < 4; k++) {
+        struct kt_linear l;
+        struct kt_linear_case c = {.n_rows = ROWS,
+                                   .n_in = 330,
+                                   .n_parts = 2,
+                                   .n_out = {DIM, DIM},
+                                   .rank = {{16, 64, 0, 12}, {300, 0, 8, 12}},
+                                   .n_experts = 4,
+                                   .host = HG_DTYPE_BF16,
+                                   .store = stores[k],
+                                   .bias = true,
+                                   .norm = true,
+                                   .epilogue = HG_EPILOGUE_SWIGLU};
+        kt_linear_init(&l, &c, 40 + k);
+        float *all = malloc(sizeof(float[ROWS * DIM])), *some = malloc(sizeof(float[ROWS * DIM]));
+        for (int t = 0; t < ts->n; t++) {
+            kt_linear_run(&l, ts->at[t].b, NULL, ROWS, all);
+            for (size_t s = 0; s < sizeof lengths / sizeof *lengths; s++) {
+                int rows[ROWS], first = ROWS - 1 - lengths[s];
+                for (int i = 0; i < lengths[s]; i++)
+                    rows[i] = first + i;
+                kt_linear_run(&l, ts->at[t].b, rows, lengths[s], some);
+                kt_identical(l.label, ts->at[t].name, some, all + first * DIM,
+                             (size_t)lengths[s] * DIM);
+            }
+        }
+        free(all);
+        free(some);
+        kt_linear_deinit(&l);
+    }
+}
+
 static void check_attention(const struct kt_targets *ts, const struct kt_attention_case *c,
                             uint64_t seed)
 {
@@ -222,6 +260,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_rows_do_not_depend_on_the_batch),
         cmocka_unit_test(stacked_parts_do_not_depend_on_the_batch),
+        cmocka_unit_test(rows_of_a_long_prompt_do_not_depend_on_its_length),
         cmocka_unit_test(attention_rows_do_not_depend_on_the_batch),
         cmocka_unit_test(attention_rows_do_not_depend_on_how_contexts_are_cut),
         cmocka_unit_test(head_rows_do_not_depend_on_the_batch),

@@ -10,9 +10,23 @@ static void linear_of_every_type_and_odd_shape_matches_the_formula(void **state)
 {
     static const int shapes[][3] = {
         /* rows, K, N: vector tails of every width, one row, more rows than a tile */
-        {1, 1, 1},    {1, 16, 8},    {2, 7, 3},    {3, 33, 17},   {5, 64, 31},
-        {7, 65, 64},  {1, 127, 5},   {16, 130, 9}, {17, 255, 33}, {33, 48, 40},
-        {1, 1024, 7}, {4, 1031, 19}, {65, 96, 21}, {130, 40, 12},
+        {1, 1, 1},
+        {1, 16, 8},
+        {2, 7, 3},
+        {3, 33, 17},
+        {5, 64, 31},
+        {7, 65, 64},
+        {1, 127, 5},
+        {16, 130, 9},
+        {17, 255, 33},
+        {33, 48, 40},
+        {1, 1024, 7},
+        {4, 1031, 19},
+        {65, 96, 21},
+        {130, 40, 12},
+        /* enough rows and outputs for the large tiles of cuda */
+        {70, 72, 90},
+        {200, 330, 300},
     };
     uint64_t seed = 1;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)

@@ -105,7 +105,9 @@ static void query_is_rotated_with_the_fp16_tables_at_far_positions(void **state)
                 kt_cache_append(&c, 0, table, 256, positions[p], 1, x, got);
                 /* cos and sin rounded to fp32 and one rounding of the sum: 3 * 2^-24 */
                 kt_compare(label, ts->at[t].name, got, want, (size_t)(2 * dim), 3e-7);
-                if (positions[p] == 0)
+                /* cuda keeps an fp32 activation as two fp16 halves, 23 bits: within the bound only
+                 */
+                if (positions[p] == 0 && strncmp(ts->at[t].name, "simt", 4) != 0)
                     kt_identical(label, ts->at[t].name, got, x, (size_t)(2 * dim));
             }
             kt_cache_close(&c);

@@ -1,0 +1,88 @@
+/* kernels/cuda/linear.cuh - what linear.cu, head.cu and conv.cu share beside the dot product:
+ * prepared rows and the launch of weight times rows. */
+#ifndef HG_KERNELS_CUDA_LINEAR_CUH
+#define HG_KERNELS_CUDA_LINEAR_CUH
+
+#include "kernels/cuda/cuda_common.cuh"
+extern "C" {
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/weight.h"
+}
+
+enum {
+    FINISH_HEAD = 100
+}; /* beside enum hg_epilogue: logits of [lo, hi) of the rows of one head set */
+
+/* What happens to the finished sums of a token. */
+struct Finish {
+    int kind, n_out, pair;
+    const float *bias; /* in tile order */
+    const float *residual;
+    int64_t ld_residual;
+    float *y;
+    int64_t ldy;
+    /* HG_EPILOGUE_ROPE_KV */
+    const int32_t *pos, *seq, *block_table;
+    const float *inv_freq;
+    void *k, *v;
+    int kv_type, max_blocks, n_heads, n_kv_heads, head_dim;
+    int64_t layer_block0; /* layer * n_blocks */
+    /* FINISH_HEAD */
+    const struct hg_sample_params *sample;
+    const int32_t *set_of;
+    int set;
+};
+
+/* Rows in the layout that dot products read: see prepare.cu. */
+struct Prepared {
+    char *rows;
+    int64_t pitch;
+    float *scale; /* per row; NULL for BF16 */
+    char *rows16; /* the same in BF16 for adapters beside I8, else NULL */
+    int64_t pitch16;
+};
+
+/* fp32 rows to prepare: x[row_of ? row_of[i] : i], RMSNorm first when norm is given; with set_of,
+ * only rows of `set`. */
+struct RowSource {
+    const float *x;
+    int64_t ldx;
+    int n, dim;
+    const float *norm;
+    float eps;
+    const int32_t *row_of, *set_of;
+    int set;
+};
+
+/* Weight times prepared rows, with the adapters of `slots`: see linear.cu. */
+struct Product {
+    struct cuda_matrix w;
+    struct Prepared x;
+    struct Finish finish;
+    int n_tokens, token_tiles;
+    int first_tile, n_tiles; /* tiles of w to compute */
+    /* adapters */
+    int slots, n_parts;     /* bit s: slot s is present and has an adapter */
+    const int32_t *slot_of; /* [n_tokens], -1 none */
+    struct cuda_slot slot[HG_MAX_PLUGINS];
+    float *z; /* [n_tokens, z_pitch] A x and route logits of the token's own slot */
+    int64_t z_pitch;
+    char *zp; /* [n_tokens, zp_pitch] bytes: gated z, prepared, part after part */
+    int64_t zp_pitch;
+    float *zp_scale; /* [n_tokens, HG_MAX_PARTS] */
+    int *tickets;    /* [0] next, [1] done, [2 + token tile] finished shrink tiles */
+    int n_shrink;    /* blocks per token tile, 0: no tickets */
+    int n_blocks;    /* output blocks per token tile */
+};
+
+/* Rows are padded to whole token tiles of 8, 16, 32 or 64 n. */
+int cuda_padded_rows(int n);
+/* Place prepared rows of a weight in scratch.x; false: they do not fit what reserve made. */
+bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool adapters, int n,
+                     struct Prepared *out);
+enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from,
+                            enum hg_dtype type, const struct Prepared *to);
+/* Fills in how the work is cut and launches. */
+enum hg_status cuda_product(struct cuda_backend *c, struct Product *p);
+
+#endif

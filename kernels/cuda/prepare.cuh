@@ -1,0 +1,134 @@
+/* kernels/cuda/prepare.cuh - an fp32 row becomes what a dot product of tile_dot.cuh reads.
+ *
+ * Per step of 64 bytes, natural order of k, zeros past the end of the row:
+ *     BF16       32 values, rounded to nearest even
+ *     F16, F32   32 fp16 `high`, then 32 fp16 `low`: x / scale = high + low, scale a power of two
+ * that brings the largest |x| into [2^14, 2^15): 22 bits of every value within 2^-28 of the
+ * largest. A row that is not finite has scale 1 and keeps its NaN and infinities I8         64
+ * values q = round(x / scale), scale = max|x| / 127, NaN for a row that is not finite (and q = 0)
+ *
+ * A row is made by n_threads threads with index i; `Team` says how they reduce. Get::eight(k, v)
+ * gives values k..k+7.*/
+#ifndef HG_KERNELS_CUDA_PREPARE_CUH
+#define HG_KERNELS_CUDA_PREPARE_CUH
+
+#include "kernels/cuda/cuda_common.cuh"
+extern "C" {
+#include "kernels/cuda/weight.h"
+}
+
+struct WarpTeam {
+    __device__ __forceinline__ int index() const
+    {
+        return lane_id();
+    }
+    __device__ __forceinline__ int size() const
+    {
+        return 32;
+    }
+    __device__ __forceinline__ float max(float v) const
+    {
+        return warp_max(v);
+    }
+};
+
+struct BlockTeam {
+    float *scratch; /* 32 floats of shared memory */
+    __device__ __forceinline__ int index() const
+    {
+        return threadIdx.x;
+    }
+    __device__ __forceinline__ int size() const
+    {
+        return blockDim.x;
+    }
+    __device__ __forceinline__ float max(float v) const
+    {
+        return block_max(v, scratch);
+    }
+};
+
+/* Largest |x|; infinity when a value is not finite. */
+template <class Get, class Team> DEV float row_peak(const Get &get, int n, const Team &team)
+{
+    float peak = 0;
+    for (int k = team.index() * 8; k < n; k += team.size() * 8) {
+        float v[8];
+        get.eight(k, v);
+        UNROLL_FOR (int i = 0; i < 8; i++)
+            peak = fmaxf(peak, is_finite(v[i]) ? fabsf(v[i]) : INFINITY);
+    }
+    return team.max(peak);
+}
+
+/* The power of two of a split row, and its inverse. */
+DEV float split_scale(float peak, float *down)
+{
+    int e = peak > 0 && is_finite(peak) ? ilogbf(peak) - 14 : 0;
+    e = e < -126 ? -126 : e;
+    *down = ldexpf(1, -e);
+    return ldexpf(1, e);
+}
+
+/* 8 values as fp16 high and low planes. */
+DEV void store_split(char *to, const float (&v)[8], float down)
+{
+    uint32_t high[4], low[4];
+    UNROLL_FOR (int i = 0; i < 4; i++) {
+        float a = v[2 * i] * down, b = v[2 * i + 1] * down;
+        uint16_t ha = f32_to_f16(a), hb = f32_to_f16(b);
+        high[i] = pack2(ha, hb);
+        low[i] = pack2(f32_to_f16(a - f16_to_f32(ha)), f32_to_f16(b - f16_to_f32(hb)));
+    }
+    *(uint4 *)to = {high[0], high[1], high[2], high[3]};
+    *(uint4 *)(to + STEP_BYTES) = {low[0], low[1], low[2], low[3]};
+}
+
+DEV void store_bf16(char *to, const float (&v)[8])
+{
+    uint32_t w[4];
+    UNROLL_FOR (int i = 0; i < 4; i++)
+        w[i] = pack2(f32_to_bf16(v[2 * i]), f32_to_bf16(v[2 * i + 1]));
+    *(uint4 *)to = {w[0], w[1], w[2], w[3]};
+}
+
+DEV void store_i8(char *to, const float (&v)[8], float scale)
+{
+    bool usable = scale > 0;
+    uint32_t w[2] = {0, 0};
+    UNROLL_FOR (int i = 0; i < 8; i++) {
+        int q = usable ? (int)fminf(fmaxf(rintf(div_rn(v[i], scale)), -127.0f), 127.0f) : 0;
+        w[i / 4] |= (uint32_t)(q & 255) << i % 4 * 8;
+    }
+    *(uint2 *)to = {w[0], w[1]};
+}
+
+/* to: the row's first byte; scale: where its scale goes (not BF16). */
+template <int type, class Get, class Team>
+DEV void prepare_row(const Get &get, int n, const Team &team, char *to, float *scale)
+{
+    enum { step = type == HG_DTYPE_I8 ? STEP_BYTES : STEP_BYTES / 2 };
+    int padded = (n + step - 1) / step * step;
+    float s = 1, down = 1;
+    if constexpr (type != HG_DTYPE_BF16) {
+        float peak = row_peak(get, n, team);
+        if constexpr (type == HG_DTYPE_I8)
+            s = is_finite(peak) ? div_rn(peak, 127.0f) : NAN;
+        else
+            s = split_scale(peak, &down);
+        if (team.index() == 0)
+            *scale = s;
+    }
+    for (int k = team.index() * 8; k < padded; k += team.size() * 8) {
+        float v[8];
+        get.eight(k, v);
+        if constexpr (type == HG_DTYPE_I8)
+            store_i8(to + k, v, s);
+        else if constexpr (type == HG_DTYPE_BF16)
+            store_bf16(to + (int64_t)k * 2, v);
+        else
+            store_split(to + (int64_t)(k / 32) * (2 * STEP_BYTES) + k % 32 * 2, v, down);
+    }
+}
+
+#endif

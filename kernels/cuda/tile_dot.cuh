@@ -1,0 +1,324 @@
+/* kernels/cuda/tile_dot.cuh - packed weight tiles times prepared rows: the core of linear.cu,
+ * head.cu and conv.cu.
+ *
+ * Weights are the A side of mma (16 outputs), tokens the B side (8 per mma): columns never meet. A
+ * lane reads its weight fragments from memory in the order of weight.h and its activations as 16
+ * consecutive bytes of a row.
+ *
+ *     BF16  one mma per half step        F16  w * high + w * low, x / scale = high + low in fp16
+ *     I8    one, exact in int32          F32  w_high * high + w_high * low + w_low * high
+ *
+ * The order of a sum: K is cut into SLICES runs of steps by its length alone; each run is one chain
+ * of mma from zero; y = scale * run 0 + scale * run 1 + ... Two block shapes share that order,
+ * hence the bits: Stream gives each of 8 warps one run of one tile (few tokens: all warps stream
+ * weights), Grid gives each warp whole tiles and 64 tokens, which the 8 warps read at the same time
+ * through L1 (many tokens). */
+#ifndef HG_KERNELS_CUDA_TILE_DOT_CUH
+#define HG_KERNELS_CUDA_TILE_DOT_CUH
+
+#include "kernels/cuda/cuda_common.cuh"
+extern "C" {
+#include "kernels/cuda/weight.h"
+}
+
+#define MEMBER __device__ __forceinline__
+
+enum {
+    BLOCK_THREADS = 256,
+    SLICES = BLOCK_THREADS / 32,
+    PITCH = 20 /* of a token's 16 sums: no bank conflicts */
+};
+
+/* weight, row: 16-byte loads per lane and step; ring: steps of weights in flight per lane. */
+template <int type> struct Dot;
+template <> struct Dot<HG_DTYPE_BF16> {
+    typedef float sum;
+    enum { weight = 2, row = 1, ring = 4 };
+};
+template <> struct Dot<HG_DTYPE_F16> {
+    typedef float sum;
+    enum { weight = 2, row = 2, ring = 4 };
+};
+template <> struct Dot<HG_DTYPE_F32> {
+    typedef float sum;
+    enum { weight = 4, row = 2, ring = 2 };
+};
+template <> struct Dot<HG_DTYPE_I8> {
+    typedef int32_t sum;
+    enum { weight = 2, row = 1, ring = 4 };
+};
+
+/* One step of one tile and 8 tokens. */
+template <int type>
+DEV void dot_step(typename Dot<type>::sum (&c)[4], const uint4 (&w)[Dot<type>::weight],
+                  const uint4 (&x)[Dot<type>::row])
+{
+    UNROLL_FOR (int h = 0; h < 2; h++) {
+        const uint32_t a[4] = {w[h].x, w[h].y, w[h].z, w[h].w};
+        const uint32_t b[2] = {h ? x[0].z : x[0].x, h ? x[0].w : x[0].y};
+        if constexpr (type == HG_DTYPE_I8)
+            mma_s8(c, a, b);
+        else if constexpr (type == HG_DTYPE_BF16)
+            mma_bf16(c, a, b);
+        else {
+            const uint32_t low[2] = {h ? x[1].z : x[1].x, h ? x[1].w : x[1].y};
+            mma_f16(c, a, b);
+            mma_f16(c, a, low);
+            if constexpr (type == HG_DTYPE_F32) {
+                const uint32_t a_low[4] = {w[2 + h].x, w[2 + h].y, w[2 + h].z, w[2 + h].w};
+                mma_f16(c, a_low, b);
+            }
+        }
+    }
+}
+
+/* Prepared rows of consecutive tokens; group t of 8 starts 8 t rows on. Rows past the last token
+ * may hold anything: their columns are never used. */
+template <int type> struct Rows {
+    const char *at; /* this lane's row of group 0 and its 16 bytes */
+    int64_t pitch;
+    MEMBER Rows(const void *rows, int64_t row_bytes, int token)
+        : at((const char *)rows + (token + lane_id() / 4) * row_bytes + lane_id() % 4 * 16),
+          pitch(8 * row_bytes)
+    {
+    }
+    MEMBER void seek(int)
+    {
+    }
+    MEMBER uint4 load(int step, int t, int plane) const
+    {
+        int64_t in_row = (int64_t)step * (STEP_BYTES * Dot<type>::row) + plane * STEP_BYTES;
+        return *(const uint4 *)(at + t * pitch + in_row);
+    }
+};
+
+/* Steps [begin, end) of MT tiles times 8 NT tokens, weights `ring` steps ahead. fold() is called
+ * after every `slice` steps and at the end. Warp-uniform arguments. */
+template <int type, int MT, int NT, class Source, class Fold>
+DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const char *const (&weight)[MT],
+                    Source &source, int begin, int end, int slice, Fold fold)
+{
+    enum {
+        W = Dot<type>::weight,
+        X = Dot<type>::row,
+        D = MT * NT * X > 4 ? 2 : Dot<type>::ring,
+        ahead = NT * X <= 2, /* rows travel with the weights while registers last */
+        G = ahead || NT < 4 ? NT : 4
+    };
+    uint4 w[D][MT][W], x[ahead ? D : 1][G][X];
+    auto load_weights = [&](int d, int step) {
+        UNROLL_FOR (int m = 0; m < MT; m++)
+            UNROLL_FOR (int i = 0; i < W; i++)
+                w[d][m][i] = load_stream(weight[m] + (int64_t)step * (W * 512) + i * 512);
+    };
+    auto load_rows = [&](int d, int step, int t0) {
+        source.seek(step);
+        UNROLL_FOR (int t = 0; t < G; t++)
+            UNROLL_FOR (int i = 0; i < X; i++)
+                x[d][t][i] = source.load(step, t0 + t, i);
+    };
+    UNROLL_FOR (int d = 0; d < D; d++)
+        if (begin + d < end) {
+            load_weights(d, begin + d);
+            if (ahead)
+                load_rows(d % (ahead ? D : 1), begin + d, 0);
+        }
+    int fold_at = begin + slice;
+    for (int s = begin; s < end; s += D)
+        UNROLL_FOR (int d = 0; d < D; d++) {
+            int step = s + d;
+            if (step >= end)
+                continue;
+            UNROLL_FOR (int t0 = 0; t0 < NT; t0 += G) {
+                if (!ahead)
+                    load_rows(0, step, t0);
+                UNROLL_FOR (int t = 0; t < G; t++)
+                    UNROLL_FOR (int m = 0; m < MT; m++)
+                        dot_step<type>(sum[m][t0 + t], w[d][m], x[ahead ? d : 0][t]);
+            }
+            if (step + D < end) {
+                load_weights(d, step + D);
+                if (ahead)
+                    load_rows(d % (ahead ? D : 1), step + D, 0);
+            }
+            if (step + 1 == fold_at || step + 1 == end) {
+                fold();
+                fold_at += slice;
+            }
+        }
+}
+
+/* What a product is multiplied with and for which tokens: the row's scale times the token's; tokens
+ * of another slot take nothing, not even a NaN. */
+struct Columns {
+    const float *token_scale; /* NULL: 1 */
+    int64_t stride;           /* between tokens, 0: one scale for all */
+    const int32_t *slot_of;   /* NULL: every token takes */
+    int slot, n_tokens;
+};
+
+DEV bool takes(const Columns &c, int token)
+{
+    return token < c.n_tokens && (!c.slot_of || c.slot_of[token] == c.slot);
+}
+
+DEV float product_scale(const cuda_matrix &m, const Columns &c, int64_t row, int token)
+{
+    float s = c.token_scale ? c.token_scale[token * c.stride] : 1.0f;
+    return m.scale ? s * m.scale[row] : s;
+}
+
+/* Blocks that must fit a multiprocessor: weights in flight hide the latency of memory, as far as
+ * registers last. */
+template <int type, class Team> struct Blocks {
+    enum {
+        least = Team::tiles > 1 || Dot<type>::row *Team::tokens > 64 ? 1
+                : Dot<type>::row *Team::tokens > 8                   ? 2
+                                                                     : 3
+    };
+};
+
+/* One tile of 16 outputs and 8 NT tokens per block; 8 warps share K. Sums live with the thread that
+ * finishes them: pair i of a thread is outputs r and r + 8 of one token. */
+template <int NT> struct Stream {
+    enum {
+        tokens = 8 * NT,
+        tiles = 1,
+        shared_floats = SLICES * tokens * PITCH,
+        pairs = (tokens * 8 + BLOCK_THREADS - 1) / BLOCK_THREADS
+    };
+    float *shared; /* [slice][token][PITCH] */
+    int tile, token0;
+    float v[pairs][2];
+
+    MEMBER Stream(float *memory, int first_tile, int first_token)
+        : shared(memory), tile(first_tile), token0(first_token)
+    {
+        UNROLL_FOR (int i = 0; i < pairs; i++)
+            v[i][0] = v[i][1] = 0;
+    }
+
+    /* v += m x; tile 0 of m is tile `tile0` of the block's numbering. Block-uniform; ends in step.
+     */
+    template <int type, class Source>
+    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns)
+    {
+        typedef typename Dot<type>::sum sum_t;
+        sum_t sum[1][NT][4] = {}, *partial = (sum_t *)shared;
+        int at = tile - tile0, warp = threadIdx.x / 32, lane = lane_id();
+        int slice = (m.steps + SLICES - 1) / SLICES, begin = warp * slice;
+        int end = begin + slice < m.steps ? begin + slice : m.steps;
+        if (at < 0 || at >= m.tiles)
+            return;
+        const char *weight[1] = {(const char *)m.data +
+                                 (int64_t)at * m.steps * (Dot<type>::weight * 512) + lane * 16};
+        if (begin < end)
+            accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, [] {});
+        __syncthreads(); /* the sums of the product before have been read */
+        UNROLL_FOR (int t = 0; t < NT; t++)
+            UNROLL_FOR (int i = 0; i < 4; i++)
+                partial[(warp * tokens + t * 8 + lane % 4 * 2 + i % 2) * PITCH + lane / 4 +
+                        i / 2 * 8] = sum[0][t][i];
+        __syncthreads();
+        int n_slices = (m.steps + slice - 1) / slice;
+        UNROLL_FOR (int i = 0; i < pairs; i++) {
+            int e = threadIdx.x + i * BLOCK_THREADS, token = token0 + e / 8;
+            if (e >= tokens * 8 || !takes(columns, token))
+                continue;
+            UNROLL_FOR (int h = 0; h < 2; h++) {
+                const sum_t *p = partial + e / 8 * PITCH + e % 8 + h * 8;
+                float scale =
+                    product_scale(m, columns, (int64_t)at * TILE_ROWS + e % 8 + h * 8, token);
+                if constexpr (type == HG_DTYPE_I8) {
+                    int32_t whole = 0;
+                    for (int s = 0; s < n_slices; s++)
+                        whole += p[s * tokens * PITCH];
+                    v[i][h] = fmaf((float)whole, scale, v[i][h]);
+                } else {
+                    for (int s = 0; s < n_slices; s++)
+                        v[i][h] = fmaf(p[s * tokens * PITCH], scale, v[i][h]);
+                }
+            }
+        }
+    }
+
+    /* f(tile, r, token, value of row r, of row r + 8) */
+    template <class F> MEMBER void each_pair(F f)
+    {
+        UNROLL_FOR (int i = 0; i < pairs; i++) {
+            int e = threadIdx.x + i * BLOCK_THREADS;
+            if (e < tokens * 8)
+                f(tile, e % 8, token0 + e / 8, v[i][0], v[i][1]);
+        }
+    }
+};
+
+/* 8 MT tiles and 8 NT tokens per block; each warp has MT tiles and all of K. */
+template <int MT, int NT> struct Grid {
+    enum { tokens = 8 * NT, tiles = 8 * MT, shared_floats = SLICES * tokens * PITCH };
+    float *shared;    /* [warp][token][PITCH] */
+    int tile, token0; /* tile: the warp's first */
+    float v[MT][NT][4];
+
+    MEMBER Grid(float *memory, int first_tile, int first_token)
+        : shared(memory + threadIdx.x / 32 * (tokens * PITCH)),
+          tile(first_tile + threadIdx.x / 32 * MT), token0(first_token)
+    {
+        UNROLL_FOR (int m = 0; m < MT; m++)
+            UNROLL_FOR (int t = 0; t < NT; t++)
+                UNROLL_FOR (int i = 0; i < 4; i++)
+                    v[m][t][i] = 0;
+    }
+
+    template <int type, class Source>
+    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns)
+    {
+        typename Dot<type>::sum sum[MT][NT][4] = {};
+        const char *weight[MT];
+        int first = tile - tile0, lane = lane_id();
+        int slice = type == HG_DTYPE_I8 ? m.steps : (m.steps + SLICES - 1) / SLICES;
+        if (first + MT <= 0 || first >= m.tiles)
+            return;
+        UNROLL_FOR (int i = 0; i < MT;
+                    i++) { /* a tile outside repeats one inside and is not added */
+            int at = first + i < 0 ? 0 : first + i < m.tiles ? first + i : m.tiles - 1;
+            weight[i] = (const char *)m.data + (int64_t)at * m.steps * (Dot<type>::weight * 512) +
+                        lane * 16;
+        }
+        accumulate<type, MT, NT>(sum, weight, source, 0, m.steps, slice, [&] {
+            UNROLL_FOR (int t = 0; t < NT; t++)
+                UNROLL_FOR (int i = 0; i < 2; i++) {
+                    int token = token0 + t * 8 + lane % 4 * 2 + i;
+                    bool wanted = takes(columns, token);
+                    UNROLL_FOR (int j = 0; j < MT; j++)
+                        UNROLL_FOR (int h = 0; h < 2; h++) {
+                            if (wanted && first + j >= 0 && first + j < m.tiles) {
+                                int64_t row = (int64_t)(first + j) * TILE_ROWS + lane / 4 + h * 8;
+                                v[j][t][2 * h + i] =
+                                    fmaf((float)sum[j][t][2 * h + i],
+                                         product_scale(m, columns, row, token), v[j][t][2 * h + i]);
+                            }
+                            sum[j][t][2 * h + i] = 0;
+                        }
+                }
+        });
+    }
+
+    template <class F> MEMBER void each_pair(F f)
+    {
+        int lane = lane_id();
+        UNROLL_FOR (int j = 0; j < MT; j++) {
+            __syncwarp();
+            UNROLL_FOR (int t = 0; t < NT; t++)
+                UNROLL_FOR (int i = 0; i < 4; i++)
+                    shared[(t * 8 + lane % 4 * 2 + i % 2) * PITCH + lane / 4 + i / 2 * 8] =
+                        v[j][t][i];
+            __syncwarp();
+            for (int e = lane; e < tokens * 8; e += 32)
+                f(tile + j, e % 8, token0 + e / 8, shared[e / 8 * PITCH + e % 8],
+                  shared[e / 8 * PITCH + e % 8 + 8]);
+        }
+    }
+};
+
+#endif
