@@ -1,388 +1,29 @@
 /* kernels/cuda/attend.cuh - the kernel behind attention.cu and attention_full.cu.
  *
- * A block has up to 64 (WIDE) or 16 query rows that read the same keys, and walks over these keys in tiles of 64 whose
- * borders are multiples of 64, in chunks of Source::chunk positions. Inside a chunk the softmax runs on from tile to
- * tile; chunks are merged in ascending order, by the block itself (running total in y), or, where a context is spread
- * over blocks, by the last of them to arrive, from records [max, sum, -, -, output] in scratch. So the additions behind
- * a row depend on its keys' positions only.
+ * A block has up to 64 (WIDE) or 16 query rows that read the same keys, and walks over these keys
+ * in tiles of 64 whose borders are multiples of 64, in chunks of Source::chunk positions. Inside a
+ * chunk the softmax runs on from tile to tile; chunks are merged in ascending order, by the block
+ * itself (running total in y), or, where a context is spread over blocks, by the last of them to
+ * arrive, from records [max, sum, -, -, output] in scratch. So the additions behind a row depend on
+ * its keys' positions only.
  *
- * Grid: (blocks of Source, kv heads); 4 warps. Row r of a tile is token r / group and head r % group of the kv head. */
+ * Grid: (blocks of Source, kv heads); 4 warps. Row r of a tile is token r / group and head r %
+ * group of the kv head. */
 #ifndef HG_KERNELS_CUDA_ATTEND_CUH
 #define HG_KERNELS_CUDA_ATTEND_CUH
 
-#include "kernels/cuda/attention_tile.cuh"
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/attend_block.cuh"
 
-struct attend_args {
-    const float *q; /* [tokens, ldq] */
-    float *y;       /* [tokens, H * P] */
-    int64_t ldq;
-    int n_heads, group, dim;
-    float scale, sign;           /* |scale| * log2 e, and its sign, which q takes */
-    bool wide_q, wide_kv, pairs; /* 16-byte rows of q, of k and v; 8-byte ones of y */
-    float *records;
-    int *arrived; /* zero between launches */
-};
-
-template <typename S> struct attend_memory {
-    uint16_t *ring, *q;
-    uint4 *weights; /* [parts][4 steps][32 lanes] */
-    float *factor;  /* [rows] score to power of two */
-    int *lo, *hi;   /* [rows] keys that a row sees */
-    float *peak;    /* [4 warps][16 rows] */
-    int *last;
-};
-
-/* Rows of this thread's accumulators: g and g + 8 of its warp. */
-struct attend_rows {
-    int row[2], lo[2], hi[2];
-    float factor[2];
-    int warp_lo, warp_hi; /* keys that some row of the warp sees; empty: no rows */
-    int all_lo, all_hi;   /* keys that every row of the warp sees */
-};
-
-template <typename S> struct attend_state {
-    float o[S::n_out][4], sum[4], max[2];
-};
-
-template <typename S> DEV attend_memory<S> carve(unsigned char *p)
-{
-    attend_memory<S> m;
-    m.ring = reinterpret_cast<uint16_t *>(p);
-    m.q = reinterpret_cast<uint16_t *>(p + S::q_at);
-    m.weights = reinterpret_cast<uint4 *>(p + S::p_at);
-    m.factor = reinterpret_cast<float *>(p + S::rows_at);
-    m.lo = reinterpret_cast<int *>(m.factor + S::rows);
-    m.hi = m.lo + S::rows;
-    m.peak = reinterpret_cast<float *>(p + S::peak_at);
-    m.last = reinterpret_cast<int *>(m.peak + ATTEND_WARPS * 16);
-    return m;
-}
-
-DEV int larger(int a, int b)
-{
-    return a > b ? a : b;
-}
-
-DEV int smaller(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-DEV int64_t token_of(const attend_work &w, const attend_args &a, int row)
-{
-    return w.first + (w.row0 + row) / a.group;
-}
-
-/* Element of y (and of a dense q) at which a row begins. */
-DEV int64_t row_start(const attend_work &w, const attend_args &a, int row)
-{
-    int head = (int)blockIdx.y * a.group + (w.row0 + row) % a.group;
-    return (token_of(w, a, row) * a.n_heads + head) * a.dim;
-}
-
-/* A power of two near the largest of 8 lanes' values, its inverse in *factor; f16 parts then cannot overflow. */
-DEV float row_unit(float max, float *inverse)
-{
-    UNROLL for (unsigned m = 4; m > 0; m /= 2)
-        max = fmaxf(max, shfl_xor(max, m));
-    int e = f32_to_bf16(max) >> 7 & 255;
-    if (e < 1 || e > 253)
-        e = 127;
-    *inverse = bf16_to_f32((uint16_t)((254 - e) << 7));
-    return bf16_to_f32((uint16_t)(e << 7));
-}
-
-/* Query rows into shared memory as parts, 8 lanes a row; rows that do not exist become zeros. */
-template <typename S, typename Source>
-DEV void load_rows(const attend_memory<S> &m, const Source &source, const attend_work &w, const attend_args &a)
-{
-    int lane = (int)threadIdx.x % 8;
-    UNROLL for (int r0 = 0; r0 < S::rows; r0 += ATTEND_THREADS / 8) {
-        int r = r0 + (int)threadIdx.x / 8, real = r < w.n_rows ? r : w.n_rows - 1;
-        int64_t token = token_of(w, a, real);
-        int head = (int)blockIdx.y * a.group + (w.row0 + real) % a.group;
-        const float *q = a.q + token * a.ldq + (int64_t)head * a.dim;
-        float x[S::dim / 32][4], max = 0, unit = 1, inverse = 1;
-        UNROLL for (int i = 0; i < S::dim / 32; i++) {
-            load4(x[i], q, i * 32 + lane * 4, r < w.n_rows ? a.dim : 0, a.wide_q);
-            UNROLL for (int j = 0; j < 4; j++)
-                max = fmaxf(max, fabsf(x[i][j]));
-        }
-        if constexpr (S::f16)
-            unit = row_unit(max, &inverse);
-        UNROLL for (int i = 0; i < S::dim / 32; i++) {
-            UNROLL for (int j = 0; j < 4; j++)
-                x[i][j] *= inverse * a.sign;
-            store4<S::f16, S::parts>(m.q + r * S::q_pitch + i * 32 + lane * 4, S::q_part, x[i]);
-        }
-        if (lane == 0) {
-            m.factor[r] = a.scale * unit;
-            m.lo[r] = first_key(source, token);
-            m.hi[r] = last_key(source, token) + 1;
-        }
-    }
-}
-
-template <typename S> DEV attend_rows find_rows(const attend_memory<S> &m, const attend_work &w)
-{
-    attend_rows rows;
-    int warp_row = S::wide ? (int)threadIdx.x / 32 * 16 : 0, last = warp_row + 15;
-    UNROLL for (int h = 0; h < 2; h++) {
-        int r = warp_row + (int)lane_id() / 4 + 8 * h;
-        rows.row[h] = r;
-        rows.lo[h] = m.lo[r];
-        rows.hi[h] = m.hi[r];
-        rows.factor[h] = m.factor[r];
-    }
-    bool any = warp_row < w.n_rows;
-    rows.warp_lo = rows.all_lo = m.lo[warp_row]; /* rows ascend in position */
-    rows.warp_hi = rows.all_hi = any ? m.hi[last] : 0;
-    rows.all_lo = m.lo[last];
-    rows.all_hi = m.hi[warp_row];
-    return rows;
-}
-
-/* ---- the ring of slices -------------------------------------------------------------------------------------- */
-
-template <typename S, typename Keys> struct attend_ring {
-    uint16_t *memory;
-    Keys keys;
-    key_range range;
-    int first_tile, n_steps, step;
-};
-
-template <typename S, typename Keys> DEV void ring_load(const attend_ring<S, Keys> &r, int step)
-{
-    int tile = r.first_tile + step / (2 * S::n_slices), part = step % (2 * S::n_slices);
-    uint16_t *to = r.memory + step % S::stages * (S::planes * S::plane);
-    load_slice<S>(to, r.keys, part < S::n_slices ? r.keys.k : r.keys.v, tile * TILE_KEYS,
-                  part % S::n_slices * S::slice, r.range);
-}
-
-template <typename S, typename Keys> DEV void ring_start(const attend_ring<S, Keys> &r)
-{
-    for (int i = 0; i < S::stages - 1; i++) {
-        if (i < r.n_steps)
-            ring_load(r, i);
-        cp_async_commit();
-    }
-}
-
-/* The next slice; a barrier, after which the one before it may be overwritten. */
-template <typename S, typename Keys> DEV const uint16_t *ring_next(attend_ring<S, Keys> &r)
-{
-    if constexpr (S::stages > 1) {
-        cp_async_wait<S::stages - 2>();
-        __syncthreads();
-        if (r.step + S::stages - 1 < r.n_steps)
-            ring_load(r, r.step + S::stages - 1);
-        cp_async_commit();
-    } else {
-        __syncthreads();
-        ring_load(r, r.step);
-        __syncthreads();
-    }
-    return r.memory + r.step++ % S::stages * (S::planes * S::plane);
-}
-
-/* ---- softmax of a tile --------------------------------------------------------------------------------------- */
-
-/* Scores of this warp become weights; max, sum and o move to the new maximum. masked: some row misses some key. */
-template <typename S>
-DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memory<S> &m, const attend_rows &rows,
-               int key0, bool masked)
-{
-    int warp = (int)threadIdx.x / 32, q = (int)lane_id() % 4, g = (int)lane_id() / 4;
-    int key = key0 + (S::wide ? 0 : warp * 16) + 2 * q;
-    float max[2] = {-INFINITY, -INFINITY};
-    UNROLL for (int n = 0; n < S::n_score; n++)
-        UNROLL for (int i = 0; i < 4; i++) {
-            int k = key + n * 8 + i % 2, h = i / 2;
-            if (!masked || (k >= rows.lo[h] && k < rows.hi[h]))
-                max[h] = fmaxf(max[h], s[n][i]);
-        }
-    UNROLL for (int h = 0; h < 2; h++) {
-        max[h] = fmaxf(max[h], shfl_xor(max[h], 1));
-        max[h] = fmaxf(max[h], shfl_xor(max[h], 2));
-        if constexpr (!S::wide)
-            if (q == 0)
-                m.peak[warp * 16 + g + 8 * h] = max[h];
-    }
-    if constexpr (!S::wide) {
-        __syncthreads();
-        UNROLL for (int h = 0; h < 2; h++)
-            UNROLL for (int w = 0; w < ATTEND_WARPS; w++)
-                max[h] = fmaxf(max[h], m.peak[w * 16 + g + 8 * h]);
-    }
-    UNROLL for (int h = 0; h < 2; h++) {
-        max[h] = fmaxf(max[h], t.max[h]);
-        float change = softmax_rescale(t.max[h], max[h], rows.factor[h]);
-        t.max[h] = max[h];
-        t.sum[2 * h] *= change;
-        t.sum[2 * h + 1] *= change;
-        UNROLL for (int n = 0; n < S::n_out; n++) {
-            t.o[n][2 * h] *= change;
-            t.o[n][2 * h + 1] *= change;
-        }
-    }
-    UNROLL for (int n = 0; n < S::n_score; n++)
-        UNROLL for (int i = 0; i < 4; i++) {
-            int k = key + n * 8 + i % 2, h = i / 2;
-            float p = softmax_exp(s[n][i], max[h], rows.factor[h]);
-            s[n][i] = masked && (k < rows.lo[h] || k >= rows.hi[h]) ? 0.0f : p;
-        }
-    if constexpr (!S::wide) { /* every warp needs all weights; the next ring_next is the barrier */
-        uint32_t a[S::parts][4];
-        cut_weights<S>(a, s[0], s[1]);
-        UNROLL for (int i = 0; i < S::parts; i++) {
-            uint4 v = {a[i][0], a[i][1], a[i][2], a[i][3]};
-            m.weights[(i * 4 + warp) * 32 + (int)lane_id()] = v;
-        }
-    }
-}
-
-/* o += weights * one V slice. mixed: a loaded key is hidden from some row of the warp. */
-template <typename S>
-DEV void take_values(float (*o)[4], const float (&p)[S::n_score][4], const attend_memory<S> &m,
-                     const uint16_t *v, int key0, bool mixed)
-{
-    int warp = (int)threadIdx.x / 32, warp_row = S::wide ? warp * 16 : 0;
-    v += S::wide ? 0 : warp * S::slice_out * 8;
-    if (!mixed || !values_are_broken<S>(v)) {
-        add_values<S, false>(o, p, m.weights, v);
-        return;
-    }
-    for (int r = 0; r < 16; r++)
-        add_values<S, true>(o, p, m.weights, v, r, key0, m.lo[warp_row + r],
-                            m.hi[warp_row + r]);
-}
-
-/* ---- the end of a chunk -------------------------------------------------------------------------------------- */
-
-/* Column of the first of a thread's two values in accumulator n. */
-template <typename S> DEV int out_column(int n)
-{
-    int in_slice = S::wide ? 0 : (int)threadIdx.x / 32 * S::slice_out * 8;
-    return n / S::slice_out * S::slice + in_slice + n % S::slice_out * 8 + (int)lane_id() % 4 * 2;
-}
-
-DEV float2 get2(const float *row, int column, int dim, bool pairs)
-{
-    float2 v = {0, 0};
-    if (pairs && column < dim)
-        return *reinterpret_cast<const float2 *>(row + column);
-    if (column < dim)
-        v.x = row[column];
-    if (column + 1 < dim)
-        v.y = row[column + 1];
-    return v;
-}
-
-DEV void put2(float *row, int column, int dim, bool pairs, float2 v)
-{
-    if (pairs) {
-        if (column < dim)
-            *reinterpret_cast<float2 *>(row + column) = v;
-        return;
-    }
-    if (column < dim)
-        row[column] = v.x;
-    if (column + 1 < dim)
-        row[column + 1] = v.y;
-}
-
-DEV int record_pitch(int dim)
-{
-    return 4 + (dim + 3) / 4 * 4;
-}
-
-/* The record of a row of the tile in its chunk number `chunk`, counted from the first chunk that the tile sees. */
-DEV float *record_of(const attend_work &w, const attend_args &a, int chunk, int row)
-{
-    int64_t tile = (int64_t)chunk * gridDim.y + blockIdx.y;
-    return a.records + (w.slot + tile * w.n_rows + row) * record_pitch(a.dim);
-}
-
-template <typename S>
-DEV void write_records(const attend_state<S> &t, const attend_rows &rows, const attend_work &w, const attend_args &a,
-                       int chunk)
-{
-    UNROLL for (int h = 0; h < 2; h++) {
-        if (rows.row[h] >= w.n_rows)
-            continue;
-        float *to = record_of(w, a, chunk, rows.row[h]);
-        float2 head = {t.max[h], t.sum[2 * h]};
-        if (S::wide || threadIdx.x < 32)
-            put2(to, 0, 2, true, head); /* the same from 4 lanes */
-        UNROLL for (int n = 0; n < S::n_out; n++) {
-            float2 v = {t.o[n][2 * h], t.o[n][2 * h + 1]};
-            put2(to + 4, out_column<S>(n), a.dim, true, v);
-        }
-    }
-}
-
-/* Merge a chunk into the total, whose outputs lie in y; after the last one they are divided by the sum. */
-template <typename S>
-DEV void merge_chunk(softmax_state (&total)[2], const attend_state<S> &t, const attend_rows &rows, const attend_work &w,
-                     const attend_args &a, bool first, bool last)
-{
-    UNROLL for (int h = 0; h < 2; h++) {
-        softmax_state chunk = {t.max[h], t.sum[2 * h]};
-        softmax_mix mix = softmax_merge(total[h], chunk, rows.factor[h]);
-        float norm = last ? 1.0f / total[h].sum : 1.0f;
-        if (rows.row[h] >= w.n_rows)
-            continue;
-        float *to = a.y + row_start(w, a, rows.row[h]);
-        UNROLL for (int n = 0; n < S::n_out; n++) {
-            int column = out_column<S>(n);
-            float2 v = {t.o[n][2 * h], t.o[n][2 * h + 1]};
-            if (!first) {
-                float2 old = get2(to, column, a.dim, a.pairs);
-                v.x = softmax_output(mix, old.x, v.x);
-                v.y = softmax_output(mix, old.y, v.y);
-            }
-            v.x *= norm;
-            v.y *= norm;
-            put2(to, column, a.dim, a.pairs, v);
-        }
-    }
-}
-
-/* The last block of a tile merges the records of all chunks. */
-template <typename S>
-DEV void merge_records(const attend_memory<S> &m, const attend_work &w, const attend_args &a, int n_chunks)
-{
-    __syncthreads();
-    if (threadIdx.x == 0)
-        *m.last = release_add(a.arrived + w.counter + blockIdx.y, 1) == w.n_blocks - 1;
-    __syncthreads();
-    if (*m.last) {
-        for (int i = (int)threadIdx.x; i < w.n_rows * a.dim; i += ATTEND_THREADS) {
-            int row = i / a.dim, column = i % a.dim;
-            softmax_state total = softmax_empty();
-            float y = 0;
-            for (int c = 0; c < n_chunks; c++) {
-                const float *from = record_of(w, a, c, row);
-                softmax_state chunk = {from[0], from[1]};
-                softmax_mix mix = softmax_merge(total, chunk, m.factor[row]);
-                y = softmax_output(mix, y, from[4 + column]);
-            }
-            a.y[row_start(w, a, row) + column] = y * (1.0f / total.sum);
-        }
-        if (threadIdx.x == 0)
-            a.arrived[w.counter + blockIdx.y] = 0;
-    }
-}
-
-/* ---- kernel -------------------------------------------------------------------------------------------------- */
+/* ---- kernel
+ * --------------------------------------------------------------------------------------------------
+ */
 
 template <typename S> DEV void clear(attend_state<S> &t)
 {
-    UNROLL for (int n = 0; n < S::n_out; n++)
-        UNROLL for (int i = 0; i < 4; i++)
+    UNROLL_FOR (int n = 0; n < S::n_out; n++)
+        UNROLL_FOR (int i = 0; i < 4; i++)
             t.o[n][i] = 0;
-    UNROLL for (int i = 0; i < 4; i++)
+    UNROLL_FOR (int i = 0; i < 4; i++)
         t.sum[i] = 0;
     t.max[0] = t.max[1] = -INFINITY;
 }
@@ -396,12 +37,11 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, atten
     const int64_t last_token = token_of(w, a, w.n_rows - 1);
     const int lo = first_key(source, token_of(w, a, 0)), hi = last_key(source, last_token) + 1;
     const int tiles_per_chunk = Source::chunk / TILE_KEYS, chunk_end = w.chunk0 + w.n_chunks;
-    const int all_chunks = (hi - 1) / Source::chunk + 1 - lo / Source::chunk;
     int tile = larger(w.chunk0 * tiles_per_chunk, lo / TILE_KEYS);
     const int tile_end = smaller(chunk_end * tiles_per_chunk, (hi - 1) / TILE_KEYS + 1);
     auto keys = keys_of(source, w, (int)blockIdx.y);
-    attend_ring<S, decltype(keys)> ring = {m.ring, keys, {lo, hi, a.dim, a.wide_kv}, tile,
-                                           (tile_end - tile) * 2 * S::n_slices, 0};
+    attend_ring<S, decltype(keys)> ring = {
+        m.ring, keys, {lo, hi, a.dim, a.wide_kv}, tile, (tile_end - tile) * 2 * S::n_slices, 0};
     attend_state<S> t;
     softmax_state total[2] = {softmax_empty(), softmax_empty()};
     bool first_chunk = true;
@@ -409,60 +49,65 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, atten
     ring_start(ring);
     load_rows<S>(m, source, w, a);
     __syncthreads();
-    const attend_rows rows = find_rows<S>(m, w);
-    const uint16_t *q = m.q + (S::wide ? (int)threadIdx.x / 32 * 16 * S::q_pitch : 0);
+    const uint16_t *q = m.q + warp_row<S>() * S::q_pitch;
     clear(t);
     for (; tile < tile_end; tile++) {
-        const int key0 = tile * TILE_KEYS, end = key0 + TILE_KEYS;
-        const bool busy = key0 < rows.warp_hi && end > rows.warp_lo; /* else the tile is no row's of this warp */
-        const bool masked = key0 < rows.all_lo || end > rows.all_hi;
-        const bool mixed = larger(key0, lo) < rows.all_lo || smaller(end, hi) > rows.all_hi;
+        const int key0 = tile * TILE_KEYS;
+        const tile_view view = view_tile<S>(m, w.n_rows, key0, lo, hi);
         float s[S::n_score][4];
-        UNROLL for (int n = 0; n < S::n_score; n++)
-            UNROLL for (int i = 0; i < 4; i++)
+        UNROLL_FOR (int n = 0; n < S::n_score; n++)
+            UNROLL_FOR (int i = 0; i < 4; i++)
                 s[n][i] = 0;
-        UNROLL for (int i = 0; i < S::n_slices; i++) {
-            const uint16_t *k = ring_next(ring) + (S::wide ? 0 : (int)threadIdx.x / 32 * 16 * S::pitch);
-            if (busy)
+        ROLLED_FOR (int i = 0; i < S::n_slices; i++) {
+            const uint16_t *k =
+                ring_next(ring) + (S::wide ? 0 : (int)threadIdx.x / 32 * 16 * S::pitch);
+            if (view.busy)
                 add_scores<S>(s, q + i * S::slice, k);
         }
-        if (busy)
-            weigh<S>(t, s, m, rows, key0, masked);
-        UNROLL for (int i = 0; i < S::n_slices; i++) {
+        if (view.busy)
+            weigh<S>(t, s, m, key0, view.masked);
+        UNROLL_FOR (int i = 0; i < S::n_slices; i++) {
             const uint16_t *v = ring_next(ring);
-            if (busy) {
+            if (view.busy) {
                 if (i == 0)
                     add_sums<S>(t.sum, s, m.weights);
-                take_values<S>(t.o + i * S::slice_out, s, m, v, key0, mixed);
+                take_values<S>(t.o + i * S::slice_out, s, m, v, key0, view.mixed);
             }
         }
         if (tile + 1 < tile_end && (tile + 1) % tiles_per_chunk != 0)
             continue;
-        if (w.slot < 0)
-            merge_chunk<S>(total, t, rows, w, a, first_chunk, tile + 1 == tile_end);
+        const attend_work again = work_of(source, (int)blockIdx.x); /* not kept in registers */
+        if (again.slot < 0)
+            merge_chunk<S>(total, t, m, again, a, first_chunk, tile + 1 == tile_end);
         else
-            write_records<S>(t, rows, w, a, tile / tiles_per_chunk - lo / Source::chunk);
+            write_records<S>(t, again, a, tile / tiles_per_chunk - lo / Source::chunk);
         first_chunk = false;
         clear(t);
     }
-    if (w.slot >= 0)
-        merge_records<S>(m, w, a, all_chunks);
+    const attend_work again = work_of(source, (int)blockIdx.x);
+    if (again.slot >= 0)
+        merge_records<S>(m, again, a, (hi - 1) / Source::chunk + 1 - lo / Source::chunk);
 }
 
-/* ---- launch -------------------------------------------------------------------------------------------------- */
+/* ---- launch
+ * --------------------------------------------------------------------------------------------------
+ */
 
 template <typename S, typename Source>
-static enum hg_status launch_attend(struct cuda_backend *c, const Source &source, const attend_args &args, int n_blocks,
-                                    int n_kv_heads)
+static enum hg_status launch_attend(struct cuda_backend *c, const Source &source,
+                                    const attend_args &args, int n_blocks, int n_kv_heads)
 {
     void (*kernel)(Source, attend_args) = attend<S, Source>;
     if (n_blocks == 0)
         return HG_STATUS_OK;
     if (S::bytes > 48 << 10)
-        HG_TRY(cuda_check(c, cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                                  S::bytes),
-                          "attention: shared memory"));
-    LAUNCH(kernel, dim3((unsigned)n_blocks, (unsigned)n_kv_heads), ATTEND_THREADS, S::bytes, c->stream, source, args);
+        HG_TRY(
+            cuda_check(c,
+                       cudaFuncSetAttribute((const void *)kernel,
+                                            cudaFuncAttributeMaxDynamicSharedMemorySize, S::bytes),
+                       "attention: shared memory"));
+    LAUNCH(kernel, dim3((unsigned)n_blocks, (unsigned)n_kv_heads), ATTEND_THREADS, S::bytes,
+           c->stream, source, args);
     return cuda_status(c, "attention");
 }
 

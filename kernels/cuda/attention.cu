@@ -1,12 +1,15 @@
-/* kernels/cuda/attention.cu - causal, ragged, paged attention: decode tokens and prefill chunks in one call.
+/* kernels/cuda/attention.cu - causal, ragged, paged attention: decode tokens and prefill chunks in
+ * one call.
  *
- *   y[t, h] = sum over keys j in max(0, p - window + 1) .. p of softmax_j(scale q[t, h] . k[j, h / group]) v[j, ...]
+ *   y[t, h] = sum over keys j in max(0, p - window + 1) .. p of softmax_j(scale q[t, h] . k[j, h /
+ * group]) v[j, ...]
  *
- * q, y [T, H*P] fp32; k, v [layer][block][kv head][16][P] in f32, f16 or bf16. A block of attend.cuh takes a tile of
- * query rows (tokens x heads of a group) and some chunks of its sequence; attention_plan.c decides which. Decode is
- * bound by the cache's bytes: narrow tiles keep 3 slices of keys or values in flight per block. Prefill is bound by
- * mma: a wide tile reads a key once for 64 rows. Scores and softmax are fp32; see attention_tile.cuh for the parts.
- * Defined by kernels/ref/attention.c. */
+ * q, y [T, H*P] fp32; k, v [layer][block][kv head][16][P] in f32, f16 or bf16. A block of
+ * attend.cuh takes a tile of query rows (tokens x heads of a group) and some chunks of its
+ * sequence; attention_plan.c decides which. Decode is bound by the cache's bytes: narrow tiles keep
+ * 3 slices of keys or values in flight per block. Prefill is bound by mma: a wide tile reads a key
+ * once for 64 rows. Scores and softmax are fp32; see attention_tile.cuh for the parts. Defined by
+ * kernels/ref/attention.c. */
 #include "kernels/cuda/attend.cuh"
 
 template <typename E> struct paged_source {
@@ -43,7 +46,8 @@ template <typename E> DEV int first_key(const paged_source<E> &s, int64_t token)
     return s.window > 0 && pos >= s.window ? pos - s.window + 1 : 0;
 }
 
-template <typename E> DEV paged_keys<E> keys_of(const paged_source<E> &s, const attend_work &w, int kv_head)
+template <typename E>
+DEV paged_keys<E> keys_of(const paged_source<E> &s, const attend_work &w, int kv_head)
 {
     paged_keys<E> k = {s.k + kv_head * s.head_size, s.v + kv_head * s.head_size,
                        s.block_table + (int64_t)w.seq * s.max_blocks, s.block_size, s.dim};
@@ -55,16 +59,28 @@ template <typename E> DEV int64_t key_row(const paged_keys<E> &k, int key)
     return k.blocks[key / HG_BLOCK_TOKENS] * k.block_size + key % HG_BLOCK_TOKENS * k.dim;
 }
 
-/* ---- launcher ------------------------------------------------------------------------------------------------ */
+/* ---- launcher
+ * ------------------------------------------------------------------------------------------------
+ */
 
 template <typename E>
 static paged_source<E> source_of(const struct cuda_backend *c, const struct hg_attention_args *a)
 {
     const struct hg_kv_desc *d = &a->kv->desc;
-    int64_t head_size = (int64_t)HG_BLOCK_TOKENS * d->head_dim, block_size = head_size * d->n_kv_heads;
+    int64_t head_size = (int64_t)HG_BLOCK_TOKENS * d->head_dim,
+            block_size = head_size * d->n_kv_heads;
     int64_t layer = a->layer * (int64_t)d->n_blocks * block_size;
-    paged_source<E> s = {c->attention.device, c->plan.pos, c->plan.block_table, c->plan.max_blocks, a->window, 0,
-                         (const E *)a->kv->k + layer, (const E *)a->kv->v + layer, head_size, block_size, a->head_dim};
+    paged_source<E> s = {c->attention.device,
+                         c->plan.pos,
+                         c->plan.block_table,
+                         c->plan.max_blocks,
+                         a->window,
+                         0,
+                         (const E *)a->kv->k + layer,
+                         (const E *)a->kv->v + layer,
+                         head_size,
+                         block_size,
+                         a->head_dim};
     return s;
 }
 
@@ -77,15 +93,24 @@ static enum hg_status launch(struct cuda_backend *c, paged_source<E> s, const at
     return launch_attend<attend_shape<TYPE, DIM, WIDE>>(c, s, args, s.n_work, p->n_kv_heads);
 }
 
-template <enum hg_dtype TYPE, int DIM, typename E>
-static enum hg_status launch_both(struct cuda_backend *c, const paged_source<E> &s, const attend_args &args)
+/* Is there a kernel for tiles of 64 rows? */
+static bool has_wide(const struct hg_attention_args *a)
 {
-    HG_TRY((launch<TYPE, DIM, true>(c, s, args)));
+    return a->kv->desc.type != HG_DTYPE_F32 && a->head_dim > 32 && a->head_dim <= 128;
+}
+
+template <enum hg_dtype TYPE, int DIM, typename E>
+static enum hg_status launch_both(struct cuda_backend *c, const paged_source<E> &s,
+                                  const attend_args &args)
+{
+    if constexpr (TYPE != HG_DTYPE_F32)
+        HG_TRY((launch<TYPE, DIM, true>(c, s, args)));
     return launch<TYPE, DIM, false>(c, s, args);
 }
 
 template <enum hg_dtype TYPE, typename E>
-static enum hg_status launch_type(struct cuda_backend *c, const struct hg_attention_args *a, attend_args args)
+static enum hg_status launch_type(struct cuda_backend *c, const struct hg_attention_args *a,
+                                  attend_args args)
 {
     paged_source<E> s = source_of<E>(c, a);
     args.wide_kv = a->head_dim % (16 / (int)sizeof(E)) == 0;
@@ -93,8 +118,8 @@ static enum hg_status launch_type(struct cuda_backend *c, const struct hg_attent
         return launch<TYPE, 32, false>(c, s, args);
     if (a->head_dim <= 64)
         return launch_both<TYPE, 64>(c, s, args);
-    if (a->head_dim <= 96)
-        return launch_both<TYPE, 96>(c, s, args);
+    if (a->head_dim <= 96 && TYPE != HG_DTYPE_F32)
+        return launch_both < TYPE, TYPE == HG_DTYPE_F32 ? 128 : 96 > (c, s, args);
     if (a->head_dim <= 128)
         return launch_both<TYPE, 128>(c, s, args);
     return launch<TYPE, 256, false>(c, s, args);
@@ -106,13 +131,14 @@ static enum hg_status check(const struct cuda_backend *c, const struct hg_attent
     if (a->n_kv_heads <= 0 || a->n_heads % a->n_kv_heads)
         return cuda_refuse("attention: %d heads on %d", a->n_heads, a->n_kv_heads);
     if (a->head_dim != d->head_dim || a->n_kv_heads != d->n_kv_heads || a->head_dim > 256)
-        return cuda_refuse("attention: %d kv heads of %d, cache of %d heads of %d", a->n_kv_heads, a->head_dim,
-                           d->n_kv_heads, d->head_dim);
+        return cuda_refuse("attention: %d kv heads of %d, cache of %d heads of %d", a->n_kv_heads,
+                           a->head_dim, d->n_kv_heads, d->head_dim);
     if (a->plan != c->host_plan)
         return cuda_refuse("attention: not the plan of this step");
     for (int t = 0; t < a->plan->n_tokens; t++)
         if (a->plan->pos[t] >= c->limits.max_context)
-            return cuda_refuse("attention: position %d, reserved context %d", a->plan->pos[t], c->limits.max_context);
+            return cuda_refuse("attention: position %d, reserved context %d", a->plan->pos[t],
+                               c->limits.max_context);
     return HG_STATUS_OK;
 }
 
@@ -120,7 +146,7 @@ extern "C" enum hg_status cuda_attention(struct hg_backend *b, const struct hg_a
 {
     struct cuda_backend *c = cuda_of(b);
     HG_TRY(check(c, a));
-    HG_TRY(cuda_plan_attention(c, a, a->head_dim > 32 && a->head_dim <= 128));
+    HG_TRY(cuda_plan_attention(c, a, has_wide(a)));
     attend_args args = {};
     args.q = (const float *)a->q;
     args.y = (float *)a->y;

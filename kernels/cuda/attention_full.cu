@@ -2,10 +2,11 @@
  *
  *   y[r, h] = sum over rows j of r's group of softmax_j(scale q[r, h] . k[j, h]) v[j, h]
  *
- * q, k, v [n_batch * S, ld] and y [n_batch * S, H*P], fp32. A block of attend.cuh takes 64 rows of one group and head
- * (CLIP: 577 rows, 16 heads of 64), or 16 when the head is wider than 128 (VQGAN: one head of 512) or the rows are few;
- * fp32 operands go through mma as three bf16 parts, six products each, which is what bounds it. No chunks: a group's
- * rows are the same for all of them. Defined by kernels/ref/attention_full.c. */
+ * q, k, v [n_batch * S, ld] and y [n_batch * S, H*P], fp32. A block of attend.cuh takes 64 rows of
+ * one group and head (CLIP: 577 rows, 16 heads of 64), or 16 when the head is wider (VQGAN: one
+ * head of 512); fp32 operands go through mma as three bf16 parts, six products each, which is what
+ * bounds it. No chunks: a group's rows are the same for all of them. Defined by
+ * kernels/ref/attention_full.c. */
 #include "kernels/cuda/attend.cuh"
 
 template <int ROWS> struct dense_source {
@@ -37,7 +38,8 @@ template <int ROWS> DEV int last_key(const dense_source<ROWS> &s, int64_t)
     return s.n_rows - 1;
 }
 
-template <int ROWS> DEV dense_keys keys_of(const dense_source<ROWS> &s, const attend_work &w, int head)
+template <int ROWS>
+DEV dense_keys keys_of(const dense_source<ROWS> &s, const attend_work &w, int head)
 {
     int64_t at = (int64_t)w.first * s.ld + (int64_t)head * s.dim;
     dense_keys k = {s.k + at, s.v + at, s.ld};
@@ -49,18 +51,23 @@ DEV int64_t key_row(const dense_keys &k, int key)
     return key * k.ld;
 }
 
-/* ---- launcher ------------------------------------------------------------------------------------------------ */
+/* ---- launcher
+ * ------------------------------------------------------------------------------------------------
+ */
 
 template <int DIM, bool WIDE>
-static enum hg_status launch(struct cuda_backend *c, const struct hg_attention_full_args *a, const attend_args &args)
+static enum hg_status launch(struct cuda_backend *c, const struct hg_attention_full_args *a,
+                             const attend_args &args)
 {
     typedef attend_shape<HG_DTYPE_F32, DIM, WIDE> shape;
     int n_tiles = (a->n_rows + shape::rows - 1) / shape::rows;
-    dense_source<shape::rows> s = {(const float *)a->k, (const float *)a->v, a->ld, a->n_rows, n_tiles, a->head_dim};
+    dense_source<shape::rows> s = {
+        (const float *)a->k, (const float *)a->v, a->ld, a->n_rows, n_tiles, a->head_dim};
     return launch_attend<shape>(c, s, args, a->n_batch * n_tiles, a->n_heads);
 }
 
-extern "C" enum hg_status cuda_attention_full(struct hg_backend *b, const struct hg_attention_full_args *a)
+extern "C" enum hg_status cuda_attention_full(struct hg_backend *b,
+                                              const struct hg_attention_full_args *a)
 {
     struct cuda_backend *c = cuda_of(b);
     if (a->head_dim < 1 || a->head_dim > 512)
@@ -84,10 +91,8 @@ extern "C" enum hg_status cuda_attention_full(struct hg_backend *b, const struct
         return launch<32, false>(c, a, args);
     if (a->head_dim <= 64)
         return launch<64, true>(c, a, args);
-    if (a->head_dim <= 96)
-        return launch<96, true>(c, a, args);
     if (a->head_dim <= 128)
-        return launch<128, true>(c, a, args);
+        return launch<128, false>(c, a, args);
     if (a->head_dim <= 256)
         return launch<256, false>(c, a, args);
     return launch<512, false>(c, a, args);

@@ -1,12 +1,15 @@
-/* kernels/cuda/attention_tile.cuh - what a warp does with a tile of 64 keys, shared by both attention kernels.
+/* kernels/cuda/attention_tile.cuh - what a warp does with a tile of 64 keys, shared by both
+ * attention kernels.
  *
- * Scores S[16, 64] = Q K^T and outputs O[16, P] += exp(S) V go through mma m16n8k16 with query rows on its 16 rows, fp32
- * accumulation. Operands that are not 16 bits wide are cut into a sum of 16-bit parts, largest first: q and p into 2
- * parts for f16 caches (22 bits) and 3 for bf16 ones (24 bits); fp32 keys and values into 3 bf16 planes, of whose 9
- * products the 6 largest are taken. A 16-bit cache is used as it is. Part i meets plane j when i + j < parts.
+ * Scores S[16, 64] = Q K^T and outputs O[16, P] += exp(S) V go through mma m16n8k16 with query rows
+ * on its 16 rows, fp32 accumulation. Operands that are not 16 bits wide are cut into a sum of
+ * 16-bit parts, largest first: q and p into 2 parts for f16 caches (22 bits) and 3 for bf16 ones
+ * (24 bits); fp32 keys and values into 3 bf16 planes, of whose 9 products the 6 largest are taken.
+ * A 16-bit cache is used as it is. Part i meets plane j when i + j < parts.
  *
- * Heads wider than a slice are cut along P: K slices first, then V slices, one after the other through the same ring
- * of buffers. Row pitches of slice + 8 values put the 8 rows of an ldmatrix on different banks. */
+ * Heads wider than a slice are cut along P: K slices first, then V slices, one after the other
+ * through the same ring of buffers. Row pitches of slice + 8 values put the 8 rows of an ldmatrix
+ * on different banks. */
 #ifndef HG_KERNELS_CUDA_ATTENTION_TILE_CUH
 #define HG_KERNELS_CUDA_ATTENTION_TILE_CUH
 
@@ -15,28 +18,34 @@
 
 enum { TILE_KEYS = 64, ATTEND_WARPS = 4, ATTEND_THREADS = 32 * ATTEND_WARPS };
 
-/* DIM: head dim, padded. WIDE: 4 warps of 16 query rows each see every key; else 4 warps share 16 rows, for S by keys
- * and for O by columns. The additions behind a row are the same in both. */
+/* DIM: head dim, padded. WIDE: 4 warps of 16 query rows each see every key; else 4 warps share 16
+ * rows, for S by keys and for O by columns. The additions behind a row are the same in both. */
 template <enum hg_dtype TYPE, int DIM, bool WIDE> struct attend_shape {
     static constexpr enum hg_dtype type = TYPE;
     static constexpr bool wide = WIDE, f32 = TYPE == HG_DTYPE_F32, f16 = TYPE == HG_DTYPE_F16;
     static constexpr int dim = DIM, parts = f16 ? 2 : 3, planes = f32 ? 3 : 1;
     static constexpr int slice = DIM > 128 || (f32 && DIM > 96) ? 64 : DIM, n_slices = DIM / slice;
     static constexpr int rows = WIDE ? 16 * ATTEND_WARPS : 16;
-    static constexpr int n_score = (WIDE ? TILE_KEYS : TILE_KEYS / ATTEND_WARPS) / 8; /* 8 columns of S, per warp */
-    static constexpr int slice_out = (WIDE ? slice : slice / ATTEND_WARPS) / 8;       /* 8 columns of O, per warp */
+    static constexpr int n_score =
+        (WIDE ? TILE_KEYS : TILE_KEYS / ATTEND_WARPS) / 8; /* 8 columns of S, per warp */
+    static constexpr int slice_out =
+        (WIDE ? slice : slice / ATTEND_WARPS) / 8; /* 8 columns of O, per warp */
     static constexpr int n_out = slice_out * n_slices;
     static constexpr int pitch = slice + 8, q_pitch = DIM + 8;
     static constexpr int plane = TILE_KEYS * pitch, q_part = rows * q_pitch;
     static constexpr int stages = f32 ? 1 : WIDE ? 2 : 4;
-    /* bytes of shared memory: the ring, q, p fragments, per row: factor, first and last key; maxima; a flag */
+    /* bytes of shared memory: the ring, q, p fragments, per row: factor, first and last key;
+     * maxima; a flag */
     static constexpr int q_at = stages * planes * plane * 2, p_at = q_at + parts * q_part * 2;
     static constexpr int rows_at = p_at + (WIDE ? 0 : parts * 4 * 32 * 16);
-    static constexpr int peak_at = rows_at + rows * 12, bytes = peak_at + ATTEND_WARPS * 16 * 4 + 16;
+    static constexpr int peak_at = rows_at + rows * 12,
+                         bytes = peak_at + ATTEND_WARPS * 16 * 4 + 16;
     static_assert(DIM % 32 == 0 && DIM % slice == 0, "whole steps of ldmatrix");
 };
 
-/* ---- parts --------------------------------------------------------------------------------------------------- */
+/* ---- parts
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 template <bool F16> DEV uint32_t pack_part(float low, float high)
 {
@@ -57,7 +66,7 @@ template <bool F16> DEV float part_value(uint16_t v)
 /* low and high as sums of N parts; word i holds part i of both. */
 template <bool F16, int N> DEV void cut(float low, float high, uint32_t (&part)[N])
 {
-    UNROLL for (int i = 0; i < N; i++) {
+    UNROLL_FOR (int i = 0; i < N; i++) {
         part[i] = pack_part<F16>(low, high);
         low -= part_value<F16>((uint16_t)part[i]);
         high -= part_value<F16>((uint16_t)(part[i] >> 16));
@@ -75,12 +84,16 @@ template <bool F16> DEV void mma_part(float (&c)[4], const uint32_t (&a)[4], con
 /* Does a word of two values hold an infinity or a NaN? */
 template <bool F16> DEV bool word_is_broken(uint32_t w)
 {
-    return F16 ? ((w & 0x7c007c00u) + 0x04000400u) & 0x80008000u : ((w & 0x7f807f80u) + 0x00800080u) & 0x80008000u;
+    return F16 ? ((w & 0x7c007c00u) + 0x04000400u) & 0x80008000u
+               : ((w & 0x7f807f80u) + 0x00800080u) & 0x80008000u;
 }
 
-/* ---- loads --------------------------------------------------------------------------------------------------- */
+/* ---- loads
+ * ---------------------------------------------------------------------------------------------------
+ */
 
-/* Values column .. column + 3 of a row of dim values, zeros past its end; wide: dim % 4 == 0 and 16-byte aligned. */
+/* Values column .. column + 3 of a row of dim values, zeros past its end; wide: dim % 4 == 0 and
+ * 16-byte aligned. */
 DEV void load4(float (&x)[4], const float *row, int column, int dim, bool wide)
 {
     if (wide) {
@@ -90,7 +103,7 @@ DEV void load4(float (&x)[4], const float *row, int column, int dim, bool wide)
         x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
         return;
     }
-    UNROLL for (int i = 0; i < 4; i++)
+    UNROLL_FOR (int i = 0; i < 4; i++)
         x[i] = column + i < dim ? row[column + i] : 0.0f;
 }
 
@@ -100,7 +113,7 @@ template <bool F16, int N> DEV void store4(uint16_t *to, int stride, const float
     uint32_t low[N], high[N];
     cut<F16>(x[0], x[1], low);
     cut<F16>(x[2], x[3], high);
-    UNROLL for (int i = 0; i < N; i++) {
+    UNROLL_FOR (int i = 0; i < N; i++) {
         uint2 w = {low[i], high[i]};
         *reinterpret_cast<uint2 *>(to + i * stride) = w;
     }
@@ -113,14 +126,17 @@ struct key_range {
     bool wide; /* rows are whole 16-byte pieces */
 };
 
-/* Keys key0 .. + 63, columns column0 .. + slice, of k or v: 16-bit caches, asynchronous where rows allow it. */
+/* Keys key0 .. + 63, columns column0 .. + slice, of k or v: 16-bit caches, asynchronous where rows
+ * allow it. */
 template <typename S, typename Keys>
-DEV void load_slice(uint16_t *to, const Keys &keys, const uint16_t *from, int key0, int column0, const key_range &r)
+DEV void load_slice(uint16_t *to, const Keys &keys, const uint16_t *from, int key0, int column0,
+                    const key_range &r)
 {
     constexpr int pieces = S::slice / 8;
     if (r.wide) {
-        UNROLL for (int i = 0; i < TILE_KEYS * pieces / ATTEND_THREADS; i++) {
-            int at = (int)threadIdx.x + i * ATTEND_THREADS, entry = at / pieces, column = at % pieces * 8;
+        UNROLL_FOR (int i = 0; i < TILE_KEYS * pieces / ATTEND_THREADS; i++) {
+            int at = (int)threadIdx.x + i * ATTEND_THREADS, entry = at / pieces,
+                column = at % pieces * 8;
             int key = key0 + entry;
             bool inside = key >= r.lo && key < r.hi && column0 + column < r.dim;
             const uint16_t *p = inside ? from + key_row(keys, key) + column0 + column : from;
@@ -131,43 +147,51 @@ DEV void load_slice(uint16_t *to, const Keys &keys, const uint16_t *from, int ke
     for (int i = (int)threadIdx.x; i < TILE_KEYS * S::slice; i += ATTEND_THREADS) {
         int entry = i / S::slice, column = i % S::slice, key = key0 + entry;
         bool inside = key >= r.lo && key < r.hi && column0 + column < r.dim;
-        to[entry * S::pitch + column] = inside ? from[key_row(keys, key) + column0 + column] : (uint16_t)0;
+        to[entry * S::pitch + column] =
+            inside ? from[key_row(keys, key) + column0 + column] : (uint16_t)0;
     }
 }
 
 /* The same for fp32 keys and values: they are cut into planes on the way. */
 template <typename S, typename Keys>
-DEV void load_slice(uint16_t *to, const Keys &keys, const float *from, int key0, int column0, const key_range &r)
+DEV void load_slice(uint16_t *to, const Keys &keys, const float *from, int key0, int column0,
+                    const key_range &r)
 {
     constexpr int pieces = S::slice / 4;
-    UNROLL for (int i = 0; i < TILE_KEYS * pieces / ATTEND_THREADS; i++) {
-        int at = (int)threadIdx.x + i * ATTEND_THREADS, entry = at / pieces, column = at % pieces * 4;
+    UNROLL_FOR (int i = 0; i < TILE_KEYS * pieces / ATTEND_THREADS; i++) {
+        int at = (int)threadIdx.x + i * ATTEND_THREADS, entry = at / pieces,
+            column = at % pieces * 4;
         int key = key0 + entry;
         bool inside = key >= r.lo && key < r.hi;
         float x[4];
-        load4(x, inside ? from + key_row(keys, key) : from, column0 + column, inside ? r.dim : 0, r.wide);
+        load4(x, inside ? from + key_row(keys, key) : from, column0 + column, inside ? r.dim : 0,
+              r.wide);
         store4<false, S::planes>(to + entry * S::pitch + column, S::plane, x);
     }
 }
 
-/* ---- scores -------------------------------------------------------------------------------------------------- */
+/* ---- scores
+ * --------------------------------------------------------------------------------------------------
+ */
 
-/* s += q k over the columns of one slice: 16 rows from q (first row and column of the warp), keys from k. */
-template <typename S> DEV void add_scores(float (&s)[S::n_score][4], const uint16_t *q, const uint16_t *k)
+/* s += q k over the columns of one slice: 16 rows from q (first row and column of the warp), keys
+ * from k. */
+template <typename S>
+DEV void add_scores(float (&s)[S::n_score][4], const uint16_t *q, const uint16_t *k)
 {
     unsigned lane = lane_id();
     q += lane % 16 * S::q_pitch + lane / 16 * 8;
     k += (lane / 16 * 8 + lane % 8) * S::pitch + lane / 8 % 2 * 8;
-    UNROLL for (int step = 0; step < S::slice / 16; step++) {
+    UNROLL_FOR (int step = 0; step < S::slice / 16; step++) {
         uint32_t a[S::parts][4];
-        UNROLL for (int i = 0; i < S::parts; i++)
+        UNROLL_FOR (int i = 0; i < S::parts; i++)
             ldmatrix_x4(a[i], q + i * S::q_part + step * 16);
-        UNROLL for (int n = 0; n < S::n_score; n += 2)
-            UNROLL for (int j = 0; j < S::planes; j++) {
+        UNROLL_FOR (int n = 0; n < S::n_score; n += 2)
+            UNROLL_FOR (int j = 0; j < S::planes; j++) {
                 uint32_t r[4];
                 ldmatrix_x4(r, k + j * S::plane + n * 8 * S::pitch + step * 16);
                 const uint32_t b0[2] = {r[0], r[1]}, b1[2] = {r[2], r[3]};
-                UNROLL for (int i = 0; i + j < S::parts; i++) {
+                UNROLL_FOR (int i = 0; i + j < S::parts; i++) {
                     mma_part<S::f16>(s[n], a[i], b0);
                     mma_part<S::f16>(s[n + 1], a[i], b1);
                 }
@@ -175,43 +199,50 @@ template <typename S> DEV void add_scores(float (&s)[S::n_score][4], const uint1
     }
 }
 
-/* ---- outputs ------------------------------------------------------------------------------------------------- */
+/* ---- outputs
+ * -------------------------------------------------------------------------------------------------
+ */
 
 /* exp(S) of 16 keys, which lie in two accumulators, as the A operand of the next product. */
-template <typename S> DEV void cut_weights(uint32_t (&a)[S::parts][4], const float (&p0)[4], const float (&p1)[4])
+template <typename S>
+DEV void cut_weights(uint32_t (&a)[S::parts][4], const float (&p0)[4], const float (&p1)[4])
 {
     uint32_t w[4][S::parts];
     cut<S::f16>(p0[0], p0[1], w[0]);
     cut<S::f16>(p0[2], p0[3], w[1]);
     cut<S::f16>(p1[0], p1[1], w[2]);
     cut<S::f16>(p1[2], p1[3], w[3]);
-    UNROLL for (int i = 0; i < S::parts; i++)
-        UNROLL for (int r = 0; r < 4; r++)
+    UNROLL_FOR (int i = 0; i < S::parts; i++)
+        UNROLL_FOR (int r = 0; r < 4; r++)
             a[i][r] = w[r][i];
 }
 
-/* Weights of keys 16 step .. + 15 for all rows of the warp: its own scores, or what the warps have put down. */
+/* Weights of keys 16 step .. + 15 for all rows of the warp: its own scores, or what the warps have
+ * put down. */
 template <typename S>
-DEV void get_weights(uint32_t (&a)[S::parts][4], int step, const float (&p)[S::n_score][4], const uint4 *shared)
+DEV void get_weights(uint32_t (&a)[S::parts][4], int step, const float (&p)[S::n_score][4],
+                     const uint4 *shared)
 {
     if constexpr (S::wide) {
         cut_weights<S>(a, p[2 * step], p[2 * step + 1]);
     } else {
-        UNROLL for (int i = 0; i < S::parts; i++) {
+        UNROLL_FOR (int i = 0; i < S::parts; i++) {
             uint4 v = shared[(i * 4 + step) * 32 + lane_id()];
             a[i][0] = v.x, a[i][1] = v.y, a[i][2] = v.z, a[i][3] = v.w;
         }
     }
 }
 
-/* sum += weights of the tile; a product with ones, so that a weight and its share of the output are cut alike. */
-template <typename S> DEV void add_sums(float (&sum)[4], const float (&p)[S::n_score][4], const uint4 *shared)
+/* sum += weights of the tile; a product with ones, so that a weight and its share of the output are
+ * cut alike. */
+template <typename S>
+DEV void add_sums(float (&sum)[4], const float (&p)[S::n_score][4], const uint4 *shared)
 {
     const uint32_t one = S::f16 ? 0x3c003c00u : 0x3f803f80u, ones[2] = {one, one};
-    UNROLL for (int step = 0; step < TILE_KEYS / 16; step++) {
+    UNROLL_FOR (int step = 0; step < TILE_KEYS / 16; step++) {
         uint32_t a[S::parts][4];
         get_weights<S>(a, step, p, shared);
-        UNROLL for (int i = 0; i < S::parts; i++)
+        UNROLL_FOR (int i = 0; i < S::parts; i++)
             mma_part<S::f16>(sum, a[i], ones);
     }
 }
@@ -220,11 +251,12 @@ template <typename S> DEV void add_sums(float (&sum)[4], const float (&p)[S::n_s
 template <typename S> DEV bool values_are_broken(const uint16_t *v)
 {
     bool broken = false;
-    UNROLL for (int half = 0; half < 2; half++)
-        UNROLL for (int n = 0; n < S::slice_out; n++) {
+    v += lane_id() % 16 * S::pitch + lane_id() / 16 * 8;
+    UNROLL_FOR (int step = 0; step < TILE_KEYS / 16; step++)
+        UNROLL_FOR (int n = 0; n < S::slice_out; n += 2) {
             uint32_t r[4];
-            ldmatrix_x4_transposed(r, v + (half * 32 + lane_id()) * S::pitch + n * 8);
-            UNROLL for (int i = 0; i < 4; i++)
+            ldmatrix_x4_transposed(r, v + step * 16 * S::pitch + n * 8);
+            UNROLL_FOR (int i = 0; i < (n + 1 < S::slice_out ? 4 : 2); i++)
                 broken |= word_is_broken<S::f16>(r[i]);
         }
     return warp_ballot(broken) != 0;
@@ -233,40 +265,48 @@ template <typename S> DEV bool values_are_broken(const uint16_t *v)
 /* The words of a B operand without the keys outside [lo, hi); key: that of the low half of b[0]. */
 DEV void hide_keys(uint32_t (&b)[2], int key, int lo, int hi)
 {
-    UNROLL for (int i = 0; i < 2; i++) {
+    UNROLL_FOR (int i = 0; i < 2; i++) {
         int low = key + 8 * i;
-        uint32_t mask = (low >= lo && low < hi ? 0xffffu : 0u) | (low + 1 >= lo && low + 1 < hi ? 0xffff0000u : 0u);
+        uint32_t mask = (low >= lo && low < hi ? 0xffffu : 0u) |
+                        (low + 1 >= lo && low + 1 < hi ? 0xffff0000u : 0u);
         b[i] &= mask;
     }
 }
 
-/* o += weights * v over one V slice, o the slice's accumulators. ONE_ROW: only for this row of the 16, without the values of keys outside
- * [lo, hi), of which some is NaN: 0 * NaN must not happen. The additions are the same. */
-template <typename S, bool ONE_ROW>
-DEV void add_values(float (*o)[4], const float (&p)[S::n_score][4], const uint4 *shared, const uint16_t *v,
-                    int row = 0, int key0 = 0, int lo = 0, int hi = 0)
+/* o += weights * v over one V slice, o the slice's accumulators. GUARDED: v holds a NaN that some
+ * row must not meet, as 0 * NaN is not 0; so the rows of the warp, which see keys lo[r] .. hi[r] -
+ * 1, go one by one, each without the values of the keys it does not see. The additions are the
+ * same. */
+template <typename S, bool GUARDED>
+DEV void add_values(float (*o)[4], const float (&p)[S::n_score][4], const uint4 *shared,
+                    const uint16_t *v, int key0, const int *lo, const int *hi)
 {
-    unsigned lane = lane_id();
-    UNROLL for (int half = 0; half < 2; half++) {
-        uint32_t a[2][S::parts][4];
-        get_weights<S>(a[0], 2 * half, p, shared);
-        get_weights<S>(a[1], 2 * half + 1, p, shared);
-        UNROLL for (int n = 0; n < S::slice_out; n++) {
-            float c[4] = {o[n][0], o[n][1], o[n][2], o[n][3]};
-            UNROLL for (int j = 0; j < S::planes; j++) {
-                uint32_t r[4];
-                ldmatrix_x4_transposed(r, v + j * S::plane + (half * 32 + lane) * S::pitch + n * 8);
-                UNROLL for (int k = 0; k < 2; k++) {
-                    uint32_t b[2] = {r[2 * k], r[2 * k + 1]};
-                    if constexpr (ONE_ROW)
-                        hide_keys(b, key0 + half * 32 + k * 16 + (int)(lane % 4) * 2, lo, hi);
-                    UNROLL for (int i = 0; i + j < S::parts; i++)
-                        mma_part<S::f16>(c, a[k][i], b);
+    int lane = (int)lane_id();
+    v += lane % 16 * S::pitch +
+         lane / 16 * 8; /* an odd last n also loads 8 columns past it, at most the padding */
+    UNROLL_FOR (int step = 0; step < TILE_KEYS / 16; step++) {
+        uint32_t a[S::parts][4];
+        get_weights<S>(a, step, p, shared);
+        ROLLED_FOR (int row = 0; row < (GUARDED ? 16 : 1); row++) {
+            uint32_t r[S::planes][4] = {}; /* columns of accumulators n and n + 1 */
+            UNROLL_FOR (int n = 0; n < S::slice_out; n++) {
+                float c[4] = {o[n][0], o[n][1], o[n][2], o[n][3]};
+                if constexpr (GUARDED)
+                    __syncwarp(); /* keeps the compiler from loading ahead: a rare path must not
+                                     cost registers */
+                UNROLL_FOR (int j = 0; j < S::planes; j++) {
+                    const uint16_t *from = v + j * S::plane + step * 16 * S::pitch + n / 2 * 16;
+                    if (GUARDED || n % 2 == 0)
+                        ldmatrix_x4_transposed(r[j], from);
+                    uint32_t b[2] = {r[j][n % 2 * 2], r[j][n % 2 * 2 + 1]};
+                    if constexpr (GUARDED)
+                        hide_keys(b, key0 + step * 16 + lane % 4 * 2, lo[row], hi[row]);
+                    UNROLL_FOR (int i = 0; i + j < S::parts; i++)
+                        mma_part<S::f16>(c, a[i], b);
                 }
+                UNROLL_FOR (int i = 0; i < 4; i++)
+                    o[n][i] = !GUARDED || lane / 4 + i / 2 * 8 == row ? c[i] : o[n][i];
             }
-            UNROLL for (int i = 0; i < 4; i++)
-                if (!ONE_ROW || (int)(lane / 4) + i / 2 * 8 == row)
-                    o[n][i] = c[i];
         }
     }
 }

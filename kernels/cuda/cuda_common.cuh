@@ -22,6 +22,7 @@
 #define UNROLL _Pragma("unroll")
 #define UNROLL_FOR(...) _Pragma("unroll") for (__VA_ARGS__) /* clang-format knows it */
 #define DEV static __device__ __forceinline__
+#define ROLLED_FOR(...) _Pragma("unroll 1") for (__VA_ARGS__)
 #define DYN_SMEM(T, name)                                                                                              \
     extern __shared__ __align__(128) unsigned char hg_shared_memory[];                                                 \
     T *name = reinterpret_cast<T *>(hg_shared_memory)
@@ -129,6 +130,7 @@ DEV int load_acquire(const int *p)
 #define UNROLL
 #define UNROLL_FOR(...) for (__VA_ARGS__)
 #define DEV static inline
+#define ROLLED_FOR(...) for (__VA_ARGS__)
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                                               \
     ((void)(stream),                                                                                                   \

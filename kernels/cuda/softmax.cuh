@@ -1,9 +1,10 @@
 /* kernels/cuda/softmax.cuh - the softmax of a row whose scores arrive in pieces.
  *
- * A state stands for some keys: max = their largest score, sum = sum of exp(scale (score - max)); beside it the caller
- * keeps output = sum of exp(scale (score - max)) value. Two states merge into that of both sets of keys; the empty
- * state merges without changing a bit, so that a row does not notice pieces in which it sees nothing. Scores are in
- * units that `scale` > 0 turns into powers of two. A NaN score makes sum and output NaN and leaves max alone. */
+ * A state stands for some keys: max = their largest score, sum = sum of exp(scale (score - max));
+ * beside it the caller keeps output = sum of exp(scale (score - max)) value. Two states merge into
+ * that of both sets of keys; the empty state merges without changing a bit, so that a row does not
+ * notice pieces in which it sees nothing. Scores are in units that `scale` > 0 turns into powers of
+ * two. A NaN score makes sum and output NaN and leaves max alone. */
 #ifndef HG_KERNELS_CUDA_SOFTMAX_CUH
 #define HG_KERNELS_CUDA_SOFTMAX_CUH
 
@@ -46,8 +47,8 @@ DEV float softmax_rescale(float old_max, float max, float scale)
 DEV softmax_mix softmax_merge(softmax_state &a, softmax_state b, float scale)
 {
     float max = fmaxf(a.max, b.max);
-    softmax_mix w = {softmax_rescale(a.max, max, scale), softmax_rescale(b.max, max, scale), softmax_is_empty(b),
-                     softmax_is_empty(a)};
+    softmax_mix w = {softmax_rescale(a.max, max, scale), softmax_rescale(b.max, max, scale),
+                     softmax_is_empty(b), softmax_is_empty(a)};
     softmax_state both = {max, fmaf(a.sum, w.first, b.sum * w.second)};
     a = w.keep ? a : w.take ? b : both;
     return w;
