@@ -32,7 +32,7 @@ obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
 # the few files of common/ that they need.
-CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) common/status.c common/log.c common/half.c common/rng.c kernels/ref/sample.c
+CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) common/status.c common/log.c common/utf8.c common/half.c
 CUDA_CU := $(sort $(wildcard kernels/cuda/*.cu))
 SIMT_SRC := $(sort $(wildcard tests/simt/*.cpp))
 SIMT := $(OUT)/libhealthgpt_simt.so
@@ -174,7 +174,7 @@ $(OUT)/simt/%.o: %.cpp
 
 $(SIMT): $(patsubst %,$(OUT)/simt/%.o,$(basename $(CUDA_C) $(CUDA_CU) $(SIMT_SRC)))
 	@echo "LD $@"
-	@$(CXX) -shared $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $^ -lm -lpthread -o $@
+	@$(CXX) -shared -Wl,-z,defs $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $^ -lm -lpthread -o $@
 
 # One cubin per architecture, and PTX of the last for those to come. The CUDA runtime is inside; the driver's library
 # is opened at run time.
