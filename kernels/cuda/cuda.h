@@ -69,7 +69,6 @@ struct cuda_backend {
     struct hg_backend base;
     cudaStream_t stream;
     int device, n_sms;
-    size_t allocated; /* bytes */
     char description[160];
     struct hg_backend_limits limits;
     struct cuda_scratch scratch;

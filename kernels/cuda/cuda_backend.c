@@ -7,7 +7,7 @@
 #include "common/log.h"
 #include "kernels/cuda/cuda.h"
 
-enum { MAX_GROUPS = 4096, TICKETS = 4, RECORDS = 512 * 64 * (128 + 4) /* floats: 512 blocks of 64 rows */ };
+enum { MAX_HISTORIES = 256, MAX_GROUPS = 4096, TICKETS = 4, RECORDS = 512 * 64 * (128 + 4) /* floats: 512 blocks of 64 rows */ };
 
 enum hg_status cuda_refuse(const char *format, ...)
 {
@@ -83,12 +83,13 @@ static enum hg_status allocate(struct hg_backend *b, void *slot, size_t bytes,
     return HG_STATUS_OK;
 }
 
-/* Tables of the largest plan: tokens, block table, outputs, and the histories of as many rows as fit a context. */
+/* Tables of the largest plan: tokens, block table, outputs, and full histories of 256 sampled rows. */
 static size_t largest_plan(const struct hg_backend_limits *l)
 {
     size_t rows = at_least_one(l->max_rows);
     size_t blocks = at_least_one(l->max_context) / HG_BLOCK_TOKENS + 1;
-    size_t ints = rows * (8 + blocks) + rows * at_least_one(l->max_context);
+    size_t histories = rows < MAX_HISTORIES ? rows : MAX_HISTORIES;
+    size_t ints = rows * (8 + blocks) + histories * at_least_one(l->max_context);
     return ints * sizeof(int32_t) + rows * sizeof(struct hg_sample_params) + 16 * (rows + 16);
 }
 

@@ -16,8 +16,8 @@ enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct
         cudaGetLastError(); /* not sticky */
         cudaMemGetInfo(&free_bytes, &total);
         return hg_fail(err, HG_STATUS_NO_MEMORY,
-                       "device memory: %zu bytes wanted, %zu of %zu free, %zu used by this model",
-                       bytes, free_bytes, total, c->allocated);
+                       "device memory: %zu bytes wanted, %zu of %zu free", bytes, free_bytes,
+                       total);
     }
     enum hg_status status = cuda_check(c, e, "cudaMalloc");
     if (status == HG_STATUS_OK)
@@ -27,7 +27,6 @@ enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct
         *out = NULL;
         return hg_fail(err, status, "device memory: %s", cudaGetErrorName(e));
     }
-    c->allocated += bytes;
     return HG_STATUS_OK;
 }
 
