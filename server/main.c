@@ -135,8 +135,8 @@ static void announce(const struct hg_listen_address *a, const struct hg_model_in
     fflush(stdout);
 }
 
-/* Until a signal or a lost device. The first signal drains; a second one ends the grace. Signals are
- * blocked in every thread and taken here only. */
+/* Until a signal or a lost device. The first signal drains; a second one ends the grace. Signals
+ * are blocked in every thread and taken here only. */
 static enum hg_status serve(const sigset_t *signals, const struct hg_config *c,
                             struct hg_http *http, struct hg_scheduler *scheduler,
                             struct hg_error *err)
