@@ -128,6 +128,6 @@ enum hg_status cuda_plan_attention(struct cuda_backend *c, const struct hg_atten
     p->n_kv_heads = a->n_kv_heads;
     p->head_dim = a->head_dim;
     p->window = a->window;
-    size_t n = (size_t)(p->n_wide + p->n_narrow);
+    size_t n = (size_t)p->n_wide + (size_t)p->n_narrow;
     return cuda_upload(&c->base, p->device, p->host, n * sizeof *p->host);
 }

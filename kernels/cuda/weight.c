@@ -2,65 +2,11 @@
  *
  * Each matrix is described by a table of where its rows come from, in tile order, so the base
  * weight, the stacked [A; R] of a slot and a part's B go through the same packer, pack.c. */
-#include <limits.h>
 #include <stdlib.h>
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/pack.h"
-
-/* ---- checks ---------------------------------------------------------------------------------- */
-
-static enum hg_status check_adapter(const char *name, int part, int slot,
-                                    const struct hg_adapter *a, struct hg_error *err)
-{
-    if (a->rank == 0)
-        return HG_STATUS_OK;
-    if (a->rank < 0 || a->n_experts <= 0 || a->rank % a->n_experts != 0)
-        return hg_fail(err, HG_STATUS_BAD_FILE,
-                       "%s: part %d slot %d: rank %d is not a positive multiple of %d experts",
-                       name, part, slot, a->rank, a->n_experts);
-    if (!a->a.data || !a->b.data || !a->route.data)
-        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d slot %d: adapter tensor is absent",
-                       name, part, slot);
-    if (a->a.type == HG_DTYPE_I8 || a->b.type == HG_DTYPE_I8 || a->route.type == HG_DTYPE_I8)
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d slot %d: i8 adapter tensor", name,
-                       part, slot);
-    return HG_STATUS_OK;
-}
-
-static enum hg_status check_part(const struct hg_weight_desc *d, int i, struct hg_error *err)
-{
-    const struct hg_weight_part *p = &d->parts[i];
-    if (p->n_out <= 0 || !p->w.data)
-        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d has %d outputs%s", d->name, i,
-                       p->n_out, p->w.data ? "" : " and no weight");
-    if (p->w.type == HG_DTYPE_I8 || (p->bias.data && p->bias.type == HG_DTYPE_I8))
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d: i8 host tensor", d->name, i);
-    for (int s = 0; s < HG_MAX_PLUGINS; s++)
-        HG_TRY(check_adapter(d->name, i, s, &p->adapters[s], err));
-    return HG_STATUS_OK;
-}
-
-/* Counts the outputs while checking. */
-static enum hg_status check_desc(const struct hg_weight_desc *d, int *n_out, struct hg_error *err)
-{
-    if (d->n_in <= 0 || d->n_parts < 1 || d->n_parts > HG_MAX_PARTS ||
-        (unsigned)d->store >= HG_DTYPE_COUNT)
-        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: %d inputs, %d parts, store type %d", d->name,
-                       d->n_in, d->n_parts, (int)d->store);
-    int64_t n = 0;
-    for (int i = 0; i < d->n_parts; i++) {
-        HG_TRY(check_part(d, i, err));
-        n += d->parts[i].n_out;
-    }
-    if (n > INT_MAX - TILE_ROWS)
-        return hg_fail(err, HG_STATUS_TOO_LARGE, "%s: %lld outputs", d->name, (long long)n);
-    if (d->pair < 0 || d->pair % 2 || (d->pair && n % d->pair))
-        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: %lld outputs in pairs of %d", d->name,
-                       (long long)n, d->pair);
-    *n_out = (int)n;
-    return HG_STATUS_OK;
-}
+#include "kernels/weight_desc.h"
 
 /* ---- the parts of a weight ------------------------------------------------------------------- */
 
@@ -185,10 +131,10 @@ enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_d
     enum hg_status status = HG_STATUS_OK;
     int n_out = 0;
     *out = NULL;
-    HG_TRY(check_desc(desc, &n_out, err));
+    HG_TRY(hg_weight_desc_check(desc, TILE_ROWS, &n_out, err));
     int tiles = count_tiles(n_out, desc->pair);
     struct hg_weight *w = calloc(1, sizeof *w);
-    struct row_source *rows = calloc((size_t)tiles * TILE_ROWS, sizeof *rows);
+    struct row_source *rows = calloc((size_t)(tiles > 0 ? tiles : 1) * TILE_ROWS, sizeof *rows);
     if (!w || !rows) {
         free(w);
         free(rows);

@@ -1,0 +1,56 @@
+/* kernels/weight_desc.c - see weight_desc.h. */
+#include "kernels/weight_desc.h"
+
+#include <limits.h>
+
+static enum hg_status check_adapter(const char *name, int part, int slot,
+                                    const struct hg_adapter *a, struct hg_error *err)
+{
+    if (a->rank == 0)
+        return HG_STATUS_OK;
+    if (a->rank < 0 || a->n_experts <= 0 || a->rank % a->n_experts != 0)
+        return hg_fail(err, HG_STATUS_BAD_FILE,
+                       "%s: part %d slot %d: rank %d is not a positive multiple of %d experts",
+                       name, part, slot, a->rank, a->n_experts);
+    if (!a->a.data || !a->b.data || !a->route.data)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d slot %d: adapter tensor is absent",
+                       name, part, slot);
+    if (a->a.type == HG_DTYPE_I8 || a->b.type == HG_DTYPE_I8 || a->route.type == HG_DTYPE_I8)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d slot %d: i8 adapter tensor", name,
+                       part, slot);
+    return HG_STATUS_OK;
+}
+
+static enum hg_status check_part(const struct hg_weight_desc *d, int i, struct hg_error *err)
+{
+    const struct hg_weight_part *p = &d->parts[i];
+    if (p->n_out <= 0 || !p->w.data)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d has %d outputs%s", d->name, i,
+                       p->n_out, p->w.data ? "" : " and no weight");
+    if (p->w.type == HG_DTYPE_I8 || (p->bias.data && p->bias.type == HG_DTYPE_I8))
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d: i8 host tensor", d->name, i);
+    for (int s = 0; s < HG_MAX_PLUGINS; s++)
+        HG_TRY(check_adapter(d->name, i, s, &p->adapters[s], err));
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_weight_desc_check(const struct hg_weight_desc *d, int room, int *n_out,
+                                    struct hg_error *err)
+{
+    if (d->n_in <= 0 || d->n_parts < 1 || d->n_parts > HG_MAX_PARTS ||
+        (unsigned)d->store >= HG_DTYPE_COUNT)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: %d inputs, %d parts, store type %d", d->name,
+                       d->n_in, d->n_parts, (int)d->store);
+    int64_t n = 0;
+    for (int i = 0; i < d->n_parts; i++) {
+        HG_TRY(check_part(d, i, err));
+        n += d->parts[i].n_out;
+    }
+    if (n > INT_MAX - room)
+        return hg_fail(err, HG_STATUS_TOO_LARGE, "%s: %lld outputs", d->name, (long long)n);
+    if (d->pair < 0 || d->pair % 2 || (d->pair && n % d->pair))
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: %lld outputs in pairs of %d", d->name,
+                       (long long)n, d->pair);
+    *n_out = (int)n;
+    return HG_STATUS_OK;
+}
