@@ -117,7 +117,7 @@ golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads P
 fuzz: ## build the libFuzzer targets with clang into build/fuzz
 	@tools/build/fuzz.sh
 
-C_FILES = $(shell git ls-files '*.c' '*.h' '*.cu' '*.cuh')
+C_FILES = $(shell git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 format: ## reformat every source file in place
 	@clang-format -i $(C_FILES)
 

@@ -14,11 +14,12 @@ typedef enum hg_status open_fn(int n_threads, struct hg_backend **out, struct hg
 static const struct {
     const char *name, *cpu_path; /* NULL: not the cpu backend */
 } backends[] = {
-    {"cpu", "auto"},          {"cpu-scalar", "scalar"}, {"cpu-avx2", "avx2"},
-    {"cpu-avx512", "avx512"}, {"ref", NULL},
+    {"cpu", "auto"}, {"cpu-scalar", "scalar"}, {"cpu-avx2", "avx2"}, {"cpu-avx512", "avx512"},
+    {"ref", NULL},
 };
 
-/* Beside the program, in ../lib beside it, or where the loader looks; NULL: nowhere. Never closed. */
+/* Beside the program, in ../lib beside it, or where the loader looks; NULL: nowhere. Never closed.
+ */
 static void *find_library(const char *file)
 {
     static const char *const places[] = {"", "../lib/"};

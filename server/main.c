@@ -135,21 +135,25 @@ static void announce(const struct hg_listen_address *a, const struct hg_model_in
     fflush(stdout);
 }
 
-/* The first signal drains; a second one ends the grace. Signals are blocked in every thread and
- * taken here only. */
-static void serve_until_signal(const sigset_t *signals, const struct hg_config *c,
-                               struct hg_http *http, struct hg_scheduler *scheduler)
+/* Until a signal or a lost device. The first signal drains; a second one ends the grace. Signals
+ * are blocked in every thread and taken here only. */
+static enum hg_status serve(const sigset_t *signals, const struct hg_config *c,
+                            struct hg_http *http, struct hg_scheduler *scheduler,
+                            struct hg_error *err)
 {
-    int sig = 0;
-    while (sigwait(signals, &sig) != 0)
-        continue;
-    hg_log(HG_LOG_INFO, "signal %d: draining for at most %lld s", sig, (long long)c->drain_s);
+    const struct timespec slice = {0, 20000000}, glance = {0, 500000000};
+    int sig = -1;
+    while (sig <= 0 && !hg_scheduler_device_lost(scheduler))
+        sig = sigtimedwait(signals, NULL, &glance);
+    if (sig > 0)
+        hg_log(HG_LOG_INFO, "signal %d: draining for at most %lld s", sig, (long long)c->drain_s);
     hg_http_drain(http);
-    hg_scheduler_drain(scheduler, c->drain_s * 1000);
-    const struct timespec slice = {0, 20000000};
+    hg_scheduler_drain(scheduler, sig > 0 ? c->drain_s * 1000 : 0);
     while (!hg_scheduler_drained(scheduler))
         if (sigtimedwait(signals, NULL, &slice) > 0)
             hg_scheduler_drain(scheduler, 0);
+    return sig > 0 ? HG_STATUS_OK
+                   : hg_fail(err, HG_STATUS_DEVICE, "the device is lost: restart (see the log)");
 }
 
 static enum hg_status run(const struct hg_config *c, const sigset_t *signals, struct hg_error *err)
@@ -172,7 +176,7 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
     log_memory(hg_scheduler_model_info(scheduler), c);
     HG_TRY_OUT(hg_http_start(&http_options, model, scheduler, &http, err));
     announce(&address, hg_scheduler_model_info(scheduler));
-    serve_until_signal(signals, c, http, scheduler);
+    status = serve(signals, c, http, scheduler, err);
 out:
     /* Requests end before the daemon stops (a suspended connection must not see that), and the
      * daemon stops before the scheduler that its threads submit to is released. */

@@ -48,7 +48,8 @@ struct hg_scheduler {
     atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
     atomic_size_t n_running;
     atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
-    atomic_bool finished; /* the thread has left its loop */
+    atomic_bool finished;    /* the thread has left its loop */
+    atomic_bool device_lost; /* a request ended with a device error */
 };
 
 /* ---- ending ---------------------------------------------------------------------------------- */
@@ -57,6 +58,8 @@ struct hg_scheduler {
 static void end_request(struct hg_scheduler *s, struct hg_request *r)
 {
     enum hg_status status = r->result.error.status;
+    if (status == HG_STATUS_DEVICE)
+        atomic_store(&s->device_lost, true);
     atomic_fetch_add(status == HG_STATUS_OK          ? &s->n_done
                      : status == HG_STATUS_CANCELLED ? &s->n_cancelled
                                                      : &s->n_failed,
@@ -473,6 +476,11 @@ void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)
 bool hg_scheduler_drained(struct hg_scheduler *s)
 {
     return atomic_load(&s->finished);
+}
+
+bool hg_scheduler_device_lost(struct hg_scheduler *s)
+{
+    return atomic_load(&s->device_lost);
 }
 
 void hg_scheduler_free(struct hg_scheduler *s)

@@ -44,5 +44,8 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out);
  * grace_ms, then end those too. Does not wait; a later call may change the grace. */
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms);
 bool hg_scheduler_drained(struct hg_scheduler *s); /* every request has ended */
+/* A request ended with a device error. CUDA errors stick to the process: only a new one can go on.
+ */
+bool hg_scheduler_device_lost(struct hg_scheduler *s);
 
 #endif

@@ -1,11 +1,13 @@
-/* kernels/cuda/cuda.h - inside of the cuda backend, for its C files and for the launchers in its .cu files.
+/* kernels/cuda/cuda.h - inside of the cuda backend, for its C files and for the launchers in its
+ * .cu files.
  *
- * Activations are fp32 in device memory. Every op is a function `cuda_<op>` in <op>.cu that checks its arguments,
- * launches and returns cuda_status(); nothing here waits for the device but download, sync and step_end. One stream.
+ * Activations are fp32 in device memory. Every op is a function `cuda_<op>` in <op>.cu that checks
+ * its arguments, launches and returns cuda_status(); nothing here waits for the device but
+ * download, sync and step_end. One stream.
  *
- * Batch invariance by construction: a kernel fixes the order of additions behind an output element by the layer's
- * shape alone. Rows sit on the N side of mma, whose columns never meet; the split of K over warps, of a context over
- * chunks of ATTENTION_CHUNK positions, is a constant. */
+ * Batch invariance by construction: a kernel fixes the order of additions behind an output element
+ * by the layer's shape alone. Rows sit on the N side of mma, whose columns never meet; the split of
+ * K over warps, of a context over chunks of ATTENTION_CHUNK positions, is a constant. */
 #ifndef HG_KERNELS_CUDA_CUDA_H
 #define HG_KERNELS_CUDA_CUDA_H
 
@@ -17,8 +19,8 @@
 extern "C" {
 #endif
 
-/* Device copies of the plan's tables, filled by step_begin; pointers as in struct hg_plan. The sampling parameters
- * keep their `history` as a device pointer. */
+/* Device copies of the plan's tables, filled by step_begin; pointers as in struct hg_plan. The
+ * sampling parameters keep their `history` as a device pointer. */
 struct cuda_plan {
     int n_tokens, n_seqs, n_out, max_blocks;
     const int32_t *token, *pos, *seq, *slot, *table, *block_table, *out_row, *out_table;
@@ -29,18 +31,19 @@ enum { CUDA_SAMPLE_BLOCKS = 64 }; /* rows that are sampled at a time; more take 
 
 /* Working memory, sized once by reserve. */
 struct cuda_scratch {
-    void *x;       /* prepared rows of a linear or pixels of a convolution: see linear.cu */
+    void *x; /* prepared rows of a linear or pixels of a convolution: see linear.cu */
     size_t x_bytes;
-    float *z;      /* A x and route logits, and the same gated: see linear.cu */
+    float *z; /* A x and route logits, and the same gated: see linear.cu */
     size_t z_bytes;
     int *tickets;  /* [4 + max_rows] zero between kernels */
     int32_t *rows; /* [max_rows] a caller's host table (slots, row numbers, codes) */
     float *stats;  /* [2 * MAX_GROUPS] GroupNorm mean and 1 / deviation */
     void *result;  /* device side of host results: samples, argmax, rgb */
     size_t result_bytes;
-    void *sample;  /* [CUDA_SAMPLE_BLOCKS] rows of the sampler: see sample.cu */
+    void *sample; /* [CUDA_SAMPLE_BLOCKS] rows of the sampler: see sample.cu */
     size_t sample_bytes;
-    float *partial; /* ATTENTION_COUNTERS ints, zero between kernels, then records of attention: see attend.cuh */
+    float *partial; /* ATTENTION_COUNTERS ints, zero between kernels, then records of attention: see
+                       attend.cuh */
     size_t partial_bytes;
 };
 
@@ -49,9 +52,11 @@ enum {
     ATTENTION_COUNTERS = 16384, /* of blocks that have arrived */
 };
 
-/* What a block of attention has to do; slot < 0: alone. Else n_blocks share the rows and write records. */
+/* What a block of attention has to do; slot < 0: alone. Else n_blocks share the rows and write
+ * records. */
 struct attend_work {
-    int32_t first, row0, n_rows; /* rows row0 .. of the run of tokens that begins at token `first` */
+    int32_t first, row0,
+        n_rows; /* rows row0 .. of the run of tokens that begins at token `first` */
     int32_t seq, chunk0, n_chunks;
     int32_t slot, counter, n_blocks;
 };
@@ -69,7 +74,6 @@ struct cuda_backend {
     struct hg_backend base;
     cudaStream_t stream;
     int device, n_sms;
-    size_t allocated; /* bytes */
     char description[160];
     struct hg_backend_limits limits;
     struct cuda_scratch scratch;
@@ -100,14 +104,16 @@ static inline unsigned cuda_threads(int n, int most)
 
 /* Log a broken contract and return HG_STATUS_INTERNAL. */
 enum hg_status cuda_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* OK, or log what failed and return NO_MEMORY or DEVICE; an error that sticks marks the backend as lost. */
+/* OK, or log what failed and return NO_MEMORY or DEVICE; an error that sticks marks the backend as
+ * lost. */
 enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *what);
 /* After a launch: cuda_check of cudaGetLastError. */
 enum hg_status cuda_status(struct cuda_backend *c, const char *kernel);
 
-/* A table of n ints of the caller on the device: the plan's own copy when it is one of the plan's tables, else
- * uploaded to scratch.rows (n <= max_rows). NULL stays NULL. */
-enum hg_status cuda_table(struct cuda_backend *c, const int32_t *host, int n, const int32_t **device);
+/* A table of n ints of the caller on the device: the plan's own copy when it is one of the plan's
+ * tables, else uploaded to scratch.rows (n <= max_rows). NULL stays NULL. */
+enum hg_status cuda_table(struct cuda_backend *c, const int32_t *host, int n,
+                          const int32_t **device);
 
 struct hg_kv {
     struct hg_kv_desc desc;
@@ -120,8 +126,8 @@ void cuda_free(struct hg_backend *b, void *p);
 enum hg_status cuda_upload(struct hg_backend *b, void *dst, const void *src, size_t bytes);
 enum hg_status cuda_download(struct hg_backend *b, void *dst, const void *src, size_t bytes);
 enum hg_status cuda_sync(struct hg_backend *b);
-enum hg_status cuda_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc, struct hg_kv **out,
-                              struct hg_error *err);
+enum hg_status cuda_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc,
+                              struct hg_kv **out, struct hg_error *err);
 void cuda_kv_free(struct hg_backend *b, struct hg_kv *kv);
 enum hg_status cuda_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_t *blocks, int n);
 
@@ -130,12 +136,14 @@ enum hg_status cuda_step_begin(struct hg_backend *b, const struct hg_plan *plan)
 enum hg_status cuda_step_end(struct hg_backend *b);
 
 /* ---- attention_plan.c ---- */
-/* Fill c->attention for this call unless it already holds that; wide: tiles of 64 rows are possible, not only 16. */
-enum hg_status cuda_plan_attention(struct cuda_backend *c, const struct hg_attention_args *a, bool wide);
+/* Fill c->attention for this call unless it already holds that; wide: tiles of 64 rows are
+ * possible, not only 16. */
+enum hg_status cuda_plan_attention(struct cuda_backend *c, const struct hg_attention_args *a,
+                                   bool wide);
 
 /* ---- weights: weight.c packs on the host, linear.cu reads ---- */
-enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc, struct hg_weight **out,
-                                  struct hg_error *err);
+enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc,
+                                  struct hg_weight **out, struct hg_error *err);
 void cuda_weight_free(struct hg_backend *b, struct hg_weight *w);
 size_t cuda_weight_bytes(const struct hg_weight *w);
 

@@ -1,4 +1,5 @@
-/* kernels/cuda/cuda_backend.c - open, reserve, close, error handling and the op table of the cuda backend. */
+/* kernels/cuda/cuda_backend.c - open, reserve, close, error handling and the op table of the cuda
+ * backend. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,7 +8,12 @@
 #include "common/log.h"
 #include "kernels/cuda/cuda.h"
 
-enum { MAX_GROUPS = 4096, TICKETS = 4, RECORDS = 512 * 64 * (128 + 4) /* floats: 512 blocks of 64 rows */ };
+enum {
+    MAX_HISTORIES = 256,
+    MAX_GROUPS = 4096,
+    TICKETS = 4,
+    RECORDS = 512 * 64 * (128 + 4) /* floats: 512 blocks of 64 rows */
+};
 
 enum hg_status cuda_refuse(const char *format, ...)
 {
@@ -42,9 +48,10 @@ enum hg_status cuda_status(struct cuda_backend *c, const char *kernel)
 
 static void release_scratch(struct cuda_backend *c)
 {
-    void *const all[] = {c->scratch.x,      c->scratch.z,       c->scratch.tickets, c->scratch.rows,
-                         c->scratch.stats,  c->scratch.result,  c->scratch.sample,
-                         c->scratch.partial, c->plan_device,     c->attention.device};
+    void *const all[] = {c->scratch.x,       c->scratch.z,       c->scratch.tickets,
+                         c->scratch.rows,    c->scratch.stats,   c->scratch.result,
+                         c->scratch.sample,  c->scratch.partial, c->plan_device,
+                         c->attention.device};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         cudaFree(all[i]);
     cudaFreeHost(c->plan_host);
@@ -74,8 +81,7 @@ static size_t at_least_one(int64_t n)
     return n > 0 ? (size_t)n : 1;
 }
 
-static enum hg_status allocate(struct hg_backend *b, void *slot, size_t bytes,
-                               struct hg_error *err)
+static enum hg_status allocate(struct hg_backend *b, void *slot, size_t bytes, struct hg_error *err)
 {
     void *p = NULL;
     HG_TRY(cuda_alloc(b, bytes, &p, err));
@@ -83,12 +89,14 @@ static enum hg_status allocate(struct hg_backend *b, void *slot, size_t bytes,
     return HG_STATUS_OK;
 }
 
-/* Tables of the largest plan: tokens, block table, outputs, and the histories of as many rows as fit a context. */
+/* Tables of the largest plan: tokens, block table, outputs, and full histories of 256 sampled rows.
+ */
 static size_t largest_plan(const struct hg_backend_limits *l)
 {
     size_t rows = at_least_one(l->max_rows);
     size_t blocks = at_least_one(l->max_context) / HG_BLOCK_TOKENS + 1;
-    size_t ints = rows * (8 + blocks) + rows * at_least_one(l->max_context);
+    size_t histories = rows < MAX_HISTORIES ? rows : MAX_HISTORIES;
+    size_t ints = rows * (8 + blocks) + histories * at_least_one(l->max_context);
     return ints * sizeof(int32_t) + rows * sizeof(struct hg_sample_params) + 16 * (rows + 16);
 }
 
@@ -103,20 +111,23 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     size_t in = (at_least_one(l.max_in) + 63) / 64 * 64, rows64 = (rows + 63) / 64 * 64;
     release_scratch(c);
     c->limits = l;
-    /* 4 bytes a value: two fp16 halves, or int8 and bf16; a row's scale beside it; whole token tiles. A convolution
-     * needs as much per input, and 8 rows of a tiny one */
+    /* 4 bytes a value: two fp16 halves, or int8 and bf16; a row's scale beside it; whole token
+     * tiles. A convolution needs as much per input, and 8 rows of a tiny one */
     s->x_bytes = rows64 * (in * 4 + 64);
-    size_t conv = at_least_one(l.max_conv), conv_bytes = conv * 4 + (conv < 16384 ? conv : 16384) * 32 + 4096;
+    size_t conv = at_least_one(l.max_conv),
+           conv_bytes = conv * 4 + (conv < 16384 ? conv : 16384) * 32 + 4096;
     s->x_bytes = s->x_bytes < conv_bytes ? conv_bytes : s->x_bytes;
     s->result_bytes = rows * sizeof(struct hg_sample_result) + outs * 4 + at_least_one(l.max_conv);
     s->sample_bytes = (rows < CUDA_SAMPLE_BLOCKS ? rows : CUDA_SAMPLE_BLOCKS) * (outs + 3) * 12;
     s->partial_bytes = (ATTENTION_COUNTERS + (size_t)RECORDS) * sizeof(float);
-    /* a token's rows, one per head of a group of up to 64, fill at most 5 tiles; the rest is for split contexts */
+    /* a token's rows, one per head of a group of up to 64, fill at most 5 tiles; the rest is for
+     * split contexts */
     c->attention.capacity = 5 * (int)rows + 4096;
     size_t work_bytes = (size_t)c->attention.capacity * sizeof(struct attend_work);
     c->plan_bytes = largest_plan(&l);
     HG_TRY_OUT(allocate(b, &s->x, s->x_bytes, err));
-    /* A x and logits, the same gated and prepared with parts padded to steps, a scale per part: see linear.cu */
+    /* A x and logits, the same gated and prepared with parts padded to steps, a scale per part: see
+     * linear.cu */
     s->z_bytes = rows64 * (2 * at_least_one(l.max_rank) + 192) * sizeof(float);
     HG_TRY_OUT(allocate(b, &s->z, s->z_bytes, err));
     HG_TRY_OUT(allocate(b, &s->tickets, (TICKETS + rows) * sizeof(int), err));

@@ -1,12 +1,16 @@
-/* kernels/cuda/cuda_common.cuh - everything in our kernels that is not plain C++: the only file with PTX.
+/* kernels/cuda/cuda_common.cuh - everything in our kernels that is not plain C++: the only file
+ * with PTX.
  *
- * nvcc takes the first half, g++ with HG_SIMT the second (tests/simt), so that the same kernels run in a CI without a
- * GPU. Rules for kernel files that follow from it: LAUNCH instead of <<<>>>, shared memory through DYN_SMEM only,
- * collectives in warp-uniform flow with all 32 lanes, no return before a barrier, blocks of a multiple of 32 threads,
- * and a block waits (SPIN_UNTIL) only for blocks with a lower ticket.
+ * nvcc takes the first half, g++ with HG_SIMT the second (tests/simt), so that the same kernels run
+ * in a CI without a GPU. Rules for kernel files that follow from it: LAUNCH instead of <<<>>>,
+ * shared memory through DYN_SMEM only, collectives in warp-uniform flow with all 32 lanes, no
+ * return before a barrier, blocks of a multiple of 32 threads, and a block waits (SPIN_UNTIL) only
+ * for blocks with a lower ticket.
  *
- * Fragments of mma m16n8k16 (PTX manual), lane = 4 g + q: A registers hold rows g, g + 8, g, g + 8 at k = 2 q, 2 q + 1
- * (+ 8 for the last two); B column g at k = 2 q, 2 q + 1 and + 8; C rows g, g, g + 8, g + 8, columns 2 q, 2 q + 1, ... */
+ * Fragments of mma m16n8k16 (PTX manual), lane = 4 g + q: A registers hold rows g, g + 8, g, g + 8
+ * at k = 2 q, 2 q + 1
+ * (+ 8 for the last two); B column g at k = 2 q, 2 q + 1 and + 8; C rows g, g, g + 8, g + 8,
+ * columns 2 q, 2 q + 1, ... */
 #ifndef HG_KERNELS_CUDA_COMMON_CUH
 #define HG_KERNELS_CUDA_COMMON_CUH
 
@@ -14,7 +18,9 @@
 #include <string.h>
 
 #ifndef HG_SIMT
-/* ---- the GPU ------------------------------------------------------------------------------------------------ */
+/* ---- the GPU
+ * ------------------------------------------------------------------------------------------------
+ */
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -23,24 +29,52 @@
 #define UNROLL_FOR(...) _Pragma("unroll") for (__VA_ARGS__) /* clang-format knows it */
 #define DEV static __device__ __forceinline__
 #define ROLLED_FOR(...) _Pragma("unroll 1") for (__VA_ARGS__)
-#define DYN_SMEM(T, name)                                                                                              \
-    extern __shared__ __align__(128) unsigned char hg_shared_memory[];                                                 \
+#define DYN_SMEM(T, name)                                                                          \
+    extern __shared__ __align__(128) unsigned char hg_shared_memory[];                             \
     T *name = reinterpret_cast<T *>(hg_shared_memory)
-#define LAUNCH(kernel, grid, block, shared, stream, ...) (kernel)<<<grid, block, shared, stream>>>(__VA_ARGS__)
-#define SPIN_UNTIL(condition)                                                                                          \
-    while (!(condition)) {                                                                                             \
+#define LAUNCH(kernel, grid, block, shared, stream, ...)                                           \
+    (kernel)<<<grid, block, shared, stream>>>(__VA_ARGS__)
+#define SPIN_UNTIL(condition)                                                                      \
+    while (!(condition)) {                                                                         \
     }
 
-DEV unsigned lane_id() { return threadIdx.x % 32; }
-template <typename T> DEV T shfl_xor(T v, unsigned mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
-template <typename T> DEV T shfl(T v, unsigned lane) { return __shfl_sync(0xffffffffu, v, lane); }
-DEV uint32_t warp_ballot(bool v) { return __ballot_sync(0xffffffffu, v); }
-DEV float div_rn(float a, float b) { return __fdiv_rn(a, b); }
+DEV unsigned lane_id()
+{
+    return threadIdx.x % 32;
+}
+template <typename T> DEV T shfl_xor(T v, unsigned mask)
+{
+    return __shfl_xor_sync(0xffffffffu, v, mask);
+}
+template <typename T> DEV T shfl(T v, unsigned lane)
+{
+    return __shfl_sync(0xffffffffu, v, lane);
+}
+DEV uint32_t warp_ballot(bool v)
+{
+    return __ballot_sync(0xffffffffu, v);
+}
+DEV float div_rn(float a, float b)
+{
+    return __fdiv_rn(a, b);
+}
 
-DEV float bf16_to_f32(uint16_t v) { return __uint_as_float((uint32_t)v << 16); }
-DEV uint16_t f32_to_bf16(float v) { return __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
-DEV float f16_to_f32(uint16_t v) { return __half2float(__ushort_as_half(v)); }
-DEV uint16_t f32_to_f16(float v) { return __half_as_ushort(__float2half_rn(v)); }
+DEV float bf16_to_f32(uint16_t v)
+{
+    return __uint_as_float((uint32_t)v << 16);
+}
+DEV uint16_t f32_to_bf16(float v)
+{
+    return __bfloat16_as_ushort(__float2bfloat16_rn(v));
+}
+DEV float f16_to_f32(uint16_t v)
+{
+    return __half2float(__ushort_as_half(v));
+}
+DEV uint16_t f32_to_f16(float v)
+{
+    return __half_as_ushort(__float2half_rn(v));
+}
 /* Two values in one word, by one instruction; the first in the lower half. */
 DEV uint32_t pack_f16(float low, float high)
 {
@@ -69,10 +103,17 @@ DEV void cp_async16(void *shared, const void *global, bool inside)
 {
     uint32_t to = (uint32_t)__cvta_generic_to_shared(shared);
     int n = inside ? 16 : 0; /* the rest is filled with zeros */
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(n) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(n)
+                 : "memory");
 }
-DEV void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int pending> DEV void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory"); }
+DEV void cp_async_commit()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int pending> DEV void cp_async_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
+}
 
 DEV void ldmatrix_x4(uint32_t (&r)[4], const void *shared)
 {
@@ -89,10 +130,12 @@ DEV void ldmatrix_x4_transposed(uint32_t (&r)[4], const void *shared)
                  : "r"(from));
 }
 
-#define HG_MMA(shape, types, constraint)                                                                               \
-    asm volatile("mma.sync.aligned." shape ".row.col." types " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "         \
-                 "{%0, %1, %2, %3};"                                                                                   \
-                 : "+" constraint(c[0]), "+" constraint(c[1]), "+" constraint(c[2]), "+" constraint(c[3])              \
+#define HG_MMA(shape, types, constraint)                                                           \
+    asm volatile("mma.sync.aligned." shape ".row.col." types                                       \
+                 " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "                                 \
+                 "{%0, %1, %2, %3};"                                                               \
+                 : "+" constraint(c[0]), "+" constraint(c[1]), "+" constraint(c[2]),               \
+                   "+" constraint(c[3])                                                            \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 DEV void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
 {
@@ -109,7 +152,10 @@ DEV void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
 #undef HG_MMA
 
 /* Order between blocks: writes before release_add are seen after load_acquire has seen its sum. */
-DEV int take_ticket(int *p) { return atomicAdd(p, 1); }
+DEV int take_ticket(int *p)
+{
+    return atomicAdd(p, 1);
+}
 DEV int release_add(int *p, int v)
 {
     int old;
@@ -124,7 +170,8 @@ DEV int load_acquire(const int *p)
 }
 
 #else
-/* ---- the emulation ------------------------------------------------------------------------------------------ */
+/* ---- the emulation
+ * ------------------------------------------------------------------------------------------ */
 #include "simt.h"
 
 #define UNROLL
@@ -132,28 +179,61 @@ DEV int load_acquire(const int *p)
 #define DEV static inline
 #define ROLLED_FOR(...) for (__VA_ARGS__)
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
-#define LAUNCH(kernel, grid, block, shared, stream, ...)                                                               \
-    ((void)(stream),                                                                                                   \
-     simt::launch(#kernel, (const void *)(kernel), grid, block, shared, [=] { (kernel)(__VA_ARGS__); }))
-#define SPIN_UNTIL(condition)                                                                                          \
-    while (!(condition))                                                                                               \
+#define LAUNCH(kernel, grid, block, shared, stream, ...)                                           \
+    ((void)(stream), simt::launch(#kernel, (const void *)(kernel), grid, block, shared,            \
+                                  [=] { (kernel)(__VA_ARGS__); }))
+#define SPIN_UNTIL(condition)                                                                      \
+    while (!(condition))                                                                           \
     simt::spin()
 
-DEV unsigned lane_id() { return simt::self().lane; }
-template <typename T> DEV T shfl_xor(T v, unsigned mask) { return simt::from_lane(__COUNTER__, v, simt::self().lane ^ mask); }
-template <typename T> DEV T shfl(T v, unsigned lane) { return simt::from_lane(__COUNTER__, v, lane); }
-DEV uint32_t warp_ballot(bool v) { return simt::ballot(__COUNTER__, v); }
-DEV float div_rn(float a, float b) { return a / b; }
+DEV unsigned lane_id()
+{
+    return simt::self().lane;
+}
+template <typename T> DEV T shfl_xor(T v, unsigned mask)
+{
+    return simt::from_lane(__COUNTER__, v, simt::self().lane ^ mask);
+}
+template <typename T> DEV T shfl(T v, unsigned lane)
+{
+    return simt::from_lane(__COUNTER__, v, lane);
+}
+DEV uint32_t warp_ballot(bool v)
+{
+    return simt::ballot(__COUNTER__, v);
+}
+DEV float div_rn(float a, float b)
+{
+    return a / b;
+}
 
 extern "C" {
 #include "common/half.h"
 }
-DEV float bf16_to_f32(uint16_t v) { return hg_bf16_to_f32(v); }
-DEV uint16_t f32_to_bf16(float v) { return hg_f32_to_bf16(v); }
-DEV float f16_to_f32(uint16_t v) { return hg_f16_to_f32(v); }
-DEV uint16_t f32_to_f16(float v) { return hg_f32_to_f16(v); }
-DEV uint32_t pack_f16(float low, float high) { return hg_f32_to_f16(low) | (uint32_t)hg_f32_to_f16(high) << 16; }
-DEV uint32_t pack_bf16(float low, float high) { return hg_f32_to_bf16(low) | (uint32_t)hg_f32_to_bf16(high) << 16; }
+DEV float bf16_to_f32(uint16_t v)
+{
+    return hg_bf16_to_f32(v);
+}
+DEV uint16_t f32_to_bf16(float v)
+{
+    return hg_f32_to_bf16(v);
+}
+DEV float f16_to_f32(uint16_t v)
+{
+    return hg_f16_to_f32(v);
+}
+DEV uint16_t f32_to_f16(float v)
+{
+    return hg_f32_to_f16(v);
+}
+DEV uint32_t pack_f16(float low, float high)
+{
+    return hg_f32_to_f16(low) | (uint32_t)hg_f32_to_f16(high) << 16;
+}
+DEV uint32_t pack_bf16(float low, float high)
+{
+    return hg_f32_to_bf16(low) | (uint32_t)hg_f32_to_bf16(high) << 16;
+}
 
 DEV uint4 load_stream(const void *p)
 {
@@ -161,28 +241,66 @@ DEV uint4 load_stream(const void *p)
         simt::fail("load_stream is misaligned");
     return *(const uint4 *)p;
 }
-DEV void cp_async16(void *shared, const void *global, bool inside) { simt::cp_async(shared, global, 16, inside ? 16 : 0); }
-DEV void cp_async_commit() { simt::cp_async_commit(); }
-template <int pending> DEV void cp_async_wait() { simt::cp_async_wait(pending); }
-DEV void ldmatrix_x4(uint32_t (&r)[4], const void *shared) { simt::ldmatrix_x4(__COUNTER__, r, shared, false); }
-DEV void ldmatrix_x4_transposed(uint32_t (&r)[4], const void *shared) { simt::ldmatrix_x4(__COUNTER__, r, shared, true); }
-DEV void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { simt::mma_bf16(__COUNTER__, c, a, b); }
-DEV void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { simt::mma_f16(__COUNTER__, c, a, b); }
-DEV void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { simt::mma_s8(__COUNTER__, c, a, b); }
-DEV int take_ticket(int *p) { return (*p)++; }
+DEV void cp_async16(void *shared, const void *global, bool inside)
+{
+    simt::cp_async(shared, global, 16, inside ? 16 : 0);
+}
+DEV void cp_async_commit()
+{
+    simt::cp_async_commit();
+}
+template <int pending> DEV void cp_async_wait()
+{
+    simt::cp_async_wait(pending);
+}
+DEV void ldmatrix_x4(uint32_t (&r)[4], const void *shared)
+{
+    simt::ldmatrix_x4(__COUNTER__, r, shared, false);
+}
+DEV void ldmatrix_x4_transposed(uint32_t (&r)[4], const void *shared)
+{
+    simt::ldmatrix_x4(__COUNTER__, r, shared, true);
+}
+DEV void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+    simt::mma_bf16(__COUNTER__, c, a, b);
+}
+DEV void mma_f16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+    simt::mma_f16(__COUNTER__, c, a, b);
+}
+DEV void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2])
+{
+    simt::mma_s8(__COUNTER__, c, a, b);
+}
+DEV int take_ticket(int *p)
+{
+    return (*p)++;
+}
 DEV int release_add(int *p, int v)
 {
     int old = *p;
     *p += v;
     return old;
 }
-DEV int load_acquire(const int *p) { return *p; }
+DEV int load_acquire(const int *p)
+{
+    return *p;
+}
 #endif
 
-/* ---- both --------------------------------------------------------------------------------------------------- */
+/* ---- both
+ * ---------------------------------------------------------------------------------------------------
+ */
 
-DEV uint32_t pack2(uint16_t low, uint16_t high) { return low | (uint32_t)high << 16; }
-DEV bool is_finite(float v) { return v - v == 0; }
+DEV uint32_t pack2(uint16_t low, uint16_t high)
+{
+    return low | (uint32_t)high << 16;
+}
+DEV bool is_finite(float v)
+{
+    return v - v == 0;
+}
 DEV uint32_t float_bits(float v)
 {
     uint32_t u;
@@ -205,18 +323,17 @@ DEV uint32_t float_order(float v)
 /* Sum and maximum over a warp; every lane gets it; the order is fixed. max ignores NaN. */
 template <typename T> DEV T warp_sum(T v)
 {
-    UNROLL for (unsigned m = 16; m > 0; m /= 2)
-        v += shfl_xor(v, m);
+    UNROLL for (unsigned m = 16; m > 0; m /= 2) v += shfl_xor(v, m);
     return v;
 }
 DEV float warp_max(float v)
 {
-    UNROLL for (unsigned m = 16; m > 0; m /= 2)
-        v = fmaxf(v, shfl_xor(v, m));
+    UNROLL for (unsigned m = 16; m > 0; m /= 2) v = fmaxf(v, shfl_xor(v, m));
     return v;
 }
 
-/* The same over a block of up to 1024 threads; scratch: 32 values of shared memory, reusable after the return. */
+/* The same over a block of up to 1024 threads; scratch: 32 values of shared memory, reusable after
+ * the return. */
 template <typename T> DEV T block_sum(T v, T *scratch)
 {
     unsigned n_warps = blockDim.x / 32;

@@ -21,13 +21,40 @@ DEV void store_kv(void *base, int64_t i, int type, float v)
         ((uint16_t *)base)[i] = type == HG_DTYPE_F16 ? f32_to_f16(v) : f32_to_bf16(v);
 }
 
+/* Sine and cosine of an fp32 angle below 2^30, computed in double and rounded once. Reduction by
+ * pi/2 in two parts, series of fdlibm's k_sin.c and k_cos.c. sinf and cosf would keep a table of
+ * 2/pi in local memory for large angles. */
+DEV void sine_cosine(float angle, float *sine, float *cosine)
+{
+    double k = rint((double)angle * 0.63661977236758134308);
+    double r = fma(-k, 1.57079632679489655800, (double)angle);
+    r = fma(-k, 6.12323399573676603587e-17, r);
+    double q = r * r, s = 1.58969099521155010221e-10, c = -1.13596475577881948265e-11;
+    s = fma(s, q, -2.50507602534068634195e-08);
+    s = fma(s, q, 2.75573137070700676789e-06);
+    s = fma(s, q, -1.98412698298579493134e-04);
+    s = fma(s, q, 8.33333333332248946124e-03);
+    s = fma(s, q, -1.66666666666666324348e-01);
+    c = fma(c, q, 2.08757232129817482790e-09);
+    c = fma(c, q, -2.75573143513906633035e-07);
+    c = fma(c, q, 2.48015872894767294178e-05);
+    c = fma(c, q, -1.38888888888741095749e-03);
+    c = fma(c, q, 4.16666666666666019037e-02);
+    double sr = fma(s * q, r, r), cr = fma(c * q, q, fma(-0.5, q, 1.0));
+    int quarter = (int)k & 3;
+    float sf = (float)(quarter & 1 ? cr : sr), cf = (float)(quarter & 1 ? sr : cr);
+    *sine = quarter & 2 ? -sf : sf;
+    *cosine = quarter == 1 || quarter == 2 ? -cf : cf;
+}
+
 /* Outputs o and o + half of a token, in head o / P of [q: H | k: G | v: G]. */
 DEV void finish_rope(const Finish &p, int64_t o, int token, float a, float b)
 {
     int dim = p.head_dim, half = dim / 2, head = (int)(o / dim), i = (int)(o % dim);
     int pos = p.pos[token];
     if (head < p.n_heads + p.n_kv_heads) {
-        float angle = p.inv_freq[i] * (float)pos, c = cosf(angle), s = sinf(angle);
+        float s, c;
+        sine_cosine(p.inv_freq[i] * (float)pos, &s, &c);
         float rotated = fmaf(a, c, -(b * s));
         b = fmaf(b, c, a * s);
         a = rotated;

@@ -15,9 +15,8 @@ enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct
     if (e == cudaErrorMemoryAllocation) {
         cudaGetLastError(); /* not sticky */
         cudaMemGetInfo(&free_bytes, &total);
-        return hg_fail(err, HG_STATUS_NO_MEMORY,
-                       "device memory: %zu bytes wanted, %zu of %zu free, %zu used by this model",
-                       bytes, free_bytes, total, c->allocated);
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "device memory: %zu bytes wanted, %zu of %zu free",
+                       bytes, free_bytes, total);
     }
     enum hg_status status = cuda_check(c, e, "cudaMalloc");
     if (status == HG_STATUS_OK)
@@ -27,7 +26,6 @@ enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct
         *out = NULL;
         return hg_fail(err, status, "device memory: %s", cudaGetErrorName(e));
     }
-    c->allocated += bytes;
     return HG_STATUS_OK;
 }
 
@@ -111,10 +109,10 @@ enum hg_status cuda_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_
             return cuda_refuse("kv_zero: block %d of %d", blocks[i], d->n_blocks);
         for (int l = 0; l < d->n_layers; l++) {
             size_t at = ((size_t)l * (size_t)d->n_blocks + (size_t)blocks[i]) * bytes;
-            HG_TRY(cuda_check(c, cudaMemsetAsync((char *)kv->k + at, 0, bytes, c->stream),
-                              "kv_zero"));
-            HG_TRY(cuda_check(c, cudaMemsetAsync((char *)kv->v + at, 0, bytes, c->stream),
-                              "kv_zero"));
+            HG_TRY(
+                cuda_check(c, cudaMemsetAsync((char *)kv->k + at, 0, bytes, c->stream), "kv_zero"));
+            HG_TRY(
+                cuda_check(c, cudaMemsetAsync((char *)kv->v + at, 0, bytes, c->stream), "kv_zero"));
         }
     }
     return HG_STATUS_OK;

@@ -1,7 +1,8 @@
 /* kernels/cuda/plan.c - a step's tables go to the device in one copy.
  *
- * They are laid back to back in pinned memory, then copied; the sampling parameters' histories lie behind them and
- * only when a penalty needs them. Nothing is allocated: reserve sized both sides for the largest plan. */
+ * They are laid back to back in pinned memory, then copied; the sampling parameters' histories lie
+ * behind them and only when a penalty needs them. Nothing is allocated: reserve sized both sides
+ * for the largest plan. */
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
@@ -68,8 +69,7 @@ enum hg_status cuda_step_begin(struct hg_backend *b, const struct hg_plan *plan)
     d.seq = pack_table(&p, plan->seq, plan->n_tokens);
     d.slot = pack_table(&p, plan->slot, plan->n_tokens);
     d.table = pack_table(&p, plan->table, plan->n_tokens);
-    d.block_table =
-        pack_table(&p, plan->block_table, (int64_t)plan->n_seqs * plan->max_blocks);
+    d.block_table = pack_table(&p, plan->block_table, (int64_t)plan->n_seqs * plan->max_blocks);
     d.out_row = pack_table(&p, plan->out_row, plan->n_out);
     d.out_table = pack_table(&p, plan->out_table, plan->n_out);
     if ((plan->block_table && !d.block_table) || (plan->out_table && !d.out_table) ||

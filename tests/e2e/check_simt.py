@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 
-from harness import ROOT, Skip, cli_ok, equal, is_sanitized, require
+from harness import ROOT, Daemon, Skip, cli_ok, equal, is_sanitized, require, require_error
 
 PICTURES = ["tests/data/demo/brain_left.png", "tests/data/demo/circles_3.png"]
 LOGPROB_BOUND = 2e-3
@@ -68,3 +68,13 @@ def check_no_device_is_explained(build):
                            stderr=subprocess.PIPE)
         equal(p.returncode, 69, "exit code: " + p.stderr.decode()[-300:])
         require(fault.encode() in p.stderr, "%s: %s" % (fault, p.stderr.decode()[-300:]))
+
+
+def check_lost_device_ends_the_daemon_with_71(build):
+    """The request in flight gets an error object, later ones are refused, the supervisor sees exit code 71."""
+    needs_simt(build)
+    with Daemon(build, "--backend", "simt", env={"HG_SIMT_FAULT": "launch:60"}) as d:
+        status, _, reply = d.post("/v1/vqa", {"question": "Who are you?"})
+        require_error(status, reply, 500, "device_error")
+        equal(d.process.wait(timeout=30), 71, "exit code")
+        d.ended = True

@@ -139,6 +139,11 @@ void kt_attention_init(struct kt_attention *a, const struct kt_attention_case *c
         a->max_blocks = blocks + 2 > a->max_blocks ? blocks + 2 : a->max_blocks;
         used += blocks;
         a->qkv[s] = kt_random((size_t)c->len[s] * dim, kt_next(&seed), 1);
+        /* keys and values are numbers of the cache's type already: a linear that is right to 22
+         * bits must not move one across a rounding border of f16 */
+        for (size_t i = 0; i < (size_t)c->len[s] * dim; i++)
+            if (i % dim >= (size_t)(c->n_heads * c->head_dim))
+                a->qkv[s][i] = (float)kt_round(c->type, a->qkv[s][i]);
         for (int q = c->len[s] - c->n_query[s]; q < c->len[s]; q++, a->n_queries++) {
             assert_true(a->n_queries < 512);
             a->query_seq[a->n_queries] = s;

@@ -6,7 +6,8 @@
 #include <cstring>
 #include <unordered_map>
 
-namespace {
+namespace
+{
 
 enum { default_shared = 48 << 10, most_shared = 227 << 10 };
 const size_t device_memory = (size_t)8 << 30;
@@ -26,7 +27,8 @@ bool planted(const char *what, long *count)
     const char *fault = getenv("HG_SIMT_FAULT");
     size_t n = strlen(what);
     ++*count;
-    return fault && strncmp(fault, what, n) == 0 && fault[n] == ':' && atol(fault + n + 1) == *count;
+    return fault && strncmp(fault, what, n) == 0 && fault[n] == ':' &&
+           atol(fault + n + 1) == *count;
 }
 
 bool planted_device(const char *what)
@@ -90,7 +92,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int device)
 {
     (void)device;
-    *value = attr == cudaDevAttrMultiProcessorCount       ? 4
+    *value = attr == cudaDevAttrMultiProcessorCount      ? 4
              : attr == cudaDevAttrComputeCapabilityMajor ? 9
              : attr == cudaDevAttrComputeCapabilityMinor ? 0
                                                          : most_shared;
@@ -142,7 +144,8 @@ cudaError_t cudaFreeHost(void *p)
     return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s)
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t s)
 {
     (void)kind;
     (void)s;

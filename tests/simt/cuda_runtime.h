@@ -1,8 +1,10 @@
-/* tests/simt/cuda_runtime.h - the part of the CUDA runtime that kernels/cuda uses, on the host. C and C++.
+/* tests/simt/cuda_runtime.h - the part of the CUDA runtime that kernels/cuda uses, on the host. C
+ * and C++.
  *
- * Streams are synchronous, device memory is host memory filled with 0xff. Faults can be planted by the environment
- * variable HG_SIMT_FAULT: "malloc:N", "launch:N", "copy:N" fail the N-th such call (1 = the first) and, as on a device,
- * a launch or copy error is sticky; "device" reports no device, "driver" a driver that is too old, "nodriver" none. */
+ * Streams are synchronous, device memory is host memory filled with 0xff. Faults can be planted by
+ * the environment variable HG_SIMT_FAULT: "malloc:N", "launch:N", "copy:N" fail the N-th such call
+ * (1 = the first) and, as on a device, a launch or copy error is sticky; "device" reports no
+ * device, "driver" a driver that is too old, "nodriver" none. */
 #ifndef HG_TESTS_SIMT_CUDA_RUNTIME_H
 #define HG_TESTS_SIMT_CUDA_RUNTIME_H
 
@@ -23,7 +25,12 @@ typedef enum cudaError {
     cudaErrorIllegalAddress = 700
 } cudaError_t;
 
-enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaMemcpyKind {
+    cudaMemcpyHostToHost,
+    cudaMemcpyHostToDevice,
+    cudaMemcpyDeviceToHost,
+    cudaMemcpyDeviceToDevice
+};
 enum cudaDeviceAttr {
     cudaDevAttrMultiProcessorCount = 16,
     cudaDevAttrComputeCapabilityMajor = 75,
@@ -50,7 +57,8 @@ cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaMallocHost(void **p, size_t bytes);
 cudaError_t cudaFreeHost(void *p);
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s);
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t s);
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
 cudaError_t cudaStreamCreate(cudaStream_t *s);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
@@ -62,9 +70,11 @@ const char *cudaGetErrorName(cudaError_t e);
 const char *cudaGetErrorString(cudaError_t e);
 
 /* ---- only here ---- */
-/* Order of threads and blocks: 0 ascending, 1 descending, 2 shuffled. Initially $HG_SIMT_ORDER, else 0. */
+/* Order of threads and blocks: 0 ascending, 1 descending, 2 shuffled. Initially $HG_SIMT_ORDER,
+ * else 0. */
 void simt_set_order(int order);
-/* Used by simt.cpp: the error that a launch must end with (also remembers it), and the shared memory it may have. */
+/* Used by simt.cpp: the error that a launch must end with (also remembers it), and the shared
+ * memory it may have. */
 cudaError_t simt_launch_fault(void);
 size_t simt_shared_limit(const void *kernel);
 

@@ -8,15 +8,17 @@
 
 extern "C" void simt_switch(void **save_sp, void *load_sp);
 
-/* Save the callee-saved registers and the stack pointer, load those of another fiber. An indirect jump instead of ret
- * keeps the processor's return predictor out of it (twice as fast). */
+/* Save the callee-saved registers and the stack pointer, load those of another fiber. An indirect
+ * jump instead of ret keeps the processor's return predictor out of it (twice as fast). */
 __asm__(".text\n.globl simt_switch\n.type simt_switch,@function\nsimt_switch:\n"
         "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
         "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
         "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\npop %rcx\njmp *%rcx\n");
 
-namespace simt {
-namespace {
+namespace simt
+{
+namespace
+{
 
 enum class State : uint8_t { ready, at_warp, at_block, done };
 
@@ -34,7 +36,10 @@ struct Fiber : Thread {
     std::vector<size_t> groups; /* number of copies up to each commit */
 };
 
-enum { max_threads = 1024, stack_bytes = (128 << 10) + 13 * 64 }; /* an odd number of cache lines apart */
+enum {
+    max_threads = 1024,
+    stack_bytes = (128 << 10) + 13 * 64
+}; /* an odd number of cache lines apart */
 
 int initial_order()
 {
@@ -192,16 +197,32 @@ void prepare(const char *name, dim3 grid, dim3 block, const std::function<void()
 
 } // namespace
 
-Thread &self() { return *m.current; }
-const uint3 &block() { return m.block_index; }
-const dim3 &block_dim() { return m.block; }
-const dim3 &grid_dim() { return m.grid; }
-unsigned char *shared_memory() { return m.shared; }
+Thread &self()
+{
+    return *m.current;
+}
+const uint3 &block()
+{
+    return m.block_index;
+}
+const dim3 &block_dim()
+{
+    return m.block;
+}
+const dim3 &grid_dim()
+{
+    return m.grid;
+}
+unsigned char *shared_memory()
+{
+    return m.shared;
+}
 
 void fail(const char *format, ...)
 {
     va_list args;
-    fprintf(stderr, "SIMT: kernel %s, block (%u, %u, %u): ", m.kernel, m.block_index.x, m.block_index.y, m.block_index.z);
+    fprintf(stderr, "SIMT: kernel %s, block (%u, %u, %u): ", m.kernel, m.block_index.x,
+            m.block_index.y, m.block_index.z);
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);
@@ -264,7 +285,8 @@ void cp_async_wait(int pending)
 
 /* ---- launch ---- */
 
-void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, const std::function<void()> &body)
+void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
+            const std::function<void()> &body)
 {
     if (simt_launch_fault() != cudaSuccess)
         return;
@@ -273,7 +295,8 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t 
     if (shared > simt_shared_limit(kernel))
         fail("%zu bytes of shared memory, allowed %zu", shared, simt_shared_limit(kernel));
     m.random = 20260101;
-    void *memory = nullptr; /* exactly as large as asked, so that ASan sees the first byte past it */
+    void *memory =
+        nullptr; /* exactly as large as asked, so that ASan sees the first byte past it */
     if (posix_memalign(&memory, 128, shared ? shared : 1) != 0)
         fail("out of memory");
     m.shared = (unsigned char *)memory;

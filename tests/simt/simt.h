@@ -1,12 +1,15 @@
-/* tests/simt/simt.h - CUDA C++ on a CPU: what kernels/cuda/cuda_common.cuh includes instead of the CUDA headers.
+/* tests/simt/simt.h - CUDA C++ on a CPU: what kernels/cuda/cuda_common.cuh includes instead of the
+ * CUDA headers.
  *
- * The .cu files are compiled by g++ as they are. A CUDA thread is a fiber; a block runs its warps in turn, each until
- * every lane waits or has ended. Collectives (shuffles, mma, ldmatrix, __syncwarp) wait for all 32 lanes of a warp,
- * __syncthreads for all threads of a block; each remembers the place in the source, so that a divergent one is found.
- * What makes wrong kernels visible: shared and device memory start as 0xff bytes (NaN), shared memory has exactly the
- * size of the launch, cp.async delivers only at its wait, threads and blocks run in one of three orders
- * (simt_set_order) that must give the same bits, and vector types keep their alignment for UBSan and ASan builds.
- * Not modelled: memory ordering between threads, bank conflicts, occupancy, timing, the rounding inside tensor cores. */
+ * The .cu files are compiled by g++ as they are. A CUDA thread is a fiber; a block runs its warps
+ * in turn, each until every lane waits or has ended. Collectives (shuffles, mma, ldmatrix,
+ * __syncwarp) wait for all 32 lanes of a warp,
+ * __syncthreads for all threads of a block; each remembers the place in the source, so that a
+ * divergent one is found. What makes wrong kernels visible: shared and device memory start as 0xff
+ * bytes (NaN), shared memory has exactly the size of the launch, cp.async delivers only at its
+ * wait, threads and blocks run in one of three orders (simt_set_order) that must give the same
+ * bits, and vector types keep their alignment for UBSan and ASan builds. Not modelled: memory
+ * ordering between threads, bank conflicts, occupancy, timing, the rounding inside tensor cores. */
 #ifndef HG_TESTS_SIMT_SIMT_H
 #define HG_TESTS_SIMT_SIMT_H
 
@@ -27,19 +30,36 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
-struct uint3 { unsigned x, y, z; };
-struct alignas(8) uint2 { uint32_t x, y; };
-struct alignas(16) uint4 { uint32_t x, y, z, w; };
-struct alignas(8) int2 { int32_t x, y; };
-struct alignas(16) int4 { int32_t x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
+struct uint3 {
+    unsigned x, y, z;
+};
+struct alignas(8) uint2 {
+    uint32_t x, y;
+};
+struct alignas(16) uint4 {
+    uint32_t x, y, z, w;
+};
+struct alignas(8) int2 {
+    int32_t x, y;
+};
+struct alignas(16) int4 {
+    int32_t x, y, z, w;
+};
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
 struct dim3 {
     unsigned x, y, z;
-    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c)
+    {
+    }
 };
 
-namespace simt {
+namespace simt
+{
 
 enum { warp_size = 32, exchange_words = 12 };
 
@@ -47,7 +67,8 @@ enum { warp_size = 32, exchange_words = 12 };
 struct Thread {
     uint3 index;
     unsigned lane;
-    int parity; /* exchange buffer of the next collective: two, so that a fast lane cannot overwrite what a slow one reads */
+    int parity; /* exchange buffer of the next collective: two, so that a fast lane cannot overwrite
+                   what a slow one reads */
     uint32_t exchange[2][exchange_words];
 };
 
@@ -59,7 +80,8 @@ const dim3 &block_dim();
 const dim3 &grid_dim();
 unsigned char *shared_memory();
 
-/* Wait for the warp; `whole`, if any, runs once when all lanes have come. Returns the lanes of the warp. */
+/* Wait for the warp; `whole`, if any, runs once when all lanes have come. Returns the lanes of the
+ * warp. */
 Thread *const *warp_sync(unsigned site, warp_fn *whole = nullptr);
 void block_sync(unsigned site);
 void spin(); /* a wait for another block: fails, because blocks run one after the other */
@@ -69,7 +91,8 @@ void cp_async(void *dst, const void *src, int size, int filled);
 void cp_async_commit();
 void cp_async_wait(int pending);
 
-void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, const std::function<void()> &body);
+void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
+            const std::function<void()> &body);
 
 /* Deposit words and wait; the lanes' deposits are then in exchange[return value]. */
 template <typename T> int deposit(unsigned site, const T &v, warp_fn *whole = nullptr)

@@ -1,12 +1,15 @@
 /* tests/simt/simt_ops.cpp - warp-wide instructions with the fragment layouts of the PTX manual.
  *
- * mma: lane = 4 g + q. A (16 rows): register 0 row g, 1 row g + 8, 2 row g and the upper half of k, 3 row g + 8 and the
- * upper half; B (8 columns): column g, register 1 the upper half of k; C: rows g, g, g + 8, g + 8, columns 2 q, 2 q + 1.
- * The sum runs over k in ascending order in fp32 (the hardware's order is not documented; int32 is exact). */
+ * mma: lane = 4 g + q. A (16 rows): register 0 row g, 1 row g + 8, 2 row g and the upper half of k,
+ * 3 row g + 8 and the upper half; B (8 columns): column g, register 1 the upper half of k; C: rows
+ * g, g, g + 8, g + 8, columns 2 q, 2 q + 1. The sum runs over k in ascending order in fp32 (the
+ * hardware's order is not documented; int32 is exact). */
 #include "simt.h"
 
-namespace simt {
-namespace {
+namespace simt
+{
+namespace
+{
 
 float bf16_value(uint32_t bits)
 {
@@ -37,7 +40,8 @@ struct Operands {
 static_assert(sizeof(Operands) <= sizeof(uint32_t) * exchange_words, "exchange is too small");
 
 /* Multiply what the lanes hold; D per_word values in each register, C of type S. */
-template <typename S, int per_word, S (*value)(uint32_t, int)> void multiply(Thread *const *lanes, int parity)
+template <typename S, int per_word, S (*value)(uint32_t, int)>
+void multiply(Thread *const *lanes, int parity)
 {
     enum { depth = 8 * per_word };
     S a[16][depth], b[depth][8], c[16][8];
@@ -60,14 +64,25 @@ template <typename S, int per_word, S (*value)(uint32_t, int)> void multiply(Thr
                 c[i][j] += a[i][k] * b[k][j];
     for (int l = 0; l < warp_size; l++)
         for (int r = 0; r < 4; r++)
-            memcpy(&lanes[l]->exchange[parity][6 + r], &c[l / 4 + r / 2 * 8][l % 4 * 2 + r % 2], sizeof(uint32_t));
+            memcpy(&lanes[l]->exchange[parity][6 + r], &c[l / 4 + r / 2 * 8][l % 4 * 2 + r % 2],
+                   sizeof(uint32_t));
 }
 
-float bf16_of(uint32_t word, int i) { return bf16_value(word >> 16 * i & 0xffff); }
-float f16_of(uint32_t word, int i) { return f16_value(word >> 16 * i & 0xffff); }
-int32_t s8_of(uint32_t word, int i) { return (int8_t)(word >> 8 * i & 0xff); }
+float bf16_of(uint32_t word, int i)
+{
+    return bf16_value(word >> 16 * i & 0xffff);
+}
+float f16_of(uint32_t word, int i)
+{
+    return f16_value(word >> 16 * i & 0xffff);
+}
+int32_t s8_of(uint32_t word, int i)
+{
+    return (int8_t)(word >> 8 * i & 0xff);
+}
 
-template <typename S> void run(unsigned site, S (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], warp_fn *whole)
+template <typename S>
+void run(unsigned site, S (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], warp_fn *whole)
 {
     Operands o;
     memcpy(o.a, a, sizeof a);
@@ -94,8 +109,8 @@ void mma_s8(unsigned site, int32_t (&c)[4], const uint32_t (&a)[4], const uint32
     run(site, c, a, b, multiply<int32_t, 4, s8_of>);
 }
 
-/* Lane l names row l % 8 of matrix l / 8; register i gets matrix i: two 16-bit values, row l / 4, columns 2 (l % 4)..;
- * transposed: column l / 4, rows 2 (l % 4).. */
+/* Lane l names row l % 8 of matrix l / 8; register i gets matrix i: two 16-bit values, row l / 4,
+ * columns 2 (l % 4)..; transposed: column l / 4, rows 2 (l % 4).. */
 void ldmatrix_x4(unsigned site, uint32_t (&r)[4], const void *row, bool transposed)
 {
     if ((uintptr_t)row % 16)

@@ -12,11 +12,12 @@ def text(v):
 
 
 def main():
-    runs = [{r["metric"].strip(): r for r in json.load(open(p))["rows"]} for p in sys.argv[1:]]
+    runs = [json.load(open(p))["rows"] for p in sys.argv[1:]]   # the same rows in the same order
     print("| metric | gate | goal | shipped | reached | all %d seeds |" % len(runs))
     print("|---|---|---|---|---|---|")
-    for name, row in runs[0].items():
-        values = [r[name]["value"] for r in runs if name in r]
+    for row, *others in zip(*runs):
+        assert all(o["metric"] == row["metric"] for o in others), row["metric"]
+        name, values = row["metric"].strip(), [r["value"] for r in (row, *others)]
         span = "%s .. %s" % (text(min(values)), text(max(values))) if len(values) > 1 else "-"
         print("| %s | %s | %s | %s | %s | %s |" % (name, text(row["gate"]), text(row["goal"]), text(row["value"]), row["state"], span))
 
