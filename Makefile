@@ -38,6 +38,9 @@ SIMT_SRC := $(sort $(wildcard tests/simt/*.cpp))
 SIMT := $(OUT)/libhealthgpt_simt.so
 CUDA := build/libhealthgpt_cuda.so
 CUDA_ARCHS := 80 86 89 90 120
+GPU_ARCHS := $(if $(filter command,$(firstword $(origin CUDA_ARCHS))),$(CUDA_ARCHS),90)
+GPU_PACK := build/gpu
+BACKEND ?= cuda
 NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),/usr/local/cuda/bin/nvcc)
 CXX ?= g++
 # One thread in all, but with stacks of its own, which ThreadSanitizer cannot follow: not instrumented there.
@@ -46,7 +49,7 @@ SIMT_FLAGS = -DHG_SIMT -I. -Itests/simt $(if $(filter thread,$(SANITIZE)),-O2,$(
 TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
 
-.PHONY: all cuda form deps demo run test test-asan test-tsan bench golden fuzz format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-asan test-tsan bench golden fuzz format format-check lint layers \
   install clean help report programs check-deps
 
 all: programs ## build build/healthgpt and build/healthgptd
@@ -67,6 +70,19 @@ check-deps:
 	@tools/build/deps.sh check
 
 cuda: $(CUDA) ## build build/libhealthgpt_cuda.so with nvcc (NVCC=), found by the programs beside it
+
+gpu-pack: check-deps ## build/gpu: all that a machine with a GPU needs for gpu-check (CUDA_ARCHS=, default 90)
+	@$(MAKE) -s programs test-programs
+	@$(MAKE) -s $(CUDA) build/cuda/gpu-peak CUDA_ARCHS="$(GPU_ARCHS)"
+	@python3 tools/gpu/pack.py $(OUT) $(GPU_PACK)
+
+gpu-check: ## check and measure the cuda backend with build/gpu (ARGS=); BACKEND=simt: rehearse without a GPU
+ifeq ($(BACKEND),simt)
+	@$(MAKE) -s programs test-programs
+else
+	@[ -d $(GPU_PACK) ] || $(MAKE) -s gpu-pack
+endif
+	@python3 tools/gpu/check.py --backend $(BACKEND) $(if $(RESULTS),--results "$(RESULTS)") $(ARGS)
 
 form: ## check registers, spills and instructions of the CUDA kernels; needs nvcc, no GPU
 	@python3 tools/build/form.py --nvcc "$(NVCC)" $(CUDA_ARCHS)
@@ -92,7 +108,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS)
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
@@ -182,7 +198,19 @@ $(SIMT): $(patsubst %,$(OUT)/simt/%.o,$(basename $(CUDA_C) $(CUDA_CU) $(SIMT_SRC
 # is opened at run time.
 CUDA_GENCODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
   -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+STATIC_CXX = -Xcompiler -static-libstdc++,-static-libgcc
 CUDA_HOME = $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
+
+# What was compiled for other architectures is compiled again.
+build/cuda/archs: FORCE
+	@mkdir -p $(@D)
+	@echo "$(CUDA_ARCHS)" | cmp -s - $@ || echo "$(CUDA_ARCHS)" > $@
+.PHONY: FORCE
+FORCE:
+
+build/cuda/gpu-peak: tools/gpu/peak.cu build/cuda/archs
+	@echo "NVCC $<"
+	@$(NVCC) -std=c++17 -O3 $(CUDA_GENCODE) -cudart static $(STATIC_CXX) $< -o $@
 
 build/cuda/%.o: %.c
 	@mkdir -p $(@D)
@@ -190,14 +218,14 @@ build/cuda/%.o: %.c
 	@$(CC) -std=c11 -D_GNU_SOURCE -I. -I$(CUDA_HOME)/include -O3 -g -fPIC -ffp-contract=off -Wall -Wextra \
 	  $(if $(WERROR),-Werror) -MMD -MP -c $< -o $@
 
-build/cuda/%.o: %.cu
+build/cuda/%.o: %.cu build/cuda/archs
 	@mkdir -p $(@D)
 	@echo "NVCC $<"
 	@$(NVCC) -std=c++17 -O3 -I. $(CUDA_GENCODE) -Xcompiler -fPIC,-Wall,-Wextra -MMD -MP -c $< -o $@
 
 $(CUDA): $(patsubst %,build/cuda/%.o,$(basename $(CUDA_C) $(CUDA_CU)))
 	@echo "LD $@"
-	@$(NVCC) -shared -cudart static -Xlinker -z,defs $(CUDA_GENCODE) $^ -lm -lpthread -o $@
+	@$(NVCC) -shared -cudart static $(STATIC_CXX) -Xlinker -z,defs $(CUDA_GENCODE) $^ -lm -lpthread -o $@
 
 $(OUT)/tests/simt/test_simt: $(OUT)/tests/simt/test_simt.o \
   $(patsubst %,$(OUT)/simt/%.o,$(basename $(SIMT_SRC)) tests/simt/cases common/half)

@@ -25,6 +25,12 @@ const char *hg_test_file(const char *name)
     return join(path, sizeof path, dir ? dir : ".", name);
 }
 
+const char *hg_test_backend(void)
+{
+    const char *name = getenv("HG_TEST_BACKEND");
+    return name && *name ? name : NULL;
+}
+
 unsigned char *hg_test_read(const char *path, size_t *n)
 {
     FILE *f = fopen(path, "rb");

@@ -22,6 +22,10 @@ const char *hg_test_shared(const char *name);
  * find it through $HG_ROOT. Static buffer. */
 const char *hg_test_file(const char *name);
 
+/* $HG_TEST_BACKEND: run the kernel and parity tests on this backend alone ("cuda", "simt"), beside
+ * `ref`; a backend that cannot be opened then fails them. NULL: the usual ones. */
+const char *hg_test_backend(void);
+
 /* Read a whole file or fail the test. Free with free(). */
 unsigned char *hg_test_read(const char *path, size_t *n);
 

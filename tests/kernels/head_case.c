@@ -84,9 +84,8 @@ void kt_head_run(const struct kt_head *h, struct hg_backend *b, const int *pick,
     assert_int_equal(ops->head(b, &a), HG_STATUS_OK);
     assert_int_equal(ops->step_end(b), HG_STATUS_OK);
     assert_int_equal(ops->sync(b), HG_STATUS_OK);
-    /* logits are fp32 on the device; the table has no fp32 download, the cpu backends share memory
-     */
-    memcpy(y, logits, n_logits * sizeof *y);
+    assert_int_equal(ops->download(b, y, logits, n_logits * sizeof *y), HG_STATUS_OK);
+    assert_int_equal(ops->sync(b), HG_STATUS_OK);
     ops->free(b, x);
     ops->free(b, norm0);
     ops->free(b, norm1);

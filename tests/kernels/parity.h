@@ -21,9 +21,11 @@ struct kt_targets {
 };
 
 /* cmocka group fixture: *state becomes a struct kt_targets *. A path that this machine or build
- * lacks is left out; test_backend.c counts it as a skip. */
+ * lacks is left out; test_backend.c counts it as a skip. With $HG_TEST_BACKEND only ref and that
+ * one are opened, and it must be there. */
 int kt_setup(void **state);
 int kt_teardown(void **state);
+bool kt_is_cuda(const struct kt_target *t); /* the cuda kernels, on a device or emulated */
 
 /* Limits that kt_setup reserves; a case must stay inside. */
 extern const struct hg_backend_limits kt_limits;

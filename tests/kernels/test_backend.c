@@ -74,8 +74,7 @@ static void every_op_of_every_table_is_present(void **state)
         const struct hg_backend_ops *ops = ts->at[i].b->ops;
         const char *const *first = (const char *const *)(const void *)&ops->close;
         const char *const *last = (const char *const *)(const void *)&ops->to_rgb;
-        bool simt = strncmp(ts->at[i].name, "simt", 4) == 0;
-        assert_string_equal(ops->name, simt ? "cuda" : i ? "cpu" : "ref");
+        assert_string_equal(ops->name, kt_is_cuda(&ts->at[i]) ? "cuda" : i ? "cpu" : "ref");
         for (; first <= last; first++) /* all members from here on are function pointers */
             assert_non_null(*first);
     }

@@ -152,8 +152,19 @@ static void cpu_agrees_with_the_fp16_run_of_the_reference(void **state)
     check("tests/golden/demo/fp16.json", "cpu", "f16", "fp16", 0.05, 0);
 }
 
+static void chosen_backend_agrees_with_pytorch_in_fp32(void **state)
+{
+    (void)state;
+    check("tests/golden/demo/fp32.json", hg_test_backend(), "f32", NULL, 1e-4, 1e-3);
+}
+
 int main(void)
 {
+    const struct CMUnitTest chosen[] = {
+        cmocka_unit_test(chosen_backend_agrees_with_pytorch_in_fp32),
+    };
+    if (hg_test_backend())
+        return cmocka_run_group_tests(chosen, NULL, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ref_agrees_with_pytorch_in_fp32),
         cmocka_unit_test(cpu_agrees_with_pytorch_in_fp32),

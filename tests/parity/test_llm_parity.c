@@ -198,8 +198,26 @@ static void cpu_gives_the_same_bits_alone_and_in_a_mixed_batch(void **state)
     check_mixed_all("cpu");
 }
 
+static void chosen_backend_agrees_with_pytorch(void **state)
+{
+    (void)state;
+    check_all(hg_test_backend());
+}
+
+static void chosen_backend_gives_the_same_bits_alone_and_in_a_mixed_batch(void **state)
+{
+    (void)state;
+    check_mixed_all(hg_test_backend());
+}
+
 int main(void)
 {
+    const struct CMUnitTest chosen[] = {
+        cmocka_unit_test(chosen_backend_agrees_with_pytorch),
+        cmocka_unit_test(chosen_backend_gives_the_same_bits_alone_and_in_a_mixed_batch),
+    };
+    if (hg_test_backend())
+        return cmocka_run_group_tests(chosen, NULL, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ref_agrees_with_pytorch),
         cmocka_unit_test(cpu_agrees_with_pytorch),

@@ -151,8 +151,19 @@ static void cpu_reproduces_the_known_continuation(void **state)
     check("cpu", "f32");
 }
 
+static void chosen_backend_reproduces_the_known_continuation(void **state)
+{
+    (void)state;
+    check(hg_test_backend(), "f32");
+}
+
 int main(void)
 {
+    const struct CMUnitTest chosen[] = {
+        cmocka_unit_test(chosen_backend_reproduces_the_known_continuation),
+    };
+    if (hg_test_backend())
+        return cmocka_run_group_tests(chosen, NULL, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ref_reproduces_the_known_continuation),
         cmocka_unit_test(cpu_reproduces_the_known_continuation),

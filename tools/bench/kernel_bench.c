@@ -3,6 +3,8 @@
  *
  *   build/release/kernel-bench [backend [MiB of weights [rounds]]]       default: cpu 384 5
  *   build/release/kernel-bench limits                    the machine's limits alone, as JSON
+ *   build/release/kernel-bench cases BACKEND [MiB [rounds [tiny]]]      see kernel_cases.h; JSON
+ * lines
  *
  * Decode: every weight of a set larger than the caches, once per round, for 1, 2, 4 and 8 rows,
  * with and without H-LoRA adapters. Prefill: one weight, 256 and 696 rows. Rounds of all cases and
@@ -16,6 +18,7 @@
 #include "common/clock.h"
 #include "common/half.h"
 #include "kernels/backend.h"
+#include "tools/bench/kernel_cases.h"
 #include "tools/bench/peak.h"
 
 enum {
@@ -251,6 +254,15 @@ int main(int argc, char **argv)
     struct hg_error err = {0};
     if (argc == 2 && strcmp(argv[1], "limits") == 0)
         return print_limits();
+    if (argc > 2 && strcmp(argv[1], "cases") == 0) {
+        enum hg_status done =
+            kernel_cases(argv[2], (size_t)(argc > 3 ? number(argv[3], 1, 65536, 384) : 384),
+                         argc > 4 ? number(argv[4], 1, MAX_ROUNDS, 9) : 9,
+                         argc > 5 && strcmp(argv[5], "tiny") == 0, &err);
+        if (done != HG_STATUS_OK)
+            fprintf(stderr, "kernel-bench: %s: %s\n", hg_status_text(done), err.text);
+        return hg_status_exit_code(done);
+    }
     struct bench *s = calloc(1, sizeof *s);
     if (!s)
         return EXIT_FAILURE;

@@ -44,7 +44,9 @@ static const struct hg_cli_command commands[] = {
      hg_cli_detokenize},
     {"bench", "", "tokens per second, prefill and decode",
      "Runs a text prompt of --prompt-tokens tokens and decodes --max-tokens tokens for 1 sequence\n"
-     "and for --max-batch sequences together.\n",
+     "and for --max-batch sequences together, or for each number of --batches. --plugins shows "
+     "what\n"
+     "H-LoRA costs.\n",
      hg_cli_bench},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

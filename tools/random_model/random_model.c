@@ -1,6 +1,6 @@
-/* random-model DIR LAYERS [DIM FFN VOCAB] - write a Phi-3-shaped model folder of random bf16
- * weights with both H-LoRA plug-ins (rank 64 and 256, 4 experts), for benchmarks: memory traffic
- * and arithmetic are those of a real model, the answers are noise. */
+/* random-model DIR LAYERS [DIM FFN VOCAB [HEAD_DIM]] - write a Phi-3-shaped model folder of random
+ * bf16 weights with both H-LoRA plug-ins (rank 64 and 256, 4 experts), for benchmarks: memory
+ * traffic and arithmetic are those of a real model, the answers are noise. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_TENSORS = 4096, HEAD_DIM = 128, CHUNK = 1 << 20 };
+enum { MAX_TENSORS = 4096, CHUNK = 1 << 20 };
 
 struct tensor {
     char name[112];
@@ -106,7 +106,7 @@ static void save(struct file *f, const char *dir, const char *name)
 }
 
 struct shape {
-    int64_t layers, dim, ffn, vocab;
+    int64_t layers, dim, ffn, vocab, head_dim;
 };
 
 static void write_base(struct file *f, const struct shape *s, const char *dir)
@@ -158,8 +158,8 @@ static void write_cards(const struct shape *s, const char *dir, const char *llm)
             "\"vocab_size\":%lld,\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,"
             "\"rope_scaling\":null,\"max_position_embeddings\":4096,\"sliding_window\":2047,"
             "\"hidden_act\":\"silu\",\"tie_word_embeddings\":false,\"eos_token_id\":2}\n",
-            (long long)s->dim, (long long)s->layers, (long long)(s->dim / HEAD_DIM),
-            (long long)(s->dim / HEAD_DIM), (long long)s->ffn, (long long)s->vocab);
+            (long long)s->dim, (long long)s->layers, (long long)(s->dim / s->head_dim),
+            (long long)(s->dim / s->head_dim), (long long)s->ffn, (long long)s->vocab);
     close_file(out);
     out = open_in(dir, "healthgpt.json");
     fprintf(out, "{\"format\":1,\"name\":\"random\",\"architecture\":\"healthgpt\",\"llm\":\"llm\","
@@ -175,21 +175,22 @@ static void write_cards(const struct shape *s, const char *dir, const char *llm)
 int main(int argc, char **argv)
 {
     static struct file f;
-    struct shape s = {0, 2048, 5632, 8192};
+    struct shape s = {0, 2048, 5632, 8192, 128};
     char llm[4000];
-    if (argc != 3 && argc != 6) {
-        fprintf(stderr, "usage: random-model DIR LAYERS [DIM FFN VOCAB]\n");
+    if (argc != 3 && argc != 6 && argc != 7) {
+        fprintf(stderr, "usage: random-model DIR LAYERS [DIM FFN VOCAB [HEAD_DIM]]\n");
         return 64;
     }
     s.layers = atoll(argv[2]);
-    if (argc == 6) {
+    if (argc >= 6) {
         s.dim = atoll(argv[3]);
         s.ffn = atoll(argv[4]);
         s.vocab = atoll(argv[5]);
+        s.head_dim = argc > 6 ? atoll(argv[6]) : s.head_dim;
     }
-    if (s.layers < 1 || s.layers > 128 || s.dim < HEAD_DIM || s.dim % HEAD_DIM || s.ffn < 1 ||
-        s.vocab < 3) {
-        fprintf(stderr, "random-model: LAYERS 1..128, DIM a multiple of %d\n", HEAD_DIM);
+    if (s.layers < 1 || s.layers > 128 || s.head_dim < 2 || s.dim < s.head_dim ||
+        s.dim % s.head_dim || s.ffn < 1 || s.vocab < 3) {
+        fprintf(stderr, "random-model: LAYERS 1..128, DIM a multiple of HEAD_DIM\n");
         return 64;
     }
     snprintf(llm, sizeof llm, "%s/llm", argv[1]);

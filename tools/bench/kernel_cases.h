@@ -1,0 +1,18 @@
+/* tools/bench/kernel_cases.h - the kernels of a Phi-3-mini layer alone, on any backend. */
+#ifndef HG_TOOLS_BENCH_KERNEL_CASES_H
+#define HG_TOOLS_BENCH_KERNEL_CASES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/status.h"
+
+/* Prints one JSON object per case and line: the time of one call in microseconds (median, 10th and
+ * 90th percentile of `rounds`) and the bytes and operations that it cannot do without. Linears
+ * rotate over `mib` MiB of weights and attention over layers, so that no cache holds them; a round
+ * ends with sync() and lasts long enough to hide what that costs. tiny: small shapes, which show
+ * that the cases run and nothing else. */
+enum hg_status kernel_cases(const char *backend, size_t mib, int rounds, bool tiny,
+                            struct hg_error *err);
+
+#endif
