@@ -279,14 +279,18 @@ static enum hg_status read_plugins(const struct hg_cli *cli, bool wanted[N_PLUGI
     return HG_STATUS_OK;
 }
 
+/* show: print the figures, under a head the first time (*head). */
 static enum hg_status bench_one(const struct hg_cli *cli, struct hg_model *m,
                                 const struct hg_model_info *info, const struct plan *p, bool show,
-                                struct hg_error *err)
+                                bool *head, struct hg_error *err)
 {
     struct speed s;
     enum hg_status status = measure(m, info, p, &s, err);
     if (status == HG_STATUS_OK && show) {
         qsort(s.step, (size_t)s.n_steps, sizeof *s.step, compare);
+        if (*head)
+            print_head(p, info);
+        *head = false;
         print(cli, p, &s, info);
         fflush(stdout);
     }
@@ -318,11 +322,8 @@ static enum hg_status bench(const struct hg_cli *cli, struct hg_error *err)
             if (i == PLUGIN_MIXED && p.n_seqs == 1)
                 continue;               /* nothing to mix */
             if (cli->batches && k == 0) /* a device loads its kernels when they first run */
-                HG_TRY_OUT(bench_one(cli, m, &info, &p, false, err));
-            if (head)
-                print_head(&p, &info);
-            head = false;
-            HG_TRY_OUT(bench_one(cli, m, &info, &p, true, err));
+                HG_TRY_OUT(bench_one(cli, m, &info, &p, false, &head, err));
+            HG_TRY_OUT(bench_one(cli, m, &info, &p, true, &head, err));
         }
     if (cli->bench_images)
         HG_TRY_OUT(bench_images(cli, m, &info, err));
