@@ -292,7 +292,6 @@ static enum hg_status bench_one(const struct hg_cli *cli, struct hg_model *m,
             print_head(p, info);
         *head = false;
         print(cli, p, &s, info);
-        fflush(stdout);
     }
     free(s.step);
     return status;
