@@ -268,7 +268,8 @@ static enum hg_status read_plugins(const struct hg_cli *cli, bool wanted[N_PLUGI
     for (const char *at = cli->plugins ? cli->plugins : "comprehension"; at;) {
         size_t n = strcspn(at, ",");
         int i = 0;
-        while (i < N_PLUGINS && (strlen(plugin_names[i]) != n || memcmp(at, plugin_names[i], n)))
+        while (i < N_PLUGINS &&
+               (strlen(plugin_names[i]) != n || memcmp(at, plugin_names[i], n) != 0))
             i++;
         if (i == N_PLUGINS)
             return hg_fail(err, HG_STATUS_BAD_REQUEST,
@@ -284,7 +285,7 @@ static enum hg_status bench_one(const struct hg_cli *cli, struct hg_model *m,
                                 const struct hg_model_info *info, const struct plan *p, bool show,
                                 bool *head, struct hg_error *err)
 {
-    struct speed s;
+    struct speed s = {0};
     enum hg_status status = measure(m, info, p, &s, err);
     if (status == HG_STATUS_OK && show) {
         qsort(s.step, (size_t)s.n_steps, sizeof *s.step, compare);
