@@ -302,7 +302,7 @@ static enum hg_status bench(const struct hg_cli *cli, struct hg_error *err)
 {
     struct hg_model *m = NULL;
     struct hg_model_info info;
-    int batches[MAX_BATCHES], n_batches;
+    int batches[MAX_BATCHES] = {1}, n_batches = 1;
     bool plugins[N_PLUGINS] = {false};
     HG_TRY(read_batches(cli, batches, &n_batches, err));
     HG_TRY(read_plugins(cli, plugins, err));
