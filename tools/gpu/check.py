@@ -14,6 +14,7 @@ import datetime
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -191,6 +192,7 @@ def main(argv):
             jobs.append((name, function))
     if args.plan:
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean_up runs
     try:
         stages.prepare(ctx, [name for name, _ in jobs])
         for name, function in jobs:

@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "server/json_text.h"
 #include "tools/healthgpt/run.h"
+#include "tools/healthgpt/terminal.h"
 
 enum { DEFAULT_PROMPT = 256, DEFAULT_NEW = 64, MAX_BATCHES = 16, IMAGE_ROUNDS = 9 };
 
@@ -293,6 +294,7 @@ static enum hg_status bench_one(const struct hg_cli *cli, struct hg_model *m,
             print_head(p, info);
         *head = false;
         print(cli, p, &s, info);
+        hg_terminal_flush(); /* a sweep that is cut off keeps what it has */
     }
     free(s.step);
     return status;
