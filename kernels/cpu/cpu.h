@@ -10,6 +10,7 @@
 
 #include "common/pool.h"
 #include "kernels/backend.h"
+#include "kernels/check.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/cpu/simd.h"
 #include "kernels/ref/sample.h"
@@ -113,7 +114,7 @@ static inline int64_t cpu_share(int64_t n, int member, int n_members, int64_t *f
 }
 
 /* Log a broken contract (ops have no struct hg_error) and return HG_STATUS_INTERNAL. */
-enum hg_status cpu_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
+#define cpu_refuse(...) hg_refuse("cpu", __VA_ARGS__)
 
 /* 64-byte aligned zeroed memory, free with free(); NULL and a message in *err when there is none.
  */

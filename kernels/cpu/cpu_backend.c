@@ -1,12 +1,10 @@
 /* kernels/cpu/cpu_backend.c - open, reserve, close, threads and the op table of the cpu backend. */
 #include "kernels/cpu/cpu_backend.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/features.h"
 
@@ -16,17 +14,6 @@ enum {
     BAND_FLOATS = 4 * 1024 * 1024, /* of the convolution's line buffer */
     CONV_INPUTS = 64 * 1024        /* kernel * kernel * C that x32 can always hold */
 };
-
-enum hg_status cpu_refuse(const char *format, ...)
-{
-    char text[256];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    hg_log(HG_LOG_ERROR, "cpu: %s", text);
-    return HG_STATUS_INTERNAL;
-}
 
 void cpu_run(struct cpu_backend *c, int64_t work, hg_pool_fn *fn, void *ctx)
 {

@@ -4,31 +4,15 @@
 
 #include "kernels/cpu/cpu.h"
 
-static enum hg_status count_elements(const struct hg_kv_desc *d, size_t *n, struct hg_error *err)
-{
-    if (d->n_layers <= 0 || d->n_blocks <= 0 || d->n_kv_heads <= 0 || d->head_dim <= 0 ||
-        d->head_dim > CPU_MAX_HEAD_DIM ||
-        (d->type != HG_DTYPE_F32 && d->type != HG_DTYPE_F16 && d->type != HG_DTYPE_BF16))
-        return hg_fail(err, HG_STATUS_UNSUPPORTED,
-                       "kv cache of %d layers, %d blocks, %d heads, head dim %d, type %s",
-                       d->n_layers, d->n_blocks, d->n_kv_heads, d->head_dim,
-                       hg_dtype_name(d->type));
-    size_t total = HG_BLOCK_TOKENS;
-    const size_t dims[] = {(size_t)d->n_layers, (size_t)d->n_blocks, (size_t)d->n_kv_heads,
-                           (size_t)cpu_round_up(d->head_dim, CPU_LANES)};
-    for (int i = 0; i < 4; i++)
-        if (__builtin_mul_overflow(total, dims[i], &total) || total > SIZE_MAX / 16)
-            return hg_fail(err, HG_STATUS_TOO_LARGE, "kv cache size overflows");
-    *n = total;
-    return HG_STATUS_OK;
-}
-
 enum hg_status cpu_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc,
                              struct hg_kv **out, struct hg_error *err)
 {
     size_t n = 0;
     *out = NULL;
-    HG_TRY(count_elements(desc, &n, err));
+    HG_TRY(hg_kv_desc_check(desc, cpu_round_up(desc->head_dim, CPU_LANES), &n, err));
+    if (desc->head_dim > CPU_MAX_HEAD_DIM)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "kv cache: head dim %d, at most %d",
+                       desc->head_dim, CPU_MAX_HEAD_DIM);
     struct hg_kv *kv = calloc(1, sizeof *kv);
     if (!kv)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "kv cache");

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 #include "common/half.h"
+#include "kernels/check.h"
 #include "kernels/cpu/cpu.h"
-#include "kernels/weight_desc.h"
 
 /* ---- packing, one share of the row pairs per thread
  * ---------------------------------------------- */

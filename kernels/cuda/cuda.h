@@ -19,6 +19,8 @@
 extern "C" {
 #endif
 
+#include "kernels/check.h"
+
 /* Device copies of the plan's tables, filled by step_begin; pointers as in struct hg_plan. The
  * sampling parameters keep their `history` as a device pointer. */
 struct cuda_plan {
@@ -103,7 +105,7 @@ static inline unsigned cuda_threads(int n, int most)
 }
 
 /* Log a broken contract and return HG_STATUS_INTERNAL. */
-enum hg_status cuda_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
+#define cuda_refuse(...) hg_refuse("cuda", __VA_ARGS__)
 /* OK, or log what failed and return NO_MEMORY or DEVICE; an error that sticks marks the backend as
  * lost. */
 enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *what);

@@ -1,6 +1,5 @@
 /* kernels/cuda/cuda_backend.c - open, reserve, close, error handling and the op table of the cuda
  * backend. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,17 +13,6 @@ enum {
     TICKETS = 4,
     RECORDS = 512 * 64 * (128 + 4) /* floats: 512 blocks of 64 rows */
 };
-
-enum hg_status cuda_refuse(const char *format, ...)
-{
-    char text[256];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    hg_log(HG_LOG_ERROR, "cuda: %s", text);
-    return HG_STATUS_INTERNAL;
-}
 
 enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *what)
 {

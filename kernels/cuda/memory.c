@@ -67,14 +67,8 @@ enum hg_status cuda_kv_create(struct hg_backend *b, const struct hg_kv_desc *d, 
 {
     size_t total = 0;
     *out = NULL;
-    if (d->n_layers <= 0 || d->n_blocks <= 0 || d->n_kv_heads <= 0 || d->head_dim <= 0 ||
-        (d->type != HG_DTYPE_F32 && d->type != HG_DTYPE_F16 && d->type != HG_DTYPE_BF16))
-        return hg_fail(err, HG_STATUS_UNSUPPORTED,
-                       "kv cache of %d layers, %d blocks, %d heads, head dim %d, type %s",
-                       d->n_layers, d->n_blocks, d->n_kv_heads, d->head_dim,
-                       hg_dtype_name(d->type));
-    if (__builtin_mul_overflow((size_t)d->n_layers * (size_t)d->n_blocks, block_bytes(d), &total))
-        return hg_fail(err, HG_STATUS_TOO_LARGE, "kv cache size overflows");
+    HG_TRY(hg_kv_desc_check(d, d->head_dim, &total, err));
+    total *= hg_dtype_bytes(d->type);
     struct hg_kv *kv = calloc(1, sizeof *kv);
     if (!kv)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "kv cache");

@@ -4,9 +4,9 @@
  * weight, the stacked [A; R] of a slot and a part's B go through the same packer, pack.c. */
 #include <stdlib.h>
 
+#include "kernels/check.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/pack.h"
-#include "kernels/weight_desc.h"
 
 /* ---- the parts of a weight ------------------------------------------------------------------- */
 

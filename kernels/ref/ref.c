@@ -1,23 +1,9 @@
 /* kernels/ref/ref.c - open, reserve, close and the op table of the ref backend. */
 #include "kernels/ref/ref.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/log.h"
-
-enum hg_status ref_refuse(const char *format, ...)
-{
-    char text[256];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    hg_log(HG_LOG_ERROR, "ref: %s", text);
-    return HG_STATUS_INTERNAL;
-}
 
 static void release_scratch(struct ref_backend *r)
 {

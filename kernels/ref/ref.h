@@ -6,6 +6,7 @@
 #define HG_KERNELS_REF_REF_H
 
 #include "kernels/backend.h"
+#include "kernels/check.h"
 #include "kernels/ref/sample.h"
 
 /* A weight matrix with the rounding of its type: `values` are exact floats of F32, F16 or BF16
@@ -92,7 +93,7 @@ static inline struct ref_backend *ref_of(struct hg_backend *b)
 enum hg_status hg_ref_open(struct hg_backend **out, struct hg_error *err);
 
 /* Log a broken contract (ops have no struct hg_error) and return HG_STATUS_INTERNAL. */
-enum hg_status ref_refuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
+#define ref_refuse(...) hg_refuse("ref", __VA_ARGS__)
 
 /* Pieces that several ops are made of. */
 void ref_rmsnorm(const float *x, const float *weight, float eps, int n, float *y);

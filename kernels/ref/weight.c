@@ -1,8 +1,8 @@
 /* kernels/ref/weight.c - a linear's weight: parts stacked along the outputs, adapters per part. */
 #include <stdlib.h>
 
+#include "kernels/check.h"
 #include "kernels/ref/ref.h"
-#include "kernels/weight_desc.h"
 
 static enum hg_status set_adapter(struct ref_adapter *to, const struct hg_adapter *from, int n_in,
                                   int n_out, enum hg_dtype store, struct hg_error *err)

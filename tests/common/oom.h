@@ -1,89 +1,11 @@
 /* tests/common/oom.h - memory runs out: an operation is repeated with its 1st, 2nd, 3rd, ...
  * allocation failing (once alone, once with all later ones), until it succeeds. Every failure must
- * be reported, must free what was taken, and must not crash.
- *
- * malloc is replaced for the whole program that includes this, libraries included; hence code in a
- * header: in the test library it would be every program's malloc. Sanitizers own malloc themselves,
- * so under them such a program only skips. */
+ * be reported, must free what was taken, and must not crash. */
 #ifndef HG_TESTS_COMMON_OOM_H
 #define HG_TESTS_COMMON_OOM_H
 
-#include <errno.h>
-#include <stdbool.h>
-
+#include "tests/common/fail_malloc.h"
 #include "tests/test.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
-#define CAN_REPLACE_MALLOC 0
-#else
-#define CAN_REPLACE_MALLOC 1
-#endif
-
-/* Countdown to the failing allocation; 0: never. Only the test's own thread counts. */
-static _Thread_local long fail_at;
-static _Thread_local bool fail_later_ones;
-static _Thread_local long n_live; /* allocations minus frees while counting */
-static _Thread_local bool counting;
-static _Thread_local long n_refused;
-
-#if CAN_REPLACE_MALLOC
-void *__libc_malloc(size_t n);
-void *__libc_calloc(size_t n, size_t size);
-void *__libc_realloc(void *p, size_t n);
-void *__libc_memalign(size_t align, size_t n);
-void __libc_free(void *p);
-
-static bool refuse_now(void)
-{
-    if (!counting || fail_at == 0)
-        return false;
-    if (fail_at > 1) {
-        fail_at--;
-        return false;
-    }
-    if (!fail_later_ones)
-        fail_at = 0;
-    n_refused++;
-    errno = ENOMEM; /* pthread_create relies on it */
-    return true;
-}
-
-static void *counted(void *p)
-{
-    n_live += counting && p;
-    return p;
-}
-
-void *malloc(size_t n)
-{
-    return refuse_now() ? NULL : counted(__libc_malloc(n));
-}
-
-void *calloc(size_t n, size_t size)
-{
-    return refuse_now() ? NULL : counted(__libc_calloc(n, size));
-}
-
-void *aligned_alloc(size_t align, size_t n)
-{
-    return refuse_now() ? NULL : counted(__libc_memalign(align, n));
-}
-
-void *realloc(void *p, size_t n)
-{
-    if (refuse_now())
-        return NULL;
-    void *q = __libc_realloc(p, n);
-    n_live += counting && !p && q;
-    return q;
-}
-
-void free(void *p)
-{
-    n_live -= counting && p;
-    __libc_free(p);
-}
-#endif
 
 typedef enum hg_status operation_fn(void *ctx, struct hg_error *err);
 

@@ -1,69 +1,8 @@
 /* Memory runs out in a backend: opening, reserving, packing a weight, making a cache and running
  * the operations are repeated with the 1st, 2nd, 3rd, ... allocation failing. Each time the status
- * must say so, nothing may leak, and closing must work. malloc is replaced for the whole process;
- * sanitizers own malloc themselves, so under them this program only skips. */
+ * must say so, nothing may leak, and closing must work. */
+#include "tests/common/fail_malloc.h"
 #include "tests/kernels/parity.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
-#define CAN_REPLACE_MALLOC 0
-#else
-#define CAN_REPLACE_MALLOC 1
-#endif
-
-/* Only the test's own thread counts. */
-static _Thread_local long fail_at; /* countdown to the failing allocation; 0: never */
-static _Thread_local long n_live;  /* allocations minus frees while counting */
-static _Thread_local long n_refused;
-static _Thread_local bool counting;
-
-#if CAN_REPLACE_MALLOC
-void *__libc_malloc(size_t n);
-void *__libc_calloc(size_t n, size_t size);
-void *__libc_memalign(size_t align, size_t n);
-void __libc_free(void *p);
-
-static bool refuse_now(void)
-{
-    if (!counting || fail_at == 0 || --fail_at > 0)
-        return false;
-    n_refused++;
-    return true;
-}
-
-static void *counted(void *p)
-{
-    n_live += counting && p;
-    return p;
-}
-
-void *malloc(size_t n)
-{
-    return refuse_now() ? NULL : counted(__libc_malloc(n));
-}
-
-void *calloc(size_t n, size_t size)
-{
-    return refuse_now() ? NULL : counted(__libc_calloc(n, size));
-}
-
-void *aligned_alloc(size_t align, size_t n)
-{
-    return refuse_now() ? NULL : counted(__libc_memalign(align, n));
-}
-
-int posix_memalign(void **out, size_t align, size_t n)
-{
-    void *p = refuse_now() ? NULL : counted(__libc_memalign(align, n));
-    *out = p;
-    return p ? 0 : 12; /* ENOMEM */
-}
-
-void free(void *p)
-{
-    n_live -= counting && p;
-    __libc_free(p);
-}
-#endif
 
 enum { K = 18, N = 20, SIDE = 3, ROWS = 4 };
 

@@ -1,7 +1,11 @@
-/* kernels/weight_desc.c - see weight_desc.h. */
-#include "kernels/weight_desc.h"
+/* kernels/check.c - see check.h. */
+#include "kernels/check.h"
 
 #include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "common/log.h"
 
 static enum hg_status check_adapter(const char *name, int part, int slot,
                                     const struct hg_adapter *a, struct hg_error *err)
@@ -53,4 +57,34 @@ enum hg_status hg_weight_desc_check(const struct hg_weight_desc *d, int room, in
                        (long long)n, d->pair);
     *n_out = (int)n;
     return HG_STATUS_OK;
+}
+
+enum hg_status hg_kv_desc_check(const struct hg_kv_desc *d, int64_t pad_dim, size_t *n,
+                                struct hg_error *err)
+{
+    if (d->n_layers <= 0 || d->n_blocks <= 0 || d->n_kv_heads <= 0 || d->head_dim <= 0 ||
+        (d->type != HG_DTYPE_F32 && d->type != HG_DTYPE_F16 && d->type != HG_DTYPE_BF16))
+        return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                       "kv cache of %d layers, %d blocks, %d heads, head dim %d, type %s",
+                       d->n_layers, d->n_blocks, d->n_kv_heads, d->head_dim,
+                       hg_dtype_name(d->type));
+    size_t total = HG_BLOCK_TOKENS;
+    const size_t dims[] = {(size_t)d->n_layers, (size_t)d->n_blocks, (size_t)d->n_kv_heads,
+                           (size_t)pad_dim};
+    for (int i = 0; i < 4; i++)
+        if (__builtin_mul_overflow(total, dims[i], &total) || total > SIZE_MAX / 16)
+            return hg_fail(err, HG_STATUS_TOO_LARGE, "kv cache size overflows");
+    *n = total;
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_refuse(const char *backend, const char *format, ...)
+{
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    hg_log(HG_LOG_ERROR, "%s: %s", backend, text);
+    return HG_STATUS_INTERNAL;
 }
