@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 static void release_scratch(struct ref_backend *r)
 {
     ref_row_deinit(&r->x);
