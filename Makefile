@@ -225,7 +225,7 @@ build/cuda/%.o: %.cu build/cuda/archs
 
 $(CUDA): $(patsubst %,build/cuda/%.o,$(basename $(CUDA_C) $(CUDA_CU)))
 	@echo "LD $@"
-	@$(NVCC) -shared -cudart static $(STATIC_CXX) -Xlinker -z,defs $(CUDA_GENCODE) $^ -lm -lpthread -o $@
+	@$(NVCC) -shared -cudart static $(STATIC_CXX) -Xlinker -z,defs $(CUDA_GENCODE) $^ -lm -lpthread -ldl -o $@
 
 $(OUT)/tests/simt/test_simt: $(OUT)/tests/simt/test_simt.o \
   $(patsubst %,$(OUT)/simt/%.o,$(basename $(SIMT_SRC)) tests/simt/cases common/half)

@@ -104,7 +104,8 @@ template <class Team> struct GatedReady {
     int token0;
     MEMBER void wait() const
     {
-        wait_for(shrunk(p, token0 / Team::tokens), p.n_shrink + 1);
+        if (!Team::loads || !p.z_ready)
+            wait_for(shrunk(p, token0 / Team::tokens), p.n_shrink + 1);
     }
 };
 
@@ -205,9 +206,17 @@ DEV void output(const Product &p, int block, int token_tile, float *shared)
 {
     int token0 = token_tile * Team::tokens;
     Team team(shared + CONTROL, p.first_tile + block * Team::tiles, token0);
-    team.template product<type>(p.w, 0, Rows<type>(p.x.rows, p.x.pitch, token0),
-                                Columns{p.x.scale, 1, nullptr, 0, p.n_tokens},
-                                RowsReady<Team>{p, token0});
+    bool given = false;
+    if constexpr (Team::loads) {
+        given = p.base != nullptr;
+        if (given)
+            team.load(p.w, p.base, p.ld_base, p.first_tile, p.first_tile + p.n_tiles,
+                      Columns{p.x.scale, 1, nullptr, 0, p.n_tokens});
+    }
+    if (!given)
+        team.template product<type>(p.w, 0, Rows<type>(p.x.rows, p.x.pitch, token0),
+                                    Columns{p.x.scale, 1, nullptr, 0, p.n_tokens},
+                                    RowsReady<Team>{p, token0});
     int slots = p.slots ? slots_here<Team>(p, token0) : 0;
     if (slots)
         expand<Adapter<type>::value>(p, team, token0, slots);
@@ -257,7 +266,7 @@ template <int type, class Team> static enum hg_status launch(struct cuda_backend
         HG_TRY(cuda_prepare(c, &p.from, (enum hg_dtype)type, &p.x));
     p.n_shrink = 0;
     for (int s = 0; s < HG_MAX_PLUGINS; s++)
-        if (p.slots >> s & 1)
+        if (!p.z_ready && p.slots >> s & 1)
             p.n_shrink += (p.slot[s].shrink.tiles + Team::tiles - 1) / Team::tiles;
     p.n_first = p.n_prepare + p.n_shrink * p.token_tiles;
     int64_t blocks = (int64_t)p.n_blocks * p.token_tiles + p.n_first;
@@ -271,6 +280,8 @@ template <int type, class Team> static enum hg_status launch(struct cuda_backend
 template <int type> static enum hg_status launch_type(struct cuda_backend *c, Product &p)
 {
     enum { NT = Dot<type>::row == 2 ? 4 : 8 };
+    if (p.base)
+        return launch<type, Grid<1, NT>>(c, p);
     int64_t grid = (int64_t)((p.n_tokens + 8 * NT - 1) / (8 * NT)) * ((p.n_tiles + 7) / 8);
     if (p.n_tokens <= 8)
         return launch<type, Stream<1>>(c, p);
