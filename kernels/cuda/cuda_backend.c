@@ -237,6 +237,8 @@ static enum hg_status find_device(struct cuda_backend *c, struct hg_error *err)
         return hg_fail(err, HG_STATUS_UNSUPPORTED,
                        "cuda: %s has compute capability %d.%d, expected 8.0 or more", props.name,
                        major, minor);
+    const char *early = getenv("HG_CUDA_EARLY");
+    c->early = major >= 9 && !(early && strcmp(early, "0") == 0);
     snprintf(c->description, sizeof c->description, "cuda %.64s sm_%d%d", props.name, major, minor);
     return HG_STATUS_OK;
 }
