@@ -1,19 +1,41 @@
-/* model/kv_cache.h - which KV block belongs to whom. The keys and values live in the backend; here
- * are integers only. Blocks hold HG_BLOCK_TOKENS positions of all layers. Engine thread only, but
- * for n_free. */
+/* model/kv_cache.h - which KV block belongs to whom, and what it holds. The keys and values live in
+ * the backend; here are integers only. Blocks hold HG_BLOCK_TOKENS positions of all layers.
+ *
+ * A block is free, owned by one or more sequences, or kept: nobody owns it, but what it holds is
+ * known by its key and may be found again. Kept blocks count as free: the one that was not used for
+ * the longest time is zeroed and handed out when no other is left. A block without a key is zeroed
+ * when its last owner leaves.
+ *
+ * A key is a keyed hash of all that decides the block's content: tenant, task, and every token from
+ * position 0 on. On a hit the block's own tokens and the key before it are compared too.
+ *
+ * Engine thread only, but for n_free. */
 #ifndef HG_MODEL_KV_CACHE_H
 #define HG_MODEL_KV_CACHE_H
 
 #include <stdatomic.h>
 
+#include "common/siphash.h"
 #include "kernels/backend.h"
+
+/* What HG_BLOCK_TOKENS consecutive positions hold: an id, or a hash of the picture and its row. */
+struct hg_kv_text {
+    struct hg_hash128 before; /* key of the block before, or the root of the chain */
+    uint64_t word[HG_BLOCK_TOKENS];
+};
+
+struct hg_kv_block;
 
 struct hg_kv_cache {
     struct hg_backend *backend;
     struct hg_kv *kv;
-    int32_t *free_blocks; /* stack of block ids */
-    int n_blocks;
-    atomic_int n_free; /* written by the engine thread; hg_model_info reads it on any */
+    struct hg_kv_block *blocks; /* [n_blocks] */
+    int32_t *free_blocks;       /* stack of block ids */
+    int32_t *buckets;           /* [n_buckets] first block of a chain, -1 none */
+    int32_t *evicted;           /* [n_blocks] scratch */
+    int n_blocks, n_stack, n_kept, n_buckets;
+    int32_t oldest, newest; /* of the kept, -1 none */
+    atomic_int n_free;      /* stack and kept; hg_model_info reads it on any thread */
     size_t bytes;
 };
 
@@ -24,10 +46,22 @@ void hg_kv_cache_deinit(struct hg_kv_cache *c);
 
 int hg_kv_cache_blocks_for(int n_positions);
 
-/* Take n blocks into blocks[]; BUSY (and none taken) when fewer are free. */
+/* Take n zeroed blocks into blocks[], one owner each; BUSY (and none taken) when fewer are free. */
 enum hg_status hg_kv_cache_acquire(struct hg_kv_cache *c, int n, int32_t *blocks,
                                    struct hg_error *err);
-/* Zero and give back. */
+/* One owner less for each. */
 void hg_kv_cache_release(struct hg_kv_cache *c, const int32_t *blocks, int n);
+
+/* The block with this key and content, with one owner more; -1 when there is none. */
+int32_t hg_kv_cache_find(struct hg_kv_cache *c, struct hg_hash128 key,
+                         const struct hg_kv_text *text);
+/* An owned block's content is complete and will not change. Nothing happens when another block has
+ * the key already. */
+void hg_kv_cache_publish(struct hg_kv_cache *c, int32_t block, struct hg_hash128 key,
+                         const struct hg_kv_text *text);
+/* The content is not to be found any more: a fault, for instance. */
+void hg_kv_cache_unpublish(struct hg_kv_cache *c, const int32_t *blocks, int n);
+/* Zero and free every kept block. */
+void hg_kv_cache_forget(struct hg_kv_cache *c);
 
 #endif
