@@ -11,7 +11,7 @@ static void check(struct kt_targets *ts, int D)
     size_t n_table = (size_t)(V * D), n_y = (size_t)(T * D), n_features = (size_t)(F * D);
     float *t0 = kt_random(n_table, 1, 1), *t3 = kt_random(n_table, 2, 1);
     float *f = kt_random(n_features, 3, 1);
-    struct hg_plan plan = {T, 1, 0, 1, token, zero, zero, zero, set, zero, NULL, NULL, NULL};
+    struct hg_plan plan = {T, 1, 0, 1, token, zero, zero, zero, set, zero, NULL, NULL, NULL, NULL};
     for (size_t k = 0; k < 3; k++) {
         void *e0 = kt_encode(t0, n_table, types[k]), *e3 = kt_encode(t3, n_table, types[k]);
         for (int t = 0; t < T; t++)
@@ -25,9 +25,9 @@ static void check(struct kt_targets *ts, int D)
             void *d0 = kt_upload(b, e0, bytes), *d3 = kt_upload(b, e3, bytes);
             void *df = kt_upload_act(b, f, n_features), *dy = kt_alloc_act(b, n_y);
             struct hg_embed_args a = {&plan, {d0, NULL, NULL, d3}, types[k], df, D, dy};
-            assert_int_equal(b->ops->step_begin(b, &plan), HG_STATUS_OK);
+            assert_int_equal(b->ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
             assert_int_equal(b->ops->embed(b, &a), HG_STATUS_OK);
-            assert_int_equal(b->ops->step_end(b), HG_STATUS_OK);
+            assert_int_equal(b->ops->step_end(b, NULL), HG_STATUS_OK);
             kt_download_act(b, got, dy, n_y);
             kt_identical(hg_dtype_name(types[k]), ts->at[i].name, got, want, n_y);
             b->ops->free(b, d0);

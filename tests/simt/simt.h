@@ -91,8 +91,8 @@ void cp_async(void *dst, const void *src, int size, int filled);
 void cp_async_commit();
 void cp_async_wait(int pending);
 
-void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
-            const std::function<void()> &body);
+void launch(cudaStream_t stream, const char *name, const void *kernel, dim3 grid, dim3 block,
+            size_t shared, const std::function<void()> &body);
 
 /* Deposit words and wait; the lanes' deposits are then in exchange[return value]. */
 template <typename T> int deposit(unsigned site, const T &v, warp_fn *whole = nullptr)
