@@ -222,6 +222,7 @@ void simt_count(struct simt_counts *out)
     *out = r.counts;
     out->allocations = r.n_malloc;
     out->captures = r.n_capture;
+    out->copies = r.n_copy;
 }
 
 } // extern "C"

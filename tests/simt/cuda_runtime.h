@@ -115,6 +115,7 @@ struct simt_counts {
     long launches;      /* of single kernels, those in capture not counted */
     long graph_kernels; /* kernels that graphs ran */
     long captures, graphs, graph_launches;
+    long copies;
     long waits; /* for a stream or an event */
 };
 void simt_count(struct simt_counts *out);
