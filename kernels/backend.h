@@ -118,8 +118,7 @@ struct hg_plan {
     const int32_t *out_row;     /* (host) [n_out] token row */
     const int32_t *out_table;   /* (host) [n_out] head set */
     const struct hg_sample_params *sample; /* (host) [n_out] */
-    struct hg_sample_result *result;       /* (host) [n_out] written by step_wait, if not before;
-                                              the tables may change after step_end, this may not */
+    struct hg_sample_result *result;       /* (host) [n_out] of the sample op */
 };
 /* Tokens of one sequence are contiguous in the plan and ascending in position. */
 
@@ -348,8 +347,10 @@ struct hg_backend_ops {
      * after an op failed, or says that nobody will wait. After step_begin succeeded it must be
      * called before anything that is no op of the step.
      *
-     * step_wait waits for that step alone; its plan.result is then written. Waiting twice is fine.
-     * INTERNAL for a number that was not handed out. */
+     * step_wait waits for that step alone; its plan.result is then written. The plan's tables may
+     * change after step_end; the results' memory has to stay until step_wait, or until
+     * HG_STEPS_AHEAD more steps have begun. Waiting twice is fine. INTERNAL for a number that was
+     * not handed out. */
     enum hg_status (*step_begin)(struct hg_backend *b, const struct hg_plan *plan, bool *replayed);
     enum hg_status (*step_end)(struct hg_backend *b, int64_t *step);
     enum hg_status (*step_wait)(struct hg_backend *b, int64_t step);

@@ -32,20 +32,20 @@ struct answer {
 };
 
 static const struct job jobs[MAX_SEQS] = {
-    {.task = HG_TASK_GENERATION, .temperature = 0.9f, .top_p = 1, .max_tokens = 26},
-    {.task = HG_TASK_GENERATION, .temperature = 0, .top_p = 1, .max_tokens = 9, .join = 2},
+    {.task = HG_TASK_GENERATION, .temperature = 0.9f, .top_p = 1, .max_tokens = 14},
+    {.task = HG_TASK_GENERATION, .temperature = 0, .top_p = 1, .max_tokens = 7, .join = 2},
     {.task = HG_TASK_COMPREHENSION,
      .temperature = 1.2f,
      .top_p = 0.9f,
      .top_k = 40,
-     .max_tokens = 20,
-     .join = 5},
+     .max_tokens = 9,
+     .join = 4},
     {.task = HG_TASK_COMPREHENSION,
      .no_plugin = true,
      .temperature = 0.7f,
      .top_p = 1,
-     .max_tokens = 12,
-     .join = 5},
+     .max_tokens = 6,
+     .join = 4},
 };
 
 static int write_model(void **state)
@@ -204,7 +204,8 @@ static void steps_ahead_give_the_ids_of_steps_one_by_one(void **state)
             continue;
         struct hg_model *m = load(backend(i));
         run_jobs(m, jobs, 4, 1, want);
-        for (int ahead = 2; ahead <= HG_STEPS_AHEAD; ahead++) {
+        bool slow = strcmp(backend(i), "simt") == 0;
+        for (int ahead = slow ? HG_STEPS_AHEAD : 2; ahead <= HG_STEPS_AHEAD; ahead++) {
             run_jobs(m, jobs, 4, ahead, got);
             compare(got, want, 4);
         }
@@ -354,8 +355,10 @@ static void run_shapes(const char *graphs, struct run_result *r, struct simt_cou
     own[4] = own[2];
     own[4].penalty = 0.8f;
     own[4].temperature = 0;
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < 5; i++) {
+        own[i].max_tokens += 6;
         p[i] = prepare(m, &own[i], (uint64_t)i);
+    }
     run_together(m, p, 5, 512, 3, r);
     struct simt_counts after = counts();
     spent->launches = after.launches - before.launches;
@@ -393,7 +396,7 @@ static void a_shape_runs_once_op_by_op_and_is_replayed_from_then_on(void **state
 {
     (void)state;
     need_simt();
-    enum { STEPS = 30 };
+    enum { STEPS = 16 };
     struct job j = jobs[0];
     struct hg_model *m = load_simt("1");
     j.max_tokens = STEPS + 1;
@@ -467,20 +470,21 @@ static void in_child(void (*run)(const char *what, long n), const char *what, lo
 
 static void fall_back(const char *what, long n)
 {
-    struct answer want[4], got[4];
+    struct answer want, got;
+    struct job j = jobs[0];
     struct hg_model *m = load_simt("0");
-    run_jobs(m, jobs, 4, 1, want);
+    j.max_tokens = 8;
+    run_jobs(m, &j, 1, 1, &want);
     hg_model_free(m);
     struct simt_counts before = counts();
     m = load_simt("1");
     plant(what, n);
-    run_jobs(m, jobs, 4, HG_STEPS_AHEAD, got);
+    run_jobs(m, &j, 1, HG_STEPS_AHEAD, &got);
     hg_model_free(m);
     struct simt_counts after = counts();
     EXPECT(after.captures - before.captures == 1); /* tried once, then never again */
     EXPECT(after.graph_launches == before.graph_launches);
-    for (int i = 0; i < 4; i++)
-        EXPECT(memcmp(got[i].ids, want[i].ids, sizeof want[i].ids) == 0);
+    EXPECT(memcmp(&got, &want, sizeof want) == 0);
     printf("  %s fails: the same ids without graphs\n", what);
 }
 
