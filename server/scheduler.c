@@ -48,7 +48,7 @@ struct hg_scheduler {
     /* shared */
     atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
     atomic_size_t n_running;
-    atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
+    atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
     atomic_bool finished;    /* the thread has left its loop */
     atomic_bool device_lost; /* a request ended with a device error */
 };
@@ -396,6 +396,7 @@ static void begin_steps(struct hg_scheduler *s)
         if (n == 0)
             return;
         atomic_fetch_add(&s->n_steps, 1);
+        atomic_fetch_add(&s->n_ahead, hg_model_steps_in_flight(s->model) > 0);
         if (hg_model_step_begin(s->model, s->items, (size_t)n, &err) != HG_STATUS_OK)
             fail_step(s, n, &err);
     }
@@ -507,7 +508,8 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_failed = atomic_load(&s->n_failed),
                                        .n_cancelled = atomic_load(&s->n_cancelled),
                                        .n_steps = atomic_load(&s->n_steps),
-                                       .n_tokens = atomic_load(&s->n_tokens)};
+                                       .n_tokens = atomic_load(&s->n_tokens),
+                                       .n_ahead = atomic_load(&s->n_ahead)};
 }
 
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)

@@ -25,6 +25,7 @@ struct hg_scheduler_options {
 struct hg_scheduler_stats {
     size_t queued, running;
     uint64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
+    uint64_t n_ahead; /* steps begun while others were in flight */
 };
 
 enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler_options *o,
