@@ -344,8 +344,8 @@ struct hg_backend_ops {
      *
      * step_end hands out the step's number, from 1 on, or 0: nothing has run, begin the same step
      * once more (a capture that failed; it is not tried again). `step` NULL gives the step up
-     * after an op failed, or says that nobody will wait. After step_begin succeeded it must be
-     * called before anything that is no op of the step.
+     * after an op failed, or says that nobody will wait; no step can take ids from it. After
+     * step_begin succeeded it must be called before anything that is no op of the step.
      *
      * step_wait waits for that step alone; its plan.result is then written. The plan's tables may
      * change after step_end; the results' memory has to stay until step_wait, or until

@@ -126,7 +126,6 @@ struct cuda_graph_key {
     int32_t slots, tables, features; /* bit s: a token has slot s, table set s; any feature row */
     int32_t lo[HG_MAX_PLUGINS], hi[HG_MAX_PLUGINS]; /* ids asked of a head set; hi 0: none */
     int32_t longest;                                /* hi - lo of a row */
-    int32_t zero;
 };
 
 struct cuda_graph {

@@ -33,9 +33,10 @@ static const struct variant variants[] = {
     {.name = "head set 1", .out_table = {1, 1, 1}, .pos = {600, 300, 5}},
     {.name = "head sets 0, 1", .out_table = {0, 1, 0}, .pos = {600, 300, 5}},
     {.name = "first ids", .hi = {16, 9, 16}, .pos = {600, 300, 5}},
-    {.name = "last ids", .lo = {40, 48, 55}, .pos = {600, 300, 5}},
     {.name = "one id at each end", .lo = {0, 69, 30}, .hi = {1, 70, 34}, .pos = {600, 300, 5}},
     {.name = "a shorter row", .lo = {0, 40, 0}, .hi = {30, 70, 30}, .pos = {600, 300, 5}},
+    {.name = "last ids, as long", .lo = {40, 48, 55}, .pos = {600, 300, 5}},
+    {.name = "five pieces and an idle one", .pos = {600, 6, 5}},
     {.name = "short contexts", .pos = {20, 7, 0}},
     {.name = "four pieces", .pos = {255, 256, 1}},
     {.name = "long contexts", .pos = {639, 620, 530}},
@@ -156,28 +157,11 @@ static void issue(struct bed *t, const struct hg_plan *p)
     assert_int_equal(ops->sample(t->b, &s), HG_STATUS_OK);
 }
 
-/* The step of a variant, from poisoned buffers; may_replay: the backend may know it already.
- * Returns whether it did. */
-static bool run(struct bed *t, const struct variant *v, bool may_replay, struct outputs *out)
+/* The plan of a variant; `sample` gets its parameters. */
+static struct hg_plan plan_of(struct bed *t, const struct variant *v,
+                              struct hg_sample_params sample[N], struct outputs *out)
 {
     static const int32_t seq[N] = {0, 1, 2}, history[5] = {3, 3, 60, 8, 41};
-    struct hg_sample_params sample[N];
-    struct hg_plan p = {.n_tokens = N,
-                        .n_seqs = N,
-                        .n_out = v->n_out ? v->n_out : N,
-                        .max_blocks = BLOCKS,
-                        .token = v->token,
-                        .pos = v->pos,
-                        .seq = seq,
-                        .slot = v->slot,
-                        .table = v->table,
-                        .block_table = t->blocks,
-                        .out_row = seq,
-                        .out_table = v->out_table,
-                        .sample = sample,
-                        .result = out->result};
-    bool replayed = false;
-    int64_t step = 0;
     for (int i = 0; i < N; i++)
         sample[i] = (struct hg_sample_params){.lo = v->lo[i],
                                               .hi = v->hi[i] ? v->hi[i] : V,
@@ -189,6 +173,30 @@ static bool run(struct bed *t, const struct variant *v, bool may_replay, struct 
                                               .n_history = 2 + i,
                                               .seed = 9,
                                               .position = (uint64_t)i};
+    return (struct hg_plan){.n_tokens = N,
+                            .n_seqs = N,
+                            .n_out = v->n_out ? v->n_out : N,
+                            .max_blocks = BLOCKS,
+                            .token = v->token,
+                            .pos = v->pos,
+                            .seq = seq,
+                            .slot = v->slot,
+                            .table = v->table,
+                            .block_table = t->blocks,
+                            .out_row = seq,
+                            .out_table = v->out_table,
+                            .sample = sample,
+                            .result = out->result};
+}
+
+/* The step of a variant, from poisoned buffers; may_replay: the backend may know it already.
+ * Returns whether it did. */
+static bool run(struct bed *t, const struct variant *v, bool may_replay, struct outputs *out)
+{
+    struct hg_sample_params sample[N];
+    struct hg_plan p = plan_of(t, v, sample, out);
+    bool replayed = false;
+    int64_t step = 0;
     memset(out, 0xff, sizeof *out);
     assert_int_equal(t->b->ops->upload(t->b, t->logits, out->logits, sizeof out->logits),
                      HG_STATUS_OK);
@@ -236,9 +244,85 @@ static void a_replayed_step_has_the_bits_of_the_same_step_op_by_op(void **state)
     }
 }
 
+/* ---- captures that come to nothing ----------------------------------------------------------- */
+
+/* A backend of its own, because graphs may be off afterwards; NULL: none that has graphs. */
+static struct hg_backend *open_own(struct bed *t)
+{
+    struct hg_backend *b = NULL;
+    struct hg_error err = {0};
+    const char *name = hg_test_backend() ? hg_test_backend() : "simt";
+    if (hg_backend_open(name, 1, &b, &err) != HG_STATUS_OK || strcmp(b->ops->name, "cuda") != 0) {
+        hg_backend_close(b);
+        return NULL;
+    }
+    HG_TEST_OK(b->ops->reserve(b, &kt_limits, &err), err);
+    open_bed(t, b);
+    return b;
+}
+
+/* Results of a step that may be replayed; it begins once more when step_end says so. */
+static void expect_step(struct bed *t, const struct outputs *want, bool expect_replay)
+{
+    struct outputs got;
+    bool replayed = run(t, &variants[0], true, &got);
+    assert_int_equal(replayed, expect_replay);
+    assert_memory_equal(&got, want, sizeof got);
+}
+
+static void a_step_that_cannot_be_captured_is_begun_once_more(void **state)
+{
+    (void)state;
+    struct bed t;
+    struct outputs want, got;
+    float x[D] = {0};
+    bool replayed = true;
+    int64_t step = -1;
+    if (!open_own(&t))
+        HG_TEST_SKIP("captures: libhealthgpt_simt.so is not found");
+    struct hg_sample_params sample[N];
+    struct hg_plan p = plan_of(&t, &variants[0], sample, &got);
+    run(&t, &variants[0], false, &want);
+    expect_step(&t, &want, false);
+    assert_int_equal(t.b->ops->step_begin(t.b, &p, &replayed), HG_STATUS_OK);
+    assert_false(replayed);
+    issue(&t, &p);
+    assert_int_equal(t.b->ops->upload(t.b, t.x, x, sizeof x), HG_STATUS_OK); /* no op of a graph */
+    assert_int_equal(t.b->ops->step_end(t.b, &step), HG_STATUS_OK);
+    assert_int_equal(step, 0);
+    for (int i = 0; i < 3; i++)
+        expect_step(&t, &want, false); /* it is not tried again */
+    close_bed(&t);
+    hg_backend_close(t.b);
+}
+
+static void a_step_given_up_in_a_capture_leaves_nothing_behind(void **state)
+{
+    (void)state;
+    struct bed t;
+    struct outputs want, got;
+    bool replayed = true;
+    if (!open_own(&t))
+        HG_TEST_SKIP("captures: libhealthgpt_simt.so is not found");
+    struct hg_sample_params sample[N];
+    struct hg_plan p = plan_of(&t, &variants[0], sample, &got);
+    struct hg_embed_args e = {&p, {t.tables[0]}, HG_DTYPE_I8, t.features, D, t.x};
+    run(&t, &variants[0], false, &want);
+    expect_step(&t, &want, false);
+    assert_int_equal(t.b->ops->step_begin(t.b, &p, &replayed), HG_STATUS_OK);
+    assert_int_equal(t.b->ops->embed(t.b, &e), HG_STATUS_INTERNAL); /* a table of int8 */
+    assert_int_equal(t.b->ops->step_end(t.b, NULL), HG_STATUS_OK);
+    expect_step(&t, &want, false); /* captured now */
+    expect_step(&t, &want, true);
+    close_bed(&t);
+    hg_backend_close(t.b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_step_that_cannot_be_captured_is_begun_once_more),
+        cmocka_unit_test(a_step_given_up_in_a_capture_leaves_nothing_behind),
         cmocka_unit_test(a_replayed_step_has_the_bits_of_the_same_step_op_by_op),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
