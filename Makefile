@@ -46,7 +46,7 @@ CXX ?= g++
 # One thread in all, but with stacks of its own, which ThreadSanitizer cannot follow: not instrumented there.
 SIMT_SANITIZE := $(filter-out thread,$(SANITIZE))
 SIMT_FLAGS = -DHG_SIMT -I. -Itests/simt $(if $(filter thread,$(SANITIZE)),-O2,$(OPT)) -g -fPIC -ffp-contract=off -fno-strict-aliasing -Wall -Wextra $(if $(WERROR),-Werror) -MMD -MP
-TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt
+TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)/tests/simt/test_streams
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
 
 .PHONY: all cuda gpu-pack gpu-check form deps demo run test test-asan test-tsan bench golden fuzz format format-check lint layers \
@@ -228,7 +228,7 @@ $(CUDA): $(patsubst %,build/cuda/%.o,$(basename $(CUDA_C) $(CUDA_CU)))
 	@echo "LD $@"
 	@$(NVCC) -shared -cudart static $(STATIC_CXX) -Xlinker -z,defs $(CUDA_GENCODE) $^ -lm -lpthread -ldl -o $@
 
-$(OUT)/tests/simt/test_simt: $(OUT)/tests/simt/test_simt.o \
+$(OUT)/tests/simt/test_simt $(OUT)/tests/simt/test_streams: %: %.o \
   $(patsubst %,$(OUT)/simt/%.o,$(basename $(SIMT_SRC)) tests/simt/cases common/half)
 	@echo "LD $@"
 	@$(CXX) $(LDFLAGS_ALL) $^ -lcmocka -lm -o $@

@@ -7,7 +7,8 @@
  * `ops->act_type`, row major, one row per token, patch or pixel; `ld*` is the distance between rows
  * in elements.
  *
- * Threading: one engine thread calls everything. Ops are asynchronous until download() or sync().
+ * Threading: one engine thread calls everything. Ops are asynchronous until download() or sync();
+ * what a step samples is there after step_wait().
  *
  * THE ORDER RULE: every reduction behind an output row has an order fixed by the layer's shape and
  * by what the row is: of a prompt or image (n_prompt), or a generated token. A row's result never
@@ -32,10 +33,12 @@
 #include "kernels/dtype.h"
 
 enum {
-    HG_MAX_PLUGINS = 4,  /* H-LoRA slots resident side by side; slot -1 means none */
-    HG_MAX_PARTS = 3,    /* q, k, v of an unfused checkpoint stacked into one weight */
-    HG_MAX_TOP = 20,     /* top_logprobs kept per sampled token */
-    HG_BLOCK_TOKENS = 16 /* tokens per KV block */
+    HG_MAX_PLUGINS = 4,   /* H-LoRA slots resident side by side; slot -1 means none */
+    HG_MAX_PARTS = 3,     /* q, k, v of an unfused checkpoint stacked into one weight */
+    HG_MAX_TOP = 20,      /* top_logprobs kept per sampled token */
+    HG_MAX_OUT = 1 << 20, /* rows that a step may sample */
+    HG_STEPS_AHEAD = 4,   /* steps in flight */
+    HG_BLOCK_TOKENS = 16  /* tokens per KV block */
 };
 
 struct hg_backend; /* begins with: const struct hg_backend_ops *ops */
@@ -92,13 +95,21 @@ struct hg_sample_params {
     int32_t n_top;           /* top_logprobs wanted, 0..HG_MAX_TOP */
 };
 
+/* Token t of a plan is an id >= 0, or -1 - r: row r of the feature buffer, or the id sampled for
+ * out row j of the step that was begun before this one. That one need not have ended: the id never
+ * leaves the device. Feature rows end where these begin. */
+#define HG_TOKEN_SAMPLED(j) (INT32_MIN + (int32_t)(j))
+#define HG_TOKEN_IS_SAMPLED(token) ((token) < INT32_MIN + (int32_t)HG_MAX_OUT)
+#define HG_TOKEN_OUT_ROW(token) ((token)-INT32_MIN)
+enum { HG_MAX_FEATURE_ROWS = INT32_MAX - HG_MAX_OUT };
+
 struct hg_plan {
     int n_tokens; /* T */
     int n_prompt; /* the last n_prompt tokens are of prompts, those before were generated */
     int n_seqs;
     int n_out;                  /* rows that get logits and a sample */
     int max_blocks;             /* columns of block_table */
-    const int32_t *token;       /* (host) [T] id >= 0, or -1 - r: row r of the feature buffer */
+    const int32_t *token;       /* (host) [T] id, feature row or HG_TOKEN_SAMPLED(j) */
     const int32_t *pos;         /* (host) [T] position in its sequence */
     const int32_t *seq;         /* (host) [T] index into block_table rows */
     const int32_t *slot;        /* (host) [T] H-LoRA plug-in, -1 none */
@@ -108,6 +119,7 @@ struct hg_plan {
     const int32_t *out_row;     /* (host) [n_out] token row */
     const int32_t *out_table;   /* (host) [n_out] head set */
     const struct hg_sample_params *sample; /* (host) [n_out] */
+    struct hg_sample_result *result;       /* (host) [n_out] of the sample op */
 };
 /* Tokens of one sequence are contiguous in the plan and ascending in position. */
 
@@ -123,7 +135,7 @@ struct hg_sample_result {
 /* ---- arguments, one struct per op -------------------------------------------------------------
  */
 
-struct hg_embed_args { /* y[t] = table[plan.table[t]][token] or features[-1 - token] */
+struct hg_embed_args { /* y[t] = table[plan.table[t]][id] or features[-1 - token] */
     const struct hg_plan *plan;
     const void *tables[HG_MAX_PLUGINS]; /* (dev) [V, D] */
     enum hg_dtype table_type;
@@ -217,8 +229,7 @@ struct hg_sample_args { /* order: penalty, temperature, top-k, top-p, softmax, d
     const struct hg_plan *plan;
     const float *logits; /* (dev) [n_out, ld] */
     int64_t ld;
-    struct hg_sample_result *result; /* (host) [n_out], valid after sync() */
-};
+}; /* results go to plan.result */
 
 struct hg_im2row_args { /* patches of planar pixels, rows in (c, ky, kx) order, patches row major */
     int n_images, n_channels, side, patch;
@@ -326,9 +337,26 @@ struct hg_backend_ops {
     void (*kv_free)(struct hg_backend *b, struct hg_kv *kv);
     enum hg_status (*kv_zero)(struct hg_backend *b, struct hg_kv *kv, const int32_t *blocks, int n);
 
-    /* a step is bracketed, so that a backend may copy the plan, capture and replay */
-    enum hg_status (*step_begin)(struct hg_backend *b, const struct hg_plan *plan);
-    enum hg_status (*step_end)(struct hg_backend *b);
+    /* A step is bracketed, so that a backend may copy the plan, capture and replay.
+     *
+     * step_begin copies the plan. With `replayed` (may be NULL) the caller promises that it issues
+     * the same ops with the same arguments in every such step whose plan has the same n_tokens,
+     * n_seqs, n_out and tables present; the backend may then have launched the whole step already
+     * and says so: the caller issues no op and goes to step_end. At most HG_STEPS_AHEAD steps are
+     * in flight; one more waits for the oldest, as step_wait would.
+     *
+     * step_end hands out the step's number, from 1 on, or 0: nothing has run, begin the same step
+     * once more (a capture that failed; it is not tried again). `step` NULL gives the step up
+     * after an op failed, or says that nobody will wait; no step can take ids from it. After
+     * step_begin succeeded it must be called before anything that is no op of the step.
+     *
+     * step_wait waits for that step alone; its plan.result is then written. The plan's tables may
+     * change after step_end; the results' memory has to stay until step_wait, or until
+     * HG_STEPS_AHEAD more steps have begun. Waiting twice is fine. INTERNAL for a number that was
+     * not handed out. */
+    enum hg_status (*step_begin)(struct hg_backend *b, const struct hg_plan *plan, bool *replayed);
+    enum hg_status (*step_end)(struct hg_backend *b, int64_t *step);
+    enum hg_status (*step_wait)(struct hg_backend *b, int64_t step);
 
     enum hg_status (*embed)(struct hg_backend *b, const struct hg_embed_args *a);
     enum hg_status (*linear)(struct hg_backend *b, const struct hg_linear_args *a);

@@ -200,7 +200,7 @@ static enum hg_status create_features(struct hg_model *m, struct hg_error *err)
         return HG_STATUS_OK;
     p->n_slots = m->max_seqs > HG_MAX_IMAGES ? m->max_seqs : HG_MAX_IMAGES;
     size_t rows = (size_t)m->n_image_rows, all = (size_t)p->n_slots * rows;
-    if (all > INT32_MAX) /* feature rows are negative token ids */
+    if (all > HG_MAX_FEATURE_ROWS) /* they are negative token ids */
         return hg_fail(err, HG_STATUS_UNSUPPORTED, "vision: %d image slots of %zu rows", p->n_slots,
                        rows);
     size_t bytes = (all * (size_t)m->llm_config.dim + rows * (size_t)m->vision_config.dim) * act;
@@ -224,17 +224,23 @@ static enum hg_status create_tables(struct hg_model *m, struct hg_error *err)
     s->max_blocks = hg_kv_cache_blocks_for(m->llm_config.max_positions);
     s->token = calloc(t * 5, sizeof *s->token);
     s->block_table = calloc(n * (size_t)s->max_blocks, sizeof *s->block_table);
-    s->out_row = calloc(n * 3, sizeof *s->out_row);
+    s->out_row = calloc(n * 2, sizeof *s->out_row);
     s->sample = calloc(n, sizeof *s->sample);
-    s->result = calloc(n, sizeof *s->result);
-    if (!s->token || !s->block_table || !s->out_row || !s->sample || !s->result)
+    bool complete = s->token && s->block_table && s->out_row && s->sample;
+    for (int i = 0; i < HG_STEPS_AHEAD; i++) {
+        struct hg_flight *f = &s->flights[i];
+        f->items = calloc(n, sizeof *f->items);
+        f->out_item = calloc(n, sizeof *f->out_item);
+        f->result = calloc(n, sizeof *f->result);
+        complete = complete && f->items && f->out_item && f->result;
+    }
+    if (!complete)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "step tables");
     s->pos = s->token + t;
     s->seq = s->pos + t;
     s->slot = s->seq + t;
     s->table = s->slot + t;
     s->out_table = s->out_row + n;
-    s->out_item = s->out_table + n;
     s->ld_logits = (rows + 15) / 16 * 16;
     size_t bytes = n * (size_t)s->ld_logits * sizeof(float);
     void *p = NULL;
@@ -319,7 +325,11 @@ void hg_model_free(struct hg_model *m)
     free(m->step.block_table);
     free(m->step.out_row);
     free(m->step.sample);
-    free(m->step.result);
+    for (int i = 0; i < HG_STEPS_AHEAD; i++) {
+        free(m->step.flights[i].items);
+        free(m->step.flights[i].out_item);
+        free(m->step.flights[i].result);
+    }
     free(m);
 }
 

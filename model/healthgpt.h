@@ -137,7 +137,8 @@ struct hg_step_item {
 };
 
 struct hg_token {
-    int32_t id; /* -1: prefill not finished, nothing sampled */
+    struct hg_seq *seq; /* whose; NULL: freed while the step was in flight */
+    int32_t id;         /* -1: prefill not finished, nothing sampled */
     float logprob;
     int n_top;
     int32_t top_id[HG_MAX_TOP];
@@ -146,15 +147,47 @@ struct hg_token {
 };
 
 /* One forward pass over all items (any mix of tasks, prefill and decode), one sampled token for
- * each item whose prompt is complete. A failure leaves no item advanced. */
+ * each item whose prompt is complete, tokens[i] of item i. A failure leaves no item advanced. No
+ * step may be in flight. */
 enum hg_status hg_model_step(struct hg_model *m, const struct hg_step_item *items, size_t n,
                              struct hg_token *tokens, struct hg_error *err);
 
-/* Logits of the last step: row i of the items that sampled, fp32, [hi - lo] columns. For parity. */
+/* The same in two halves, so that the device need not wait for the host between steps. begin puts a
+ * step behind those in flight; end waits for the OLDEST one (and for no other) and hands out its
+ * tokens. Steps end in the order they began, at most HG_STEPS_AHEAD are in flight: one more is
+ * INTERNAL.
+ *
+ * An item whose token of the step before is not known yet may be begun again when
+ *   - hg_seq_runs_ahead: nothing on the host depends on its tokens (a constrained image, or
+ *     ignore_stop; no repetition penalty),
+ *   - it was in the step that was begun last, so that its token is at hand on the device,
+ *   - hg_seq_n_left > 0: not all of its tokens are on their way.
+ * Else begin is INTERNAL and nothing has changed. A sequence may join or stay away between any two
+ * steps; one that stays away has to wait until its steps have ended. The ids are the same as with
+ * hg_model_step.
+ *
+ * Between begin and end everything else may be called: encode, render, create, free. A sequence
+ * that is freed leaves the steps in flight; its blocks are zeroed behind them. A sequence that ends
+ * with ERROR gets no tokens from later steps.
+ *
+ * hg_model_step_end: tokens [max_seqs of the options], *n of them in the order of the items. When
+ * it fails (DEVICE) all steps in flight are gone and none of their items has advanced. INTERNAL:
+ * nothing is in flight. */
+enum hg_status hg_model_step_begin(struct hg_model *m, const struct hg_step_item *items, size_t n,
+                                   struct hg_error *err);
+enum hg_status hg_model_step_end(struct hg_model *m, struct hg_token *tokens, size_t *n,
+                                 struct hg_error *err);
+int hg_model_steps_in_flight(const struct hg_model *m);
+bool hg_seq_runs_ahead(const struct hg_seq *s);
+/* Tokens that may still be begun: max_tokens less what is known and what is in flight. */
+int hg_seq_n_left(const struct hg_seq *s);
+
+/* Logits of the step begun last, none may be in flight: row i of the items that sampled, fp32, [hi
+ * - lo] columns. For parity. */
 enum hg_status hg_model_last_logits(struct hg_model *m, size_t row, float *dst, size_t cap,
                                     size_t *n, int32_t *first_id, struct hg_error *err);
 
-size_t hg_seq_n_generated(const struct hg_seq *s);
+size_t hg_seq_n_generated(const struct hg_seq *s); /* known ones */
 const int32_t *hg_seq_generated(const struct hg_seq *s);
 enum hg_task hg_seq_task(const struct hg_seq *s);
 

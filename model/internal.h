@@ -13,16 +13,45 @@
 
 enum { HG_MAX_IMAGES = 4 }; /* pictures per request */
 
+struct hg_seq {
+    struct hg_model *m;
+    struct hg_prepared *p;
+    const struct hg_task_profile *task;
+    int32_t *blocks;
+    int n_blocks;
+    int n_cached;                      /* positions in the KV cache, or on their way in a step */
+    int n_encoded;                     /* images through the vision tower */
+    int32_t image_slot[HG_MAX_IMAGES]; /* feature slots; held until the prompt is cached */
+    int n_image_slots;
+    int32_t *generated; /* [max_tokens] */
+    size_t n_generated; /* known ones */
+    int n_ahead;        /* sampled in steps that are still in flight */
+    int64_t last_step;  /* that it was begun in last (hg_step_tables.n_begun), 0: none */
+    int last_out;       /* its out row there */
+    enum hg_finish finish;
+};
+
+/* One step in flight. */
+struct hg_flight {
+    int64_t number; /* of the backend */
+    int n_items, n_out;
+    struct hg_step_item *items;      /* [max_seqs] seq NULL: freed meanwhile */
+    int32_t *out_item;               /* [max_seqs] */
+    struct hg_sample_result *result; /* [max_seqs] */
+};
+
 /* Integer tables of one step, sized at load; nothing is allocated per token. */
 struct hg_step_tables {
     int32_t *token, *pos, *seq, *slot, *table; /* [max_batch_tokens] */
     int32_t *block_table;                      /* [max_seqs, max_blocks] */
-    int32_t *out_row, *out_table, *out_item;   /* [max_seqs] */
+    int32_t *out_row, *out_table;              /* [max_seqs] */
     struct hg_sample_params *sample;           /* [max_seqs] */
-    struct hg_sample_result *result;           /* [max_seqs] */
     int max_blocks;
-    int n_out;     /* of the last step */
-    float *logits; /* (dev) [max_seqs, ld_logits] */
+    int n_out;                                /* of the last step */
+    int64_t n_begun;                          /* steps */
+    int n_flights;                            /* in flight, the newest is step n_begun */
+    struct hg_flight flights[HG_STEPS_AHEAD]; /* step i is at i % HG_STEPS_AHEAD */
+    float *logits;                            /* (dev) [max_seqs, ld_logits] */
     int64_t ld_logits;
 };
 
@@ -82,6 +111,13 @@ enum hg_status hg_model_files_open(struct hg_model *m, struct hg_model_files *f,
 void hg_model_files_close(struct hg_model_files *f);
 /* BAD_FILE naming the first tensor that nobody fetched or ignored. */
 enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, struct hg_error *err);
+
+/* The features of its images are in the cache (or it ends): others may have their slots. */
+void hg_seq_release_features(struct hg_seq *s);
+/* Exactly grid_h * grid_w index tokens and nothing else. */
+bool hg_seq_is_image(const struct hg_seq *s);
+/* A sequence that is freed leaves the steps in flight. */
+void hg_flights_forget(struct hg_model *m, const struct hg_seq *s);
 
 /* Is this id one that ends an answer? */
 bool hg_model_is_stop(const struct hg_model *m, int32_t id);

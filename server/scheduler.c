@@ -6,7 +6,9 @@
  *   3 big       one vision pass or one render: large pieces are spread between steps, never stacked
  *   4 step      every decoding sequence one token; prompts fill the rest of the token budget in
  *               arrival order, in short chunks while others decode, so that a long prompt costs the
- *               neighbours little time per token
+ *               neighbours little time per token. While all of them are pictures being drawn, steps
+ *               are begun ahead of the one that is waited for: nothing on the host depends on
+ *               their tokens
  *   5 deliver   tokens to the streams; finished ones leave
  * A request's tokens do not depend on what else is in the batch, so the plan is free to change. */
 #include "server/scheduler.h"
@@ -42,12 +44,11 @@ struct hg_scheduler {
     struct hg_request *head; /* admitted next: waits for KV blocks */
     struct hg_step_item *items;
     struct hg_token *tokens;
-    int *item_slot;
     struct hg_buf text;
     /* shared */
     atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
     atomic_size_t n_running;
-    atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
+    atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
     atomic_bool finished;    /* the thread has left its loop */
     atomic_bool device_lost; /* a request ended with a device error */
 };
@@ -234,15 +235,26 @@ static bool in_step(const struct slot *slot)
     return slot->seq && !hg_seq_wants_vision(slot->seq);
 }
 
-/* Fill items[] and item_slot[]; returns their number. */
+/* Every sequence that could be in a step draws: its tokens need not be known to go on. */
+static bool all_run_ahead(const struct hg_scheduler *s)
+{
+    for (int i = 0; i < s->n_slots; i++) {
+        const struct slot *slot = &s->slots[i];
+        if (in_step(slot) && (hg_seq_n_waiting(slot->seq) > 0 || !hg_seq_runs_ahead(slot->seq)))
+            return false;
+    }
+    return true;
+}
+
+/* Fill items[]; returns their number. */
 static int plan_step(struct hg_scheduler *s)
 {
     int n = 0, budget = s->info.max_batch_tokens;
     for (int i = 0; i < s->n_slots && budget > 0; i++) {
-        if (!in_step(&s->slots[i]) || hg_seq_n_waiting(s->slots[i].seq) > 0)
+        struct hg_seq *seq = s->slots[i].seq;
+        if (!in_step(&s->slots[i]) || hg_seq_n_waiting(seq) > 0 || hg_seq_n_left(seq) == 0)
             continue;
-        s->items[n] = (struct hg_step_item){s->slots[i].seq, 1};
-        s->item_slot[n++] = i;
+        s->items[n++] = (struct hg_step_item){seq, 1};
         budget--;
     }
     if (n > 0 && budget > SHARED_PREFILL)
@@ -252,8 +264,7 @@ static int plan_step(struct hg_scheduler *s)
         if (waiting == 0)
             continue;
         int take = waiting < budget ? waiting : budget;
-        s->items[n] = (struct hg_step_item){s->slots[i].seq, take};
-        s->item_slot[n++] = i;
+        s->items[n++] = (struct hg_step_item){s->slots[i].seq, take};
         budget -= take;
     }
     return n;
@@ -330,20 +341,21 @@ static enum hg_status deliver_token(struct hg_scheduler *s, struct slot *slot,
     return draws && t->finish != HG_FINISH_NONE ? finish_image(s, slot, err) : HG_STATUS_OK;
 }
 
-/* The token of this slot in the step, or NULL. */
-static const struct hg_token *token_of(const struct hg_scheduler *s, int n, int slot_i)
+/* The token of a sequence among the n of a step, or NULL. */
+static const struct hg_token *token_of(const struct hg_scheduler *s, size_t n,
+                                       const struct hg_seq *seq)
 {
-    for (int k = 0; k < n; k++)
-        if (s->item_slot[k] == slot_i)
+    for (size_t k = 0; k < n && seq; k++)
+        if (s->tokens[k].seq == seq)
             return &s->tokens[k];
     return NULL;
 }
 
 /* Backwards, because a slot that closes moves the later ones. */
-static void deliver(struct hg_scheduler *s, int n)
+static void deliver(struct hg_scheduler *s, size_t n)
 {
     for (int i = s->n_slots - 1; i >= 0; i--) {
-        const struct hg_token *t = token_of(s, n, i);
+        const struct hg_token *t = token_of(s, n, s->slots[i].seq);
         if (!t || (t->id < 0 && t->finish == HG_FINISH_NONE))
             continue; /* not in this step, or its prompt is not complete yet */
         struct hg_error err = {0};
@@ -354,27 +366,61 @@ static void deliver(struct hg_scheduler *s, int n)
     }
 }
 
+static bool is_item(const struct hg_scheduler *s, int n, const struct hg_seq *seq)
+{
+    for (int k = 0; k < n; k++)
+        if (s->items[k].seq == seq)
+            return true;
+    return false;
+}
+
+/* Of the n items that could not be begun; n < 0: of all steps in flight, so of every sequence. */
+static void fail_step(struct hg_scheduler *s, int n, const struct hg_error *err)
+{
+    hg_log(HG_LOG_ERROR, "a step failed: %s", err->text);
+    for (int i = s->n_slots - 1; i >= 0; i--)
+        if (n < 0 ? in_step(&s->slots[i]) : is_item(s, n, s->slots[i].seq))
+            fail_slot(s, i, err);
+}
+
+/* Begin a step, and while all sequences run ahead as many as may be in flight. */
+static void begin_steps(struct hg_scheduler *s)
+{
+    bool ahead = true;
+    while (ahead && hg_model_steps_in_flight(s->model) < HG_STEPS_AHEAD) {
+        struct hg_error err = {0};
+        ahead = all_run_ahead(s);
+        if (!ahead && hg_model_steps_in_flight(s->model) > 0)
+            return; /* the tokens in flight first */
+        int n = plan_step(s);
+        if (n == 0)
+            return;
+        atomic_fetch_add(&s->n_steps, 1);
+        atomic_fetch_add(&s->n_ahead, hg_model_steps_in_flight(s->model) > 0);
+        if (hg_model_step_begin(s->model, s->items, (size_t)n, &err) != HG_STATUS_OK)
+            fail_step(s, n, &err);
+    }
+}
+
 static void step(struct hg_scheduler *s)
 {
     struct hg_error err = {0};
-    int n = plan_step(s);
-    if (n == 0)
+    size_t n = 0;
+    begin_steps(s);
+    if (hg_model_steps_in_flight(s->model) == 0)
         return;
-    atomic_fetch_add(&s->n_steps, 1);
-    if (hg_model_step(s->model, s->items, (size_t)n, s->tokens, &err) == HG_STATUS_OK) {
+    if (hg_model_step_end(s->model, s->tokens, &n, &err) == HG_STATUS_OK)
         deliver(s, n);
-        return;
-    }
-    hg_log(HG_LOG_ERROR, "step of %d sequences failed: %s", n, err.text);
-    for (int i = s->n_slots - 1; i >= 0; i--)
-        if (token_of(s, n, i))
-            fail_slot(s, i, &err);
+    else
+        fail_step(s, -1, &err);
 }
 
 static void *engine_main(void *ctx)
 {
     struct hg_scheduler *s = ctx;
     for (;;) {
+        while (s->n_slots == 0 && hg_model_steps_in_flight(s->model) > 0)
+            step(s); /* of requests that have left */
         if (s->n_slots == 0 && !s->head)
             hg_queue_wait(&s->queue);
         sweep(s);
@@ -397,7 +443,6 @@ static void release(struct hg_scheduler *s)
     free(s->slots);
     free(s->items);
     free(s->tokens);
-    free(s->item_slot);
     hg_buf_deinit(&s->text);
     free(s);
 }
@@ -420,8 +465,7 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
     s->slots = calloc(n, sizeof *s->slots);
     s->items = calloc(n, sizeof *s->items);
     s->tokens = calloc(n, sizeof *s->tokens);
-    s->item_slot = calloc(n, sizeof *s->item_slot);
-    if (!s->slots || !s->items || !s->tokens || !s->item_slot) {
+    if (!s->slots || !s->items || !s->tokens) {
         release(s);
         return hg_fail(err, HG_STATUS_NO_MEMORY, "scheduler: out of memory");
     }
@@ -464,7 +508,8 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_failed = atomic_load(&s->n_failed),
                                        .n_cancelled = atomic_load(&s->n_cancelled),
                                        .n_steps = atomic_load(&s->n_steps),
-                                       .n_tokens = atomic_load(&s->n_tokens)};
+                                       .n_tokens = atomic_load(&s->n_tokens),
+                                       .n_ahead = atomic_load(&s->n_ahead)};
 }
 
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)

@@ -1,10 +1,10 @@
 /* server/scheduler.h - the one engine thread: the only place that sees request and model together.
  *
  * Continuous batching: each turn admits from the bounded queue, does at most one large piece of
- * work (a vision tower pass or a picture to render), then one hg_model_step over every running
- * sequence of both tasks. Cancellation and deadlines are looked at between steps. From create to
- * free the model's [engine] functions belong to this thread. Everything here but create and free is
- * thread-safe. */
+ * work (a vision tower pass or a picture to render), then one step over every running sequence of
+ * both tasks; up to HG_STEPS_AHEAD of them are begun ahead while all are drawing. Cancellation and
+ * deadlines are looked at between steps. From create to free the model's [engine] functions belong
+ * to this thread. Everything here but create and free is thread-safe. */
 #ifndef HG_SERVER_SCHEDULER_H
 #define HG_SERVER_SCHEDULER_H
 
@@ -25,6 +25,7 @@ struct hg_scheduler_options {
 struct hg_scheduler_stats {
     size_t queued, running;
     uint64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
+    uint64_t n_ahead; /* steps begun while others were in flight */
 };
 
 enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler_options *o,

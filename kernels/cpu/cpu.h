@@ -13,6 +13,7 @@
 #include "kernels/check.h"
 #include "kernels/cpu/panels.h"
 #include "kernels/cpu/simd.h"
+#include "kernels/host_steps.h"
 #include "kernels/ref/sample.h"
 
 enum {
@@ -90,6 +91,7 @@ struct cpu_backend {
     double *moments;            /* [CPU_MOMENT_RUNS, CPU_MAX_CHANNELS, 2] of GroupNorm */
     float *norm_affine;         /* [2, CPU_MAX_CHANNELS] factor and offset of GroupNorm */
     struct cpu_thread *threads; /* [n_threads] */
+    struct hg_host_steps steps;
 };
 
 static inline struct cpu_backend *cpu_of(struct hg_backend *b)

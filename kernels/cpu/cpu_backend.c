@@ -40,6 +40,7 @@ static void release_scratch(struct cpu_backend *c)
         hg_sample_scratch_deinit(&t->sample);
     }
     free(c->threads);
+    hg_host_steps_deinit(&c->steps);
     c->x32 = c->z = c->z_act = c->sum = c->x_scale = c->band = c->norm_affine = NULL;
     c->x16 = NULL;
     c->x8 = NULL;
@@ -107,6 +108,7 @@ static enum hg_status cpu_reserve(struct hg_backend *b, const struct hg_backend_
     enum hg_status status = HG_STATUS_OK;
     release_scratch(c);
     HG_TRY_OUT(reserve_rows(c, &l, err));
+    HG_TRY_OUT(hg_host_steps_init(&c->steps, l.max_rows, err));
     c->threads = calloc((size_t)c->n_threads, sizeof *c->threads);
     if (!c->threads)
         HG_TRY_OUT(hg_fail(err, HG_STATUS_NO_MEMORY, "cpu: scratch of %d threads", c->n_threads));
@@ -143,17 +145,23 @@ static const char *cpu_describe(struct hg_backend *b)
 }
 
 /* A step needs no preparation: nothing is captured, the plan is read while the op runs. */
-static enum hg_status cpu_step_begin(struct hg_backend *b, const struct hg_plan *plan)
+static enum hg_status cpu_step_begin(struct hg_backend *b, const struct hg_plan *plan,
+                                     bool *replayed)
 {
-    (void)b;
     (void)plan;
+    hg_host_steps_begin(&cpu_of(b)->steps, replayed);
     return HG_STATUS_OK;
 }
 
-static enum hg_status cpu_step_end(struct hg_backend *b)
+static enum hg_status cpu_step_end(struct hg_backend *b, int64_t *step)
 {
-    (void)b;
+    hg_host_steps_end(&cpu_of(b)->steps, step);
     return HG_STATUS_OK;
+}
+
+static enum hg_status cpu_step_wait(struct hg_backend *b, int64_t step)
+{
+    return hg_host_steps_wait(&cpu_of(b)->steps, step);
 }
 
 static const struct hg_backend_ops cpu_ops = {
@@ -177,6 +185,7 @@ static const struct hg_backend_ops cpu_ops = {
     .kv_zero = cpu_kv_zero,
     .step_begin = cpu_step_begin,
     .step_end = cpu_step_end,
+    .step_wait = cpu_step_wait,
     .embed = cpu_embed,
     .linear = cpu_linear,
     .layernorm = cpu_layernorm,

@@ -1,4 +1,5 @@
-/* kernels/cpu/embed.c - token rows from a table, image rows from the feature buffer. */
+/* kernels/cpu/embed.c - token rows from a table (of given ids or of those the step before
+ * sampled), image rows from the feature buffer. */
 #include <string.h>
 
 #include "common/half.h"
@@ -19,7 +20,6 @@ static void decode(const struct hg_embed_args *a, const void *table, size_t at, 
 
 enum hg_status cpu_embed(struct hg_backend *b, const struct hg_embed_args *a)
 {
-    (void)b;
     const struct hg_plan *p = a->plan;
     size_t dim = (size_t)a->dim;
     if (a->table_type == HG_DTYPE_I8)
@@ -27,6 +27,7 @@ enum hg_status cpu_embed(struct hg_backend *b, const struct hg_embed_args *a)
     for (int t = 0; t < p->n_tokens; t++) {
         float *y = (float *)a->y + (size_t)t * dim;
         int32_t token = p->token[t], set = p->table[t];
+        HG_TRY(hg_host_steps_token(&cpu_of(b)->steps, &token));
         if (token < 0 && !a->features)
             return cpu_refuse("embed: token %d wants feature row %d of none", t, -1 - token);
         if (token >= 0 && (set < 0 || set >= HG_MAX_PLUGINS || !a->tables[set]))

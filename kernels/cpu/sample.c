@@ -10,8 +10,8 @@ struct job {
 
 static enum hg_status sample_row(const struct job *j, int i, int member)
 {
-    return hg_ref_sample_row(j->a->logits + i * j->a->ld, &j->a->plan->sample[i], &j->a->result[i],
-                             &j->c->threads[member].sample);
+    return hg_ref_sample_row(j->a->logits + i * j->a->ld, &j->a->plan->sample[i],
+                             &j->a->plan->result[i], &j->c->threads[member].sample);
 }
 
 static void sample_member(void *ctx, int member, int n_members)
@@ -44,5 +44,5 @@ enum hg_status cpu_sample(struct hg_backend *b, const struct hg_sample_args *a)
     if (status != HG_STATUS_OK)
         return status;
     cpu_run(j.c, a->plan->n_out > 1 ? a->plan->n_out * a->ld * 8 : 0, sample_member, &j);
-    return HG_STATUS_OK;
+    return hg_host_steps_keep(&j.c->steps, a->plan);
 }

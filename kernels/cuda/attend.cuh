@@ -34,6 +34,8 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, atten
     DYN_SMEM(unsigned char, memory);
     const attend_memory<S> m = carve<S>(memory);
     const attend_work w = work_of(source, (int)blockIdx.x);
+    if (w.n_rows == 0) /* an idle entry of the work list: attention_plan.c */
+        return;
     const int64_t last_token = token_of(w, a, w.n_rows - 1);
     const int lo = first_key(source, token_of(w, a, 0)), hi = last_key(source, last_token) + 1;
     const int tiles_per_chunk = Source::chunk / TILE_KEYS, chunk_end = w.chunk0 + w.n_chunks;

@@ -90,7 +90,7 @@ static enum hg_status launch(struct cuda_backend *c, paged_source<E> s, const at
     const struct cuda_attention_plan *p = &c->attention;
     s.work += WIDE ? 0 : p->n_wide;
     s.n_work = WIDE ? p->n_wide : p->n_narrow;
-    return launch_attend<attend_shape<TYPE, DIM, WIDE>>(c, s, args, s.n_work, p->n_kv_heads);
+    return launch_attend<attend_shape<TYPE, DIM, WIDE>>(c, s, args, s.n_work, p->shape.n_kv_heads);
 }
 
 /* Is there a kernel for tiles of 64 rows? */

@@ -3,7 +3,9 @@
  *
  * Activations are fp32 in device memory. Every op is a function `cuda_<op>` in <op>.cu that checks
  * its arguments, launches and returns cuda_status(); nothing here waits for the device but
- * download, sync and step_end. One stream.
+ * download, sync, step_wait, and step_begin when HG_STEPS_AHEAD steps are in flight. One stream:
+ * its order is what makes a step's device side (plan, samples, scratch) free for the next step;
+ * only what the host writes or reads while steps are in flight comes in rings (steps.c).
  *
  * Batch invariance by construction: a kernel fixes the order of additions behind an output element
  * by the layer's shape alone. Rows sit on the N side of mma, whose columns never meet; the split of
@@ -75,13 +77,82 @@ struct attend_work {
     int32_t slot, counter, n_blocks;
 };
 
-/* The blocks of a step's attention: one plan for all layers. */
-struct cuda_attention_plan {
-    const struct hg_plan *plan; /* NULL: none */
+/* What the work list of a plan's attention depends on beside the plan. */
+struct cuda_attention_shape {
     int n_heads, n_kv_heads, head_dim, window;
-    int n_wide, n_narrow;
-    struct attend_work *host, *device; /* [capacity], the wide ones first; host side is pinned */
-    int capacity;
+    int wide; /* tiles of 64 rows are possible, not only 16 */
+};
+
+/* The blocks of a step's attention: one list for all layers, behind the plan's tables. */
+struct cuda_attention_plan {
+    const struct hg_plan *plan;        /* NULL: no list */
+    struct cuda_attention_shape shape; /* of the newest list; n_heads 0: never made */
+    int n_wide, n_narrow;              /* the wide ones first */
+    bool late;                         /* made after step_begin, copied on its own */
+    const struct attend_work *device;
+    int capacity; /* entries of the longest list */
+};
+
+/* ---- steps in flight: steps.c -------------------------------------------------------------------
+ */
+
+enum {
+    CUDA_SMALL_ROWS = 64,   /* tokens of a step that has a pinned plan buffer of its own */
+    CUDA_SMALL_WORK = 2048, /* entries of its attention list */
+    CUDA_MAX_OUT = 4096     /* rows that a step samples */
+};
+
+struct cuda_step {
+    int64_t number;                  /* 0: not used yet */
+    bool pending;                    /* `done` was recorded and not waited for */
+    void *plan;                      /* pinned [small_bytes] */
+    struct hg_sample_result *result; /* pinned [max_out] */
+    struct hg_sample_result *to;     /* (host) plan.result: gets n of them */
+    int n;
+    cudaEvent_t done;
+};
+
+struct cuda_steps {
+    struct cuda_step ring[HG_STEPS_AHEAD]; /* step n is at n % HG_STEPS_AHEAD */
+    int64_t n;                             /* begun */
+    bool open;                             /* between step_begin and step_end */
+    size_t small_bytes;
+    void *large;        /* pinned [plan_bytes]: plans that are not small take turns */
+    int64_t large_step; /* the last of them */
+    int max_out;
+    struct hg_sample_result *sampled; /* (dev) [max_out] of the newest step */
+    int n_sampled, n_before;          /* rows sampled by this step and by the one before */
+};
+
+/* ---- graphs of steps: graph.c -------------------------------------------------------------------
+ */
+
+enum { CUDA_GRAPHS = 64 };
+
+/* All that the launches of a step depend on: see graph.c. Compared as bytes: zero it first. */
+struct cuda_graph_key {
+    struct cuda_plan plan; /* counts, and the tables' addresses */
+    const struct attend_work *work;
+    struct cuda_attention_shape attention;
+    int32_t n_wide, n_narrow;
+    int32_t slots, tables, features; /* bit s: a token has slot s, table set s; any feature row */
+    int32_t lo[HG_MAX_PLUGINS], hi[HG_MAX_PLUGINS]; /* ids asked of a head set; hi 0: none */
+    int32_t longest;                                /* hi - lo of a row */
+};
+
+struct cuda_graph {
+    struct cuda_graph_key key;
+    cudaGraphExec_t exec; /* NULL: came once and ran op by op */
+    int n_sampled;
+    uint64_t used; /* 0: free */
+};
+
+struct cuda_graphs {
+    struct cuda_graph at[CUDA_GRAPHS];
+    uint64_t clock;
+    bool off;
+    struct cuda_graph *capturing; /* NULL: no capture is on */
+    const char *spoiled;          /* what could not be captured, NULL: nothing */
 };
 
 struct cuda_backend {
@@ -94,11 +165,15 @@ struct cuda_backend {
     struct cuda_scratch scratch;
     const struct hg_plan *host_plan; /* between step_begin and step_end */
     struct cuda_plan plan;
-    void *plan_device, *plan_host; /* one block each: tables back to back; host side is pinned */
-    size_t plan_bytes;
+    void *plan_device;         /* [plan_bytes] tables and attention list, back to back */
+    void *plan_host;           /* the pinned side of the step that is open */
+    size_t plan_bytes;         /* of the largest plan */
+    size_t plan_room, plan_at; /* bytes of plan_host, and those in use */
     struct cuda_attention_plan attention;
     struct cuda_gemm *gemm; /* cuBLASLt, or NULL: see gemm.h */
-    bool lost;              /* a sticky error: everything fails from now on */
+    struct cuda_steps steps;
+    struct cuda_graphs graphs;
+    bool lost; /* a sticky error: everything fails from now on */
 };
 
 static inline struct cuda_backend *cuda_of(struct hg_backend *b)
@@ -121,7 +196,7 @@ static inline unsigned cuda_threads(int n, int most)
 /* Log a broken contract and return HG_STATUS_INTERNAL. */
 #define cuda_refuse(...) hg_refuse("cuda", __VA_ARGS__)
 /* OK, or log what failed and return NO_MEMORY or DEVICE; an error that sticks marks the backend as
- * lost. */
+ * lost. What only spoils a capture is OK: step_end has the step issued again. */
 enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *what);
 /* After a launch: cuda_check of cudaGetLastError. */
 enum hg_status cuda_status(struct cuda_backend *c, const char *kernel);
@@ -147,15 +222,41 @@ enum hg_status cuda_kv_create(struct hg_backend *b, const struct hg_kv_desc *des
 void cuda_kv_free(struct hg_backend *b, struct hg_kv *kv);
 enum hg_status cuda_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_t *blocks, int n);
 
+/* ---- steps.c ---- */
+enum hg_status cuda_steps_reserve(struct cuda_backend *c, struct hg_error *err);
+void cuda_steps_release(struct cuda_backend *c);
+enum hg_status cuda_step_begin(struct hg_backend *b, const struct hg_plan *plan, bool *replayed);
+enum hg_status cuda_step_end(struct hg_backend *b, int64_t *step);
+enum hg_status cuda_step_wait(struct hg_backend *b, int64_t step);
+
 /* ---- plan.c ---- */
-enum hg_status cuda_step_begin(struct hg_backend *b, const struct hg_plan *plan);
-enum hg_status cuda_step_end(struct hg_backend *b);
+/* Bytes of the tables of n_tokens with one sequence each, n_histories of them full. */
+size_t cuda_plan_bytes(const struct cuda_backend *c, int64_t n_tokens, int64_t n_histories);
+/* Lay the plan into `room` bytes at `host` and fill c->plan; `list`: with the attention list of the
+ * newest shape, its counts rounded up. False: it does not fit. */
+bool cuda_plan_pack(struct cuda_backend *c, const struct hg_plan *plan, void *host, size_t room,
+                    bool list);
 
 /* ---- attention_plan.c ---- */
-/* Fill c->attention for this call unless it already holds that; wide: tiles of 64 rows are
- * possible, not only 16. */
+/* Fill c->attention for this call unless it already holds that. */
 enum hg_status cuda_plan_attention(struct cuda_backend *c, const struct hg_attention_args *a,
                                    bool wide);
+/* The list of the newest shape behind what is packed, with idle entries so that its counts seldom
+ * change. False: no shape is known yet, or no room. */
+bool cuda_pack_attention(struct cuda_backend *c, const struct hg_plan *plan);
+
+/* ---- graph.c ---- */
+/* The plan is packed and copied. *replayed: it was launched; else a capture may have begun. */
+enum hg_status cuda_graphs_begin(struct cuda_backend *c, const struct hg_plan *plan,
+                                 bool *replayed);
+/* Ends a capture and launches it; not `keep`: drops it. *again: it failed, nothing has run. */
+enum hg_status cuda_graphs_end(struct cuda_backend *c, bool keep, bool *again);
+/* May this plan have a graph? */
+bool cuda_graphs_want(const struct cuda_backend *c, const struct hg_plan *plan);
+/* Addresses that graphs hold may go. Waits for the stream when there is one. */
+void cuda_graphs_drop(struct cuda_backend *c);
+/* True while a capture is on, which `what` then spoils. */
+bool cuda_graphs_spoil(struct cuda_backend *c, const char *what);
 
 /* ---- weights: weight.c packs on the host, linear.cu reads ---- */
 enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc,

@@ -19,6 +19,9 @@ enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *wha
 {
     if (e == cudaSuccess)
         return HG_STATUS_OK;
+    if (e >= cudaErrorStreamCaptureUnsupported && e <= cudaErrorStreamCaptureWrongThread &&
+        cuda_graphs_spoil(c, what))
+        return HG_STATUS_OK;
     if (!c->lost)
         hg_log(HG_LOG_ERROR, "cuda: %s: %s (%s)", what, cudaGetErrorName(e), cudaGetErrorString(e));
     if (e == cudaErrorMemoryAllocation)
@@ -46,20 +49,19 @@ static void release_scratch(struct cuda_backend *c)
                          c->scratch.sample,
                          c->scratch.partial,
                          c->plan_device,
-                         c->attention.device,
                          c->scratch.gemm.weight,
                          c->scratch.gemm.result,
                          c->scratch.gemm.trial,
                          c->scratch.gemm.differs,
                          c->scratch.gemm.workspace};
+    cuda_graphs_drop(c);
+    cuda_steps_release(c);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         cudaFree(all[i]);
-    cudaFreeHost(c->plan_host);
-    cudaFreeHost(c->attention.host);
     memset(&c->attention, 0, sizeof c->attention);
     memset(&c->scratch, 0, sizeof c->scratch);
     memset(&c->limits, 0, sizeof c->limits);
-    c->plan_device = c->plan_host = NULL;
+    c->plan_device = NULL;
 }
 
 static void cuda_close(struct hg_backend *b)
@@ -90,17 +92,6 @@ static enum hg_status allocate(struct hg_backend *b, void *slot, size_t bytes, s
     return HG_STATUS_OK;
 }
 
-/* Tables of the largest plan: tokens, block table, outputs, and full histories of 256 sampled rows.
- */
-static size_t largest_plan(const struct hg_backend_limits *l)
-{
-    size_t rows = at_least_one(l->max_rows);
-    size_t blocks = at_least_one(l->max_context) / HG_BLOCK_TOKENS + 1;
-    size_t histories = rows < MAX_HISTORIES ? rows : MAX_HISTORIES;
-    size_t ints = rows * (8 + blocks) + histories * at_least_one(l->max_context);
-    return ints * sizeof(int32_t) + rows * sizeof(struct hg_sample_params) + 16 * (rows + 16);
-}
-
 static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend_limits *limits,
                                    struct hg_error *err)
 {
@@ -123,9 +114,9 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     s->partial_bytes = (ATTENTION_COUNTERS + (size_t)RECORDS) * sizeof(float);
     /* a token's rows, one per head of a group of up to 64, fill at most 5 tiles; the rest is for
      * split contexts */
-    c->attention.capacity = 5 * (int)rows + 4096;
-    size_t work_bytes = (size_t)c->attention.capacity * sizeof(struct attend_work);
-    c->plan_bytes = largest_plan(&l);
+    c->attention.capacity = 5 * (int)rows + 2 * CUDA_SMALL_WORK;
+    c->plan_bytes = cuda_plan_bytes(c, (int64_t)rows, MAX_HISTORIES) +
+                    (size_t)c->attention.capacity * sizeof(struct attend_work);
     HG_TRY_OUT(allocate(b, &s->x, s->x_bytes, err));
     /* A x and logits, the same gated and prepared with parts padded to steps, a scale per part: see
      * linear.cu */
@@ -138,11 +129,8 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     HG_TRY_OUT(allocate(b, &s->sample, s->sample_bytes, err));
     HG_TRY_OUT(allocate(b, &s->partial, s->partial_bytes, err));
     HG_TRY_OUT(allocate(b, &c->plan_device, c->plan_bytes, err));
-    HG_TRY_OUT(allocate(b, &c->attention.device, work_bytes, err));
     HG_TRY_OUT(cuda_gemm_reserve(c, &l, err));
-    if (cudaMallocHost(&c->plan_host, c->plan_bytes) != cudaSuccess ||
-        cudaMallocHost((void **)&c->attention.host, work_bytes) != cudaSuccess)
-        status = hg_fail(err, HG_STATUS_NO_MEMORY, "pinned memory: %zu bytes", c->plan_bytes);
+    HG_TRY_OUT(cuda_steps_reserve(c, err));
 out:
     if (status != HG_STATUS_OK)
         release_scratch(c);
@@ -180,6 +168,7 @@ static const struct hg_backend_ops cuda_ops = {
     .kv_zero = cuda_kv_zero,
     .step_begin = cuda_step_begin,
     .step_end = cuda_step_end,
+    .step_wait = cuda_step_wait,
     .embed = cuda_embed,
     .linear = cuda_linear,
     .layernorm = cuda_layernorm,
@@ -250,6 +239,8 @@ enum hg_status hg_cuda_open(int n_threads, struct hg_backend **out, struct hg_er
     struct cuda_backend *c = calloc(1, sizeof *c);
     if (!c)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "cuda backend");
+    const char *graphs = getenv("HG_CUDA_GRAPHS");
+    c->graphs.off = graphs && strcmp(graphs, "0") == 0;
     c->base.ops = &cuda_ops;
     enum hg_status status = find_device(c, err);
     if (status == HG_STATUS_OK && cudaStreamCreate(&c->stream) != cudaSuccess)

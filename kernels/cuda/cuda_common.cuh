@@ -226,8 +226,8 @@ DEV int load_acquire(const int *p)
 #define ROLLED_FOR(...) for (__VA_ARGS__)
 #define DYN_SMEM(T, name) T *name = reinterpret_cast<T *>(simt::shared_memory())
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                           \
-    ((void)(stream), simt::launch(#kernel, (const void *)(kernel), grid, block, shared,            \
-                                  [=] { (kernel)(__VA_ARGS__); }))
+    simt::launch(stream, #kernel, (const void *)(kernel), grid, block, shared,                     \
+                 simt::bind(kernel, __VA_ARGS__))
 #define LAUNCH_EARLY(early, kernel, grid, block, shared, stream, ...)                              \
     ((void)(early), LAUNCH(kernel, grid, block, shared, stream, __VA_ARGS__))
 #define SPIN_UNTIL(condition)                                                                      \

@@ -1,8 +1,9 @@
 /* kernels/cuda/embed.cu - token rows from a table, image rows from the feature buffer.
  *
- * y[t] = table[set[t]][token[t]] as fp32, or features[-1 - token[t]]. Tables [V, D] of F32, F16 or
- * BF16, features [n, D] and y [T, D] fp32. A block takes one token and 8 * THREADS columns, a
- * thread 8 neighbours: 16 bytes of a 16-bit table in, two 16-byte stores out; rows that are not a
+ * y[t] = table[set[t]][id] as fp32, id = token[t] or what the step before sampled (its results lie
+ * on the device: nothing goes through the host), or features[-1 - token[t]]. Tables [V, D] of F32,
+ * F16 or BF16, features [n, D] and y [T, D] fp32. A block takes one token and 8 * THREADS columns,
+ * a thread 8 neighbours: 16 bytes of a 16-bit table in, two 16-byte stores out; rows that are not a
  * multiple of 16 bytes go element by element. Bound by bytes: 2 D or 4 D read and 4 D written per
  * token. Exact, there is no arithmetic. Definition: kernels/ref/embed.c. */
 #include "kernels/cuda/cuda.h"
@@ -14,7 +15,8 @@ struct embed_job {
     const int32_t *token, *set; /* [T] */
     const void *tables[HG_MAX_PLUGINS];
     const float *features;
-    float *y; /* [T, D] */
+    const struct hg_sample_result *sampled; /* of the step before */
+    float *y;                               /* [T, D] */
     int dim;
 };
 
@@ -72,6 +74,8 @@ static __global__ void __launch_bounds__(THREADS) embed_kernel(struct embed_job 
     float *y = j.y + t * j.dim;
     if (column >= j.dim)
         return;
+    if (HG_TOKEN_IS_SAMPLED(token))
+        token = j.sampled[HG_TOKEN_OUT_ROW(token)].token;
     if (token < 0) {
         copy_columns<HG_DTYPE_F32, vector>(j.features, -1 - (int64_t)token, j.dim, column, y);
         return;
@@ -106,10 +110,11 @@ static enum hg_status check(const struct cuda_backend *c, const struct hg_embed_
     if (p != c->host_plan)
         return cuda_refuse("embed: outside of its step");
     for (int t = 0; t < p->n_tokens; t++) {
-        int32_t token = p->token[t], set = token < 0 ? 0 : p->table[t];
-        if (token < 0 && !a->features)
+        int32_t token = p->token[t], set = p->table[t];
+        bool feature = token < 0 && !HG_TOKEN_IS_SAMPLED(token);
+        if (feature && !a->features)
             return cuda_refuse("embed: token %d wants feature row %d of none", t, -1 - token);
-        if (token >= 0 && (set < 0 || set >= HG_MAX_PLUGINS || !a->tables[set]))
+        if (!feature && (set < 0 || set >= HG_MAX_PLUGINS || !a->tables[set]))
             return cuda_refuse("embed: token %d wants table set %d", t, set);
     }
     return HG_STATUS_OK;
@@ -118,7 +123,8 @@ static enum hg_status check(const struct cuda_backend *c, const struct hg_embed_
 extern "C" enum hg_status cuda_embed(struct hg_backend *b, const struct hg_embed_args *a)
 {
     struct cuda_backend *c = cuda_of(b);
-    struct embed_job j = {c->plan.token, c->plan.table, {}, NULL, static_cast<float *>(a->y),
+    struct embed_job j = {c->plan.token, c->plan.table,    {},
+                          NULL,          c->steps.sampled, static_cast<float *>(a->y),
                           a->dim};
     HG_TRY(check(c, a));
     if (a->plan->n_tokens == 0 || a->dim == 0)

@@ -9,6 +9,8 @@ enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct
     struct cuda_backend *c = cuda_of(b);
     size_t free_bytes = 0, total = 0;
     *out = NULL;
+    if (cuda_graphs_spoil(c, "an allocation"))
+        return hg_fail(err, HG_STATUS_INTERNAL, "allocation of %zu bytes inside a step", bytes);
     if (bytes > SIZE_MAX / 2)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "allocation of %zu bytes", bytes);
     cudaError_t e = cudaMalloc(out, bytes ? bytes : 1);
@@ -31,12 +33,15 @@ enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct
 
 void cuda_free(struct hg_backend *b, void *p)
 {
+    cuda_graphs_drop(cuda_of(b));
     cuda_check(cuda_of(b), cudaFree(p), "cudaFree");
 }
 
 enum hg_status cuda_upload(struct hg_backend *b, void *dst, const void *src, size_t bytes)
 {
     struct cuda_backend *c = cuda_of(b);
+    if (cuda_graphs_spoil(c, "an upload"))
+        return HG_STATUS_OK;
     return cuda_check(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->stream),
                       "upload");
 }
@@ -44,6 +49,8 @@ enum hg_status cuda_upload(struct hg_backend *b, void *dst, const void *src, siz
 enum hg_status cuda_download(struct hg_backend *b, void *dst, const void *src, size_t bytes)
 {
     struct cuda_backend *c = cuda_of(b);
+    if (cuda_graphs_spoil(c, "a download"))
+        return HG_STATUS_OK;
     return cuda_check(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream),
                       "download");
 }
@@ -51,6 +58,8 @@ enum hg_status cuda_download(struct hg_backend *b, void *dst, const void *src, s
 enum hg_status cuda_sync(struct hg_backend *b)
 {
     struct cuda_backend *c = cuda_of(b);
+    if (cuda_graphs_spoil(c, "a wait"))
+        return HG_STATUS_OK;
     return cuda_check(c, cudaStreamSynchronize(c->stream), "sync");
 }
 

@@ -1,8 +1,9 @@
 /* kernels/cuda/sample.cu - penalty, temperature, top-k, top-p, softmax, draw; log probabilities.
  *
  * logits [n_out, ld] fp32, columns [0, hi - lo) of row i hold the ids [lo, hi) of params[i]; one
- * result per row goes to the host. One block per row, at most CUDA_SAMPLE_BLOCKS of them; a thread
- * takes groups of 4 neighbouring ids. Rules: kernels/ref/sample.h, definition kernels/ref/sample.c.
+ * result per row stays on the device, for embed of the next step; step_end copies it down. One
+ * block per row, at most CUDA_SAMPLE_BLOCKS of them; a thread takes groups of 4 neighbouring ids.
+ * Rules: kernels/ref/sample.h, definition kernels/ref/sample.c.
  *
  * Exact order. Whatever is added or compared across ids is an integer, so no order of threads and
  * no neighbour in the batch can change a bit: a score is its place in the order of floats, (score,
@@ -359,8 +360,8 @@ static enum hg_status check(const struct cuda_backend *c, const struct hg_sample
     *longest = 0;
     if (plan != c->host_plan)
         return cuda_refuse("sample: outside of its step");
-    if (plan->n_out > c->limits.max_rows)
-        return cuda_refuse("sample: %d rows, reserved %d", plan->n_out, c->limits.max_rows);
+    if (plan->n_out > c->steps.max_out)
+        return cuda_refuse("sample: %d rows, reserved %d", plan->n_out, c->steps.max_out);
     for (int i = 0; i < plan->n_out; i++) {
         const struct hg_sample_params *p = &plan->sample[i];
         if ((int64_t)p->hi - p->lo > a->ld)
@@ -389,11 +390,11 @@ extern "C" enum hg_status cuda_sample(struct hg_backend *b, const struct hg_samp
                            n,
                            (longest + 3) / 4 * 4,
                            static_cast<unsigned char *>(c->scratch.sample),
-                           static_cast<struct hg_sample_result *>(c->scratch.result)};
+                           c->steps.sampled};
     unsigned blocks = (unsigned)(n < CUDA_SAMPLE_BLOCKS ? n : CUDA_SAMPLE_BLOCKS);
     int work = longest / PER_THREAD > LEAST_THREADS ? longest / PER_THREAD : LEAST_THREADS;
     unsigned threads = cuda_threads(work, MOST_THREADS);
     LAUNCH(sample_kernel, blocks, threads, 3 * MOST_WARPS * sizeof(uint64_t), c->stream, j);
-    HG_TRY(cuda_status(c, "sample"));
-    return cuda_download(b, a->result, j.result, (size_t)n * sizeof *a->result);
+    c->steps.n_sampled = n;
+    return cuda_status(c, "sample");
 }

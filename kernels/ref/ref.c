@@ -9,6 +9,7 @@ static void release_scratch(struct ref_backend *r)
     ref_row_deinit(&r->x);
     ref_row_deinit(&r->z);
     hg_sample_scratch_deinit(&r->sample);
+    hg_host_steps_deinit(&r->steps);
     free(r->normed);
     free(r->row_out);
     free(r->sum);
@@ -56,6 +57,7 @@ static enum hg_status ref_reserve(struct hg_backend *b, const struct hg_backend_
     HG_TRY_OUT(ref_row_init(&r->x, l.max_in, err));
     HG_TRY_OUT(ref_row_init(&r->z, l.max_rank, err));
     HG_TRY_OUT(hg_sample_scratch_init(&r->sample, l.max_out, err));
+    HG_TRY_OUT(hg_host_steps_init(&r->steps, l.max_rows, err));
     r->limits = l;
 out:
     if (status != HG_STATUS_OK)
@@ -63,17 +65,23 @@ out:
     return status;
 }
 
-static enum hg_status ref_step_begin(struct hg_backend *b, const struct hg_plan *plan)
+static enum hg_status ref_step_begin(struct hg_backend *b, const struct hg_plan *plan,
+                                     bool *replayed)
 {
-    (void)b;
     (void)plan;
+    hg_host_steps_begin(&ref_of(b)->steps, replayed);
     return HG_STATUS_OK;
 }
 
-static enum hg_status ref_step_end(struct hg_backend *b)
+static enum hg_status ref_step_end(struct hg_backend *b, int64_t *step)
 {
-    (void)b;
+    hg_host_steps_end(&ref_of(b)->steps, step);
     return HG_STATUS_OK;
+}
+
+static enum hg_status ref_step_wait(struct hg_backend *b, int64_t step)
+{
+    return hg_host_steps_wait(&ref_of(b)->steps, step);
 }
 
 static const struct hg_backend_ops ref_ops = {
@@ -97,6 +105,7 @@ static const struct hg_backend_ops ref_ops = {
     .kv_zero = ref_kv_zero,
     .step_begin = ref_step_begin,
     .step_end = ref_step_end,
+    .step_wait = ref_step_wait,
     .embed = ref_embed,
     .linear = ref_linear,
     .layernorm = ref_layernorm,

@@ -7,6 +7,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/check.h"
+#include "kernels/host_steps.h"
 #include "kernels/ref/sample.h"
 
 /* A weight matrix with the rounding of its type: `values` are exact floats of F32, F16 or BF16
@@ -83,6 +84,7 @@ struct ref_backend {
     double *gate;        /* [max_rank] */
     double *score;       /* [max_context] */
     struct hg_sample_scratch sample;
+    struct hg_host_steps steps;
 };
 
 static inline struct ref_backend *ref_of(struct hg_backend *b)

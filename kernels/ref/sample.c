@@ -241,7 +241,7 @@ enum hg_status ref_sample(struct hg_backend *b, const struct hg_sample_args *a)
         if ((int64_t)p->hi - p->lo > a->ld)
             return ref_refuse("sample: range %d..%d of row %d exceeds ld %lld", p->lo, p->hi, i,
                               (long long)a->ld);
-        HG_TRY(hg_ref_sample_row(a->logits + i * a->ld, p, &a->result[i], &r->sample));
+        HG_TRY(hg_ref_sample_row(a->logits + i * a->ld, p, &a->plan->result[i], &r->sample));
     }
-    return HG_STATUS_OK;
+    return hg_host_steps_keep(&r->steps, a->plan);
 }

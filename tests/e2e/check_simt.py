@@ -45,11 +45,15 @@ def check_cuda_kernels_answer_like_the_cpu_backend(build):
 
 def check_cuda_kernels_draw_the_same_picture(build):
     needs_simt(build)
-    out = [os.path.join(ROOT, build, "simt_check_%s.png" % b) for b in ("cpu", "simt")]
-    for b, path in zip(("cpu", "simt"), out):
-        cli_ok(build, "draw", "--backend", b, "--seed", "7", "Draw three circles.", "-o", path)
-    data = [open(path, "rb").read() for path in out]
+    data = []
+    for name, graphs in (("cpu", ""), ("simt", ""), ("simt", "0")):
+        path = os.path.join(ROOT, build, "simt_check_%s%s.png" % (name, graphs))
+        subprocess.run([os.path.join(ROOT, build, "healthgpt"), "draw", "--backend", name, "--seed", "7",
+                        "Draw three circles.", "-o", path], cwd=ROOT, env=dict(os.environ, HG_CUDA_GRAPHS=graphs),
+                       stdout=subprocess.PIPE, check=True)
+        data.append(open(path, "rb").read())
     require(data[0] == data[1], "the pictures differ")
+    require(data[1] == data[2], "the picture drawn without graphs differs")
 
 
 def check_lost_device_ends_the_command_with_71(build):

@@ -86,9 +86,9 @@ static void append_chunk(struct kt_cache *c, const struct hg_weight *w, int k, i
                                .rope = &rope,
                                .y = y,
                                .ldy = q_dim};
-    assert_int_equal(ops->step_begin(c->b, &plan), HG_STATUS_OK);
+    assert_int_equal(ops->step_begin(c->b, &plan, NULL), HG_STATUS_OK);
     assert_int_equal(ops->linear(c->b, &a), HG_STATUS_OK);
-    assert_int_equal(ops->step_end(c->b), HG_STATUS_OK);
+    assert_int_equal(ops->step_end(c->b, NULL), HG_STATUS_OK);
     if (q)
         kt_download_act(c->b, q, y, (size_t)n * (size_t)q_dim);
     assert_int_equal(ops->sync(c->b), HG_STATUS_OK);
@@ -221,9 +221,9 @@ void kt_attention_run(const struct kt_attention *a, struct kt_cache *cache, cons
                                      .scale = 1 / sqrtf((float)a->c.head_dim),
                                      .q = dq,
                                      .y = dy};
-    assert_int_equal(ops->step_begin(cache->b, &plan), HG_STATUS_OK);
+    assert_int_equal(ops->step_begin(cache->b, &plan, NULL), HG_STATUS_OK);
     assert_int_equal(ops->attention(cache->b, &args), HG_STATUS_OK);
-    assert_int_equal(ops->step_end(cache->b), HG_STATUS_OK);
+    assert_int_equal(ops->step_end(cache->b, NULL), HG_STATUS_OK);
     kt_download_act(cache->b, y, dy, (size_t)n * q_dim);
     ops->free(cache->b, dq);
     ops->free(cache->b, dy);

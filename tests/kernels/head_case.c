@@ -80,9 +80,9 @@ void kt_head_run(const struct kt_head *h, struct hg_backend *b, const int *pick,
     float *logits = kt_upload(b, y, n_logits * sizeof *y);
     struct hg_head_args a = {
         &plan, x, {norm0, NULL, norm1, NULL}, 1e-5f, {w[0], NULL, w[1], NULL}, logits, h->ld};
-    assert_int_equal(ops->step_begin(b, &plan), HG_STATUS_OK);
+    assert_int_equal(ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
     assert_int_equal(ops->head(b, &a), HG_STATUS_OK);
-    assert_int_equal(ops->step_end(b), HG_STATUS_OK);
+    assert_int_equal(ops->step_end(b, NULL), HG_STATUS_OK);
     assert_int_equal(ops->sync(b), HG_STATUS_OK);
     assert_int_equal(ops->download(b, y, logits, n_logits * sizeof *y), HG_STATUS_OK);
     assert_int_equal(ops->sync(b), HG_STATUS_OK);

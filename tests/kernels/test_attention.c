@@ -138,9 +138,9 @@ static void look_through_window(struct hg_backend *b, int window, int pos, const
                                   .scale = 0.5f,
                                   .q = q,
                                   .y = dy};
-    assert_int_equal(b->ops->step_begin(b, &plan), HG_STATUS_OK);
+    assert_int_equal(b->ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
     assert_int_equal(b->ops->attention(b, &a), HG_STATUS_OK);
-    assert_int_equal(b->ops->step_end(b), HG_STATUS_OK);
+    assert_int_equal(b->ops->step_end(b, NULL), HG_STATUS_OK);
     kt_download_act(b, y, dy, 4);
     b->ops->free(b, q);
     b->ops->free(b, dy);

@@ -102,7 +102,7 @@ static void run_out_while_reserving(const char *fault)
 static void reserve_names_the_bytes_that_are_missing(void **state)
 {
     need_simt(state);
-    for (int n = 1; n <= 10; n++) { /* nine device buffers and the pinned one */
+    for (int n = 1; n <= 19; n++) { /* ten device buffers, nine pinned ones */
         char fault[32];
         snprintf(fault, sizeof fault, "malloc:%d", n);
         in_child(run_out_while_reserving, fault);
@@ -143,8 +143,8 @@ static void expect_lost(struct hg_backend *b, void *x)
     EXPECT(b->ops->upload(b, x, y, sizeof y) == HG_STATUS_DEVICE);
     EXPECT(b->ops->download(b, y, x, sizeof y) == HG_STATUS_DEVICE);
     EXPECT(b->ops->sync(b) == HG_STATUS_DEVICE);
-    EXPECT(b->ops->step_begin(b, &plan) == HG_STATUS_DEVICE);
-    EXPECT(b->ops->step_end(b) == HG_STATUS_DEVICE);
+    EXPECT(b->ops->step_begin(b, &plan, NULL) == HG_STATUS_DEVICE);
+    EXPECT(b->ops->step_end(b, NULL) == HG_STATUS_DEVICE);
     EXPECT(b->ops->lookup(b, &lookup) == HG_STATUS_DEVICE);
     EXPECT(b->ops->vision_embed(b, &vision) == HG_STATUS_DEVICE);
     EXPECT(b->ops->alloc(b, 64, &p, &err) == HG_STATUS_DEVICE && p == NULL);

@@ -33,9 +33,9 @@ static void check(struct kt_targets *ts, int D)
             void *d0 = kt_upload(b, e0, bytes), *d3 = kt_upload(b, e3, bytes);
             void *df = kt_upload_act(b, f, n_features), *dy = kt_alloc_act(b, n_y);
             struct hg_embed_args a = {&plan, {d0, NULL, NULL, d3}, types[k], df, D, dy};
-            assert_int_equal(b->ops->step_begin(b, &plan), HG_STATUS_OK);
+            assert_int_equal(b->ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
             assert_int_equal(b->ops->embed(b, &a), HG_STATUS_OK);
-            assert_int_equal(b->ops->step_end(b), HG_STATUS_OK);
+            assert_int_equal(b->ops->step_end(b, NULL), HG_STATUS_OK);
             kt_download_act(b, got, dy, n_y);
             kt_identical(hg_dtype_name(types[k]), ts->at[i].name, got, want, n_y);
             b->ops->free(b, d0);

@@ -173,7 +173,7 @@ static void one_call_appends_for_many_sequences_and_only_its_layer(void **state)
                                    .rope = &rope,
                                    .y = dy,
                                    .ldy = P};
-        assert_int_equal(b->ops->step_begin(b, &plan), HG_STATUS_OK);
+        assert_int_equal(b->ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
         assert_int_equal(b->ops->linear(b, &a), HG_STATUS_OK);
         struct hg_attention_args at = {&plan, c.kv, 1, 1, 1, P, 1, 1, dy, dy};
         at.y = kt_alloc_act(b, T * P);
@@ -184,7 +184,7 @@ static void one_call_appends_for_many_sequences_and_only_its_layer(void **state)
         kt_identical("own value", ts->at[i].name, y, want, T * P);
         at.layer = 0; /* still poisoned: nothing was written there */
         assert_int_equal(b->ops->attention(b, &at), HG_STATUS_OK);
-        assert_int_equal(b->ops->step_end(b), HG_STATUS_OK);
+        assert_int_equal(b->ops->step_end(b, NULL), HG_STATUS_OK);
         kt_download_act(b, y, at.y, T * P);
         for (int j = 0; j < T * P; j++)
             assert_true(isnan(y[j]));

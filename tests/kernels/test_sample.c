@@ -29,14 +29,16 @@ static void sample_rows(struct hg_backend *b, const float *logits, int n, int64_
                            .block_table = zero,
                            .out_row = zero,
                            .out_table = zero,
-                           .sample = p};
+                           .sample = p,
+                           .result = r};
+    int64_t step = 0;
     void *dev = kt_upload(b, logits, (size_t)n * (size_t)ld * sizeof *logits);
-    struct hg_sample_args a = {&plan, dev, ld, r};
+    struct hg_sample_args a = {&plan, dev, ld};
     memset(r, 0xff, (size_t)n * sizeof *r);
-    assert_int_equal(b->ops->step_begin(b, &plan), HG_STATUS_OK);
+    assert_int_equal(b->ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
     assert_int_equal(b->ops->sample(b, &a), HG_STATUS_OK);
-    assert_int_equal(b->ops->step_end(b), HG_STATUS_OK);
-    assert_int_equal(b->ops->sync(b), HG_STATUS_OK);
+    assert_int_equal(b->ops->step_end(b, &step), HG_STATUS_OK);
+    assert_int_equal(b->ops->step_wait(b, step), HG_STATUS_OK);
     b->ops->free(b, dev);
 }
 

@@ -103,6 +103,30 @@ static void a_picture_is_the_same_alone_and_in_a_batch(void **state)
     close_bench(&b);
 }
 
+/* All steps of a picture but its prompt's; none of an answer, whose stop has to be seen. */
+static void pictures_are_drawn_with_steps_ahead_and_answers_are_not(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct hg_scheduler_stats before, after;
+    open_bench(&b, 2, 4, 600000);
+    struct hg_request *ask = request(&b, HG_TASK_COMPREHENSION, 6, 1);
+    struct hg_request *draw = request(&b, HG_TASK_GENERATION, 0, 3);
+    assert_int_equal(submit(&b, ask), HG_STATUS_OK);
+    wait_end(ask);
+    hg_scheduler_stats(b.scheduler, &before);
+    assert_int_equal(before.n_ahead, 0);
+    assert_int_equal(submit(&b, draw), HG_STATUS_OK);
+    wait_end(draw);
+    hg_scheduler_stats(b.scheduler, &after);
+    assert_int_equal(draw->result.error.status, HG_STATUS_OK);
+    assert_int_equal(after.n_steps - before.n_steps, draw->result.n_generated);
+    assert_int_equal(after.n_ahead, draw->result.n_generated - 2); /* nor the first after it */
+    hg_request_unref(ask);
+    hg_request_unref(draw);
+    close_bench(&b);
+}
+
 static void submit_is_busy_when_the_queue_is_full(void **state)
 {
     (void)state;
@@ -214,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(drawing_from_text_is_sampled_and_answers_are_greedy),
         cmocka_unit_test(a_picture_is_the_same_alone_and_in_a_batch),
+        cmocka_unit_test(pictures_are_drawn_with_steps_ahead_and_answers_are_not),
         cmocka_unit_test(submit_is_busy_when_the_queue_is_full),
         cmocka_unit_test(cancelled_requests_end_while_running_and_while_waiting),
         cmocka_unit_test(a_request_past_its_deadline_ends_with_timeout),

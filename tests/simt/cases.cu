@@ -319,6 +319,16 @@ extern "C" void case_too_much_shared_memory(void)
     LAUNCH(nothing, 1, 32, (48 << 10) + 1, 0, buffer);
 }
 
+static __global__ void increment(int32_t *x)
+{
+    x[threadIdx.x] += 1;
+}
+
+extern "C" void case_increment(struct simt_stream *stream, int32_t *x)
+{
+    LAUNCH(increment, 1, N, 0, stream, x);
+}
+
 extern "C" void case_33_threads(void)
 {
     LAUNCH(nothing, 1, 33, 0, 0, buffer);

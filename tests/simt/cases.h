@@ -13,6 +13,8 @@ extern "C" {
 
 enum { CASE_THREADS = 256 };
 
+struct simt_stream;
+
 /* y[t] = x[(t + 255) % 256] through shared memory, without and with the barrier between. */
 void case_missing_barrier(const float *x, float *y);
 void case_barrier(const float *x, float *y);
@@ -34,6 +36,9 @@ void case_mma_f16(const uint32_t *a, const uint32_t *b, float *c);
 void case_mma_s8(const uint32_t *a, const uint32_t *b, int32_t *c);
 /* matrix [16][16] of 16 bits; matrices 0..3: upper left, lower left, upper right, lower right. */
 void case_ldmatrix(const uint16_t *matrix, uint32_t *registers, int transposed);
+
+/* x[t] += 1 of CASE_THREADS, on a stream. */
+void case_increment(struct simt_stream *stream, int32_t *x);
 
 /* These end the process. */
 void case_barrier_after_return(void);

@@ -6,6 +6,8 @@
 #include <new>
 #include <vector>
 
+#include "runtime.h"
+
 extern "C" {
 #include "common/half.h"
 }
@@ -74,6 +76,16 @@ float dot(const float *a, const float *b, uint64_t k, uint64_t parts)
         total = p ? total + sum : sum;
     }
     return total;
+}
+
+void multiply(const void *a, const simt_layout &la, const void *b, const simt_layout &lb, float *y,
+              const simt_layout &ly, uint64_t parts)
+{
+    const std::vector<float> w = decode(a, la), x = decode(b, lb);
+    uint64_t k = la.rows;
+    for (uint64_t j = 0; j < lb.cols; j++)
+        for (uint64_t i = 0; i < la.cols; i++)
+            y[(int64_t)j * ly.ld + (int64_t)i] = dot(&w[i * k], &x[j * k], k, parts);
 }
 
 bool fits(const simt_layout &a, const simt_layout &b, const simt_layout &y)
@@ -174,17 +186,15 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t d, const vo
                               const void *a, cublasLtMatrixLayout_t la, const void *b,
                               cublasLtMatrixLayout_t lb, const void *beta, const void *,
                               cublasLtMatrixLayout_t, void *y, cublasLtMatrixLayout_t ly,
-                              const cublasLtMatmulAlgo_t *algo, void *, size_t, cudaStream_t)
+                              const cublasLtMatmulAlgo_t *algo, void *, size_t, cudaStream_t stream)
 {
     if (d->transpose_a != CUBLAS_OP_T || !fits(*la, *lb, *ly) || *(const float *)alpha != 1 ||
         *(const float *)beta != 0 || (uintptr_t)a % 16 || (uintptr_t)b % 16)
         return CUBLAS_STATUS_INVALID_VALUE;
+    const simt_layout w = *la, x = *lb, to = *ly;
+    const bool split = algo->data[0] == by_grid && x.cols > 64;
     n_products++;
-    const std::vector<float> w = decode(a, *la), x = decode(b, *lb);
-    uint64_t k = la->rows, parts = algo->data[0] == by_grid && lb->cols > 64 ? 2 : 1;
-    for (uint64_t j = 0; j < lb->cols; j++)
-        for (uint64_t i = 0; i < la->cols; i++)
-            ((float *)y)[(int64_t)j * ly->ld + (int64_t)i] = dot(&w[i * k], &x[j * k], k, parts);
+    simt_enqueue_kernel(stream, [=] { multiply(a, w, b, x, (float *)y, to, split ? 2 : 1); });
     return CUBLAS_STATUS_SUCCESS;
 }
 

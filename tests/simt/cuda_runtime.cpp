@@ -1,24 +1,15 @@
-/* tests/simt/cuda_runtime.cpp - see cuda_runtime.h. */
+/* tests/simt/cuda_runtime.cpp - devices, memory, errors: see cuda_runtime.h. Streams and graphs are
+ * in streams.cpp. */
 #include "cuda_runtime.h"
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <unordered_map>
 
-namespace
+#include "state.h"
+
+namespace simt
 {
-
-enum { default_shared = 48 << 10, most_shared = 227 << 10 };
-const size_t device_memory = (size_t)8 << 30;
-
-struct Runtime {
-    std::unordered_map<void *, size_t> allocations;
-    std::unordered_map<const void *, size_t> shared; /* raised limits */
-    size_t used = 0;
-    long n_malloc = 0, n_launch = 0, n_copy = 0;
-    cudaError_t sticky = cudaSuccess, last = cudaSuccess;
-};
 
 Runtime r;
 
@@ -31,12 +22,6 @@ bool planted(const char *what, long *count)
            atol(fault + n + 1) == *count;
 }
 
-bool planted_device(const char *what)
-{
-    const char *fault = getenv("HG_SIMT_FAULT");
-    return fault && strcmp(fault, what) == 0;
-}
-
 cudaError_t remember(cudaError_t e)
 {
     if (e != cudaSuccess)
@@ -44,13 +29,30 @@ cudaError_t remember(cudaError_t e)
     return e;
 }
 
-cudaError_t break_device()
+bool is_pinned(const void *p, size_t bytes)
 {
-    r.sticky = cudaErrorIllegalAddress;
-    return remember(r.sticky);
+    auto at = r.pinned.upper_bound(reinterpret_cast<uintptr_t>(p));
+    if (at == r.pinned.begin())
+        return false;
+    --at;
+    return reinterpret_cast<uintptr_t>(p) + bytes <= at->first + at->second;
 }
 
-} // namespace
+} // namespace simt
+
+using namespace simt;
+
+static bool planted_device(const char *what)
+{
+    const char *fault = getenv("HG_SIMT_FAULT");
+    return fault && strcmp(fault, what) == 0;
+}
+
+size_t simt_shared_limit(const void *kernel)
+{
+    auto it = r.shared.find(kernel);
+    return it == r.shared.end() ? (size_t)default_shared : it->second;
+}
 
 extern "C" {
 
@@ -109,6 +111,9 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     *p = nullptr;
+    cudaError_t e = forbid_in_capture(nullptr);
+    if (e != cudaSuccess)
+        return e;
     if (planted("malloc", &r.n_malloc) || bytes > device_memory - r.used)
         return remember(cudaErrorMemoryAllocation);
     if (posix_memalign(p, 256, bytes ? bytes : 1) != 0)
@@ -121,9 +126,13 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 
 cudaError_t cudaFree(void *p)
 {
-    auto it = r.allocations.find(p);
     if (!p)
         return cudaSuccess;
+    cudaError_t e = forbid_in_capture(nullptr);
+    if (e != cudaSuccess)
+        return e;
+    run_all(); /* it waits for the device */
+    auto it = r.allocations.find(p);
     if (it == r.allocations.end())
         return remember(cudaErrorInvalidValue);
     r.used -= it->second;
@@ -134,54 +143,26 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
+    *p = nullptr;
+    cudaError_t e = forbid_in_capture(nullptr);
+    if (e != cudaSuccess)
+        return e;
     *p = planted("malloc", &r.n_malloc) ? nullptr : malloc(bytes ? bytes : 1);
-    return *p ? cudaSuccess : remember(cudaErrorMemoryAllocation);
+    if (!*p)
+        return remember(cudaErrorMemoryAllocation);
+    r.pinned[reinterpret_cast<uintptr_t>(*p)] = bytes;
+    return cudaSuccess;
 }
 
 cudaError_t cudaFreeHost(void *p)
 {
+    if (!p)
+        return cudaSuccess;
+    run_all();
+    if (!r.pinned.erase(reinterpret_cast<uintptr_t>(p)))
+        return remember(cudaErrorInvalidValue);
     free(p);
     return cudaSuccess;
-}
-
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
-                            cudaStream_t s)
-{
-    (void)kind;
-    (void)s;
-    if (r.sticky != cudaSuccess)
-        return r.sticky;
-    if (planted("copy", &r.n_copy))
-        return break_device();
-    if (bytes)
-        memcpy(dst, src, bytes);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
-{
-    (void)s;
-    if (r.sticky == cudaSuccess && bytes)
-        memset(p, value, bytes);
-    return r.sticky;
-}
-
-cudaError_t cudaStreamCreate(cudaStream_t *s)
-{
-    *s = nullptr;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t s)
-{
-    (void)s;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t s)
-{
-    (void)s;
-    return r.sticky;
 }
 
 cudaError_t cudaGetLastError(void)
@@ -207,12 +188,28 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
 
 const char *cudaGetErrorName(cudaError_t e)
 {
-    return e == cudaSuccess                   ? "cudaSuccess"
-           : e == cudaErrorMemoryAllocation   ? "cudaErrorMemoryAllocation"
-           : e == cudaErrorInsufficientDriver ? "cudaErrorInsufficientDriver"
-           : e == cudaErrorNoDevice           ? "cudaErrorNoDevice"
-           : e == cudaErrorIllegalAddress     ? "cudaErrorIllegalAddress"
-                                              : "cudaErrorInvalidValue";
+    switch (e) {
+    case cudaSuccess:
+        return "cudaSuccess";
+    case cudaErrorMemoryAllocation:
+        return "cudaErrorMemoryAllocation";
+    case cudaErrorInsufficientDriver:
+        return "cudaErrorInsufficientDriver";
+    case cudaErrorNoDevice:
+        return "cudaErrorNoDevice";
+    case cudaErrorIllegalState:
+        return "cudaErrorIllegalState";
+    case cudaErrorIllegalAddress:
+        return "cudaErrorIllegalAddress";
+    case cudaErrorStreamCaptureUnsupported:
+        return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated:
+        return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureUnmatched:
+        return "cudaErrorStreamCaptureUnmatched";
+    default:
+        return "cudaErrorInvalidValue";
+    }
 }
 
 const char *cudaGetErrorString(cudaError_t e)
@@ -220,17 +217,12 @@ const char *cudaGetErrorString(cudaError_t e)
     return cudaGetErrorName(e);
 }
 
-cudaError_t simt_launch_fault(void)
+void simt_count(struct simt_counts *out)
 {
-    if (r.sticky != cudaSuccess)
-        return remember(r.sticky);
-    return planted("launch", &r.n_launch) ? break_device() : cudaSuccess;
-}
-
-size_t simt_shared_limit(const void *kernel)
-{
-    auto it = r.shared.find(kernel);
-    return it == r.shared.end() ? (size_t)default_shared : it->second;
+    *out = r.counts;
+    out->allocations = r.n_malloc;
+    out->captures = r.n_capture;
+    out->copies = r.n_copy;
 }
 
 } // extern "C"

@@ -1,10 +1,21 @@
 /* tests/simt/cuda_runtime.h - the part of the CUDA runtime that kernels/cuda uses, on the host. C
  * and C++.
  *
- * Streams are synchronous, device memory is host memory filled with 0xff. Faults can be planted by
- * the environment variable HG_SIMT_FAULT: "malloc:N", "launch:N", "copy:N" fail the N-th such call
- * (1 = the first) and, as on a device, a launch or copy error is sticky; "device" reports no
- * device, "driver" a driver that is too old, "nodriver" none. */
+ * Device memory is host memory filled with 0xff. What is put on a stream waits there until the host
+ * waits for the stream or an event, frees device memory, or copies to memory that is not pinned: a
+ * kernel or a copy that reads what the host has overwritten meanwhile reads the new bytes, as on a
+ * device. The null stream runs at once. A copy from memory that is not pinned takes the bytes at
+ * the call.
+ *
+ * A stream in capture records instead. What CUDA forbids there ends the capture with CUDA's error:
+ * allocating, freeing, waiting, events (which this stand-in does not record), copies of memory that
+ * is not pinned. A graph keeps closures, with the arguments of the launches.
+ *
+ * Faults can be planted by the environment variable HG_SIMT_FAULT: "malloc:N", "launch:N",
+ * "copy:N", "capture:N", "instantiate:N" fail the N-th such call (1 = the first). As on a device, a
+ * launch or copy error is sticky; kernels of a graph count as launches and fail when they run, so
+ * the error comes with a later call. "device" reports no device, "driver" a driver that is too old,
+ * "nodriver" none. */
 #ifndef HG_TESTS_SIMT_CUDA_RUNTIME_H
 #define HG_TESTS_SIMT_CUDA_RUNTIME_H
 
@@ -22,7 +33,12 @@ typedef enum cudaError {
     cudaErrorNoDevice = 100,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorNoKernelImageForDevice = 209,
-    cudaErrorIllegalAddress = 700
+    cudaErrorIllegalState = 401,
+    cudaErrorIllegalAddress = 700,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureUnmatched = 903,
+    cudaErrorStreamCaptureWrongThread = 908
 } cudaError_t;
 
 enum cudaMemcpyKind {
@@ -41,6 +57,15 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
 typedef struct simt_stream *cudaStream_t;
 typedef struct simt_event *cudaEvent_t;
+typedef struct simt_graph *cudaGraph_t;
+typedef struct simt_graph_exec *cudaGraphExec_t;
+
+enum { cudaEventDisableTiming = 2 };
+enum cudaStreamCaptureMode {
+    cudaStreamCaptureModeGlobal,
+    cudaStreamCaptureModeThreadLocal,
+    cudaStreamCaptureModeRelaxed
+};
 
 struct cudaDeviceProp {
     char name[256];
@@ -63,6 +88,17 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
 cudaError_t cudaStreamCreate(cudaStream_t *s);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph,
+                                          unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaPeekAtLastError(void);
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value);
@@ -73,10 +109,16 @@ const char *cudaGetErrorString(cudaError_t e);
 /* Order of threads and blocks: 0 ascending, 1 descending, 2 shuffled. Initially $HG_SIMT_ORDER,
  * else 0. */
 void simt_set_order(int order);
-/* Used by simt.cpp: the error that a launch must end with (also remembers it), and the shared
- * memory it may have. */
-cudaError_t simt_launch_fault(void);
-size_t simt_shared_limit(const void *kernel);
+/* Calls since the program began. */
+struct simt_counts {
+    long allocations;   /* device and pinned */
+    long launches;      /* of single kernels, those in capture not counted */
+    long graph_kernels; /* kernels that graphs ran */
+    long captures, graphs, graph_launches;
+    long copies;
+    long waits; /* for a stream or an event */
+};
+void simt_count(struct simt_counts *out);
 
 #ifdef __cplusplus
 }

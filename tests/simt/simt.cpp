@@ -1,6 +1,8 @@
 /* tests/simt/simt.cpp - fibers, warps, blocks, and the collectives of tests/simt/simt.h. */
 #include "simt.h"
 
+#include "runtime.h"
+
 #include <algorithm>
 #include <cstdarg>
 #include <memory>
@@ -285,11 +287,10 @@ void cp_async_wait(int pending)
 
 /* ---- launch ---- */
 
-void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
-            const std::function<void()> &body)
+/* One kernel, now. */
+static void run(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
+                const std::function<void()> &body)
 {
-    if (simt_launch_fault() != cudaSuccess)
-        return;
     m.block_index = {0, 0, 0};
     prepare(name, grid, block, body);
     if (shared > simt_shared_limit(kernel))
@@ -306,6 +307,12 @@ void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t 
         run_block();
     }
     free(memory);
+}
+
+void launch(cudaStream_t stream, const char *name, const void *kernel, dim3 grid, dim3 block,
+            size_t shared, const std::function<void()> &body)
+{
+    simt_enqueue_kernel(stream, [=] { run(name, kernel, grid, block, shared, body); });
 }
 
 } // namespace simt

@@ -20,6 +20,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <tuple>
 
 #include "cuda_runtime.h"
 
@@ -91,8 +92,15 @@ void cp_async(void *dst, const void *src, int size, int filled);
 void cp_async_commit();
 void cp_async_wait(int pending);
 
-void launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared,
-            const std::function<void()> &body);
+void launch(cudaStream_t stream, const char *name, const void *kernel, dim3 grid, dim3 block,
+            size_t shared, const std::function<void()> &body);
+
+/* A call with arguments that are copied now, in the kernel's own types, as a launch does. */
+template <typename... P, typename... A> std::function<void()> bind(void (*kernel)(P...), A... args)
+{
+    std::tuple<std::decay_t<P>...> own(args...);
+    return [kernel, own] { std::apply(kernel, own); };
+}
 
 /* Deposit words and wait; the lanes' deposits are then in exchange[return value]. */
 template <typename T> int deposit(unsigned site, const T &v, warp_fn *whole = nullptr)

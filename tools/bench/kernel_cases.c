@@ -136,7 +136,7 @@ static enum hg_status linears(struct bench *s, void *ctx)
 {
     struct set *t = ctx;
     const struct shape *p = t->shape;
-    HG_TRY(s->ops->step_begin(s->b, &t->plan));
+    HG_TRY(s->ops->step_begin(s->b, &t->plan, NULL));
     for (int i = 0; i < t->n_weights; i++) {
         struct hg_linear_args a = {.w = t->w[i],
                                    .n_rows = t->n_rows,
@@ -152,7 +152,7 @@ static enum hg_status linears(struct bench *s, void *ctx)
                                    .ldy = p->epilogue == HG_EPILOGUE_SWIGLU ? p->n / 2 : p->n};
         HG_TRY(s->ops->linear(s->b, &a));
     }
-    return s->ops->step_end(s->b);
+    return s->ops->step_end(s->b, NULL);
 }
 
 /* which: an index of slots. */
@@ -248,10 +248,10 @@ static enum hg_status fill_pass(struct bench *s, struct cache *c, int n_seqs, in
                                    .rope = &rope,
                                    .y = s->y,
                                    .ldy = width};
-        HG_TRY(s->ops->step_begin(s->b, &plan));
+        HG_TRY(s->ops->step_begin(s->b, &plan, NULL));
         HG_TRY(s->ops->linear(s->b, &a));
         HG_TRY(s->ops->sync(s->b));
-        HG_TRY(s->ops->step_end(s->b));
+        HG_TRY(s->ops->step_end(s->b, NULL));
     }
     return HG_STATUS_OK;
 }
@@ -301,10 +301,10 @@ static enum hg_status attend(struct bench *s, void *ctx)
                                   .scale = 0.1f,
                                   .q = s->x,
                                   .y = s->y};
-    HG_TRY(s->ops->step_begin(s->b, &c->plan));
+    HG_TRY(s->ops->step_begin(s->b, &c->plan, NULL));
     for (a.layer = 0; a.layer < h->n_layers; a.layer++)
         HG_TRY(s->ops->attention(s->b, &a));
-    return s->ops->step_end(s->b);
+    return s->ops->step_end(s->b, NULL);
 }
 
 static enum hg_status attention_case(struct bench *s, const struct heads *h, int n_seqs,

@@ -94,7 +94,7 @@ def parity(ctx):
     tests_env_is_tap()
     if ctx.quick:
         raise Skip("quick: minutes on the emulation")
-    names = ("test_stories260k", "test_demo_parity", "test_llm_parity")
+    names = ("test_stories260k", "test_demo_parity", "test_steps_ahead", "test_llm_parity")
     if ctx.simt:
         names = names[:2]  # the tiny models take ten minutes on the emulation
     return run_tests(ctx, [ctx.program("tests/parity/" + n) for n in names], 1200 if ctx.simt else 300, 3)
