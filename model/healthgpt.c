@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "model/internal.h"
 #include "model/model_path.h"
@@ -198,19 +199,15 @@ static enum hg_status create_features(struct hg_model *m, struct hg_error *err)
     size_t act = hg_dtype_bytes(ops->act_type);
     if (!m->vision)
         return HG_STATUS_OK;
-    p->n_slots = m->max_seqs > HG_MAX_IMAGES ? m->max_seqs : HG_MAX_IMAGES;
-    size_t rows = (size_t)m->n_image_rows, all = (size_t)p->n_slots * rows;
+    int n_slots = m->max_seqs > HG_MAX_IMAGES ? m->max_seqs : HG_MAX_IMAGES;
+    size_t rows = (size_t)m->n_image_rows, all = (size_t)n_slots * rows;
     if (all > HG_MAX_FEATURE_ROWS) /* they are negative token ids */
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "vision: %d image slots of %zu rows", p->n_slots,
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "vision: %d image slots of %zu rows", n_slots,
                        rows);
     size_t bytes = (all * (size_t)m->llm_config.dim + rows * (size_t)m->vision_config.dim) * act;
-    p->free_slots = calloc((size_t)p->n_slots, sizeof *p->free_slots);
-    if (!p->free_slots)
-        return hg_fail(err, HG_STATUS_NO_MEMORY, "%d image slots", p->n_slots);
+    HG_TRY(hg_feature_cache_init(&p->cache, n_slots, err));
     HG_TRY(ops->alloc(m->backend, all * (size_t)m->llm_config.dim * act, &p->rows, err));
     HG_TRY(ops->alloc(m->backend, rows * (size_t)m->vision_config.dim * act, &p->hidden, err));
-    for (int i = 0; i < p->n_slots; i++)
-        p->free_slots[p->n_free++] = p->n_slots - 1 - i;
     m->workspace_bytes += bytes;
     return HG_STATUS_OK;
 }
@@ -271,6 +268,8 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
                                const struct hg_model_options *o, struct hg_error *err)
 {
     HG_TRY(set_limits(m, o, err));
+    if (getrandom(m->hash_key, sizeof m->hash_key, 0) != (ssize_t)sizeof m->hash_key)
+        return hg_fail(err, HG_STATUS_INTERNAL, "no random numbers for the keys of the cache");
     HG_TRY(hg_model_path_resolve(o->path, m->path, sizeof m->path, err));
     HG_TRY(hg_model_files_open(m, f, err));
     HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", o->n_threads, &m->backend, err));
@@ -278,6 +277,12 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     HG_TRY(create_kv(m, o, err));
     HG_TRY(create_features(m, err));
     return create_tables(m, err);
+}
+
+void hg_model_forget(struct hg_model *m)
+{
+    hg_kv_cache_forget(&m->kv);
+    hg_feature_cache_forget(&m->features.cache);
 }
 
 enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model **out,
@@ -320,7 +325,7 @@ void hg_model_free(struct hg_model *m)
     if (m->backend)
         free_device(m);
     hg_tokenizer_free(m->tokenizer);
-    free(m->features.free_slots);
+    hg_feature_cache_deinit(&m->features.cache);
     free(m->step.token);
     free(m->step.block_table);
     free(m->step.out_row);

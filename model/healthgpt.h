@@ -84,6 +84,7 @@ void hg_sampling_default(struct hg_sampling *s); /* greedy, all filters off */
 struct hg_request_input {
     enum hg_task task;
     bool no_plugin;     /* run without the task's H-LoRA (tests) */
+    uint64_t tenant;    /* what is cached of a request serves requests of the same tenant only */
     const char *system; /* NULL: the card's */
     const struct hg_turn *turns;
     size_t n_turns;
@@ -117,23 +118,37 @@ enum hg_finish {
     HG_FINISH_ERROR
 };
 
-/* Reserves the KV blocks of prompt + max_tokens; BUSY when there are not enough (try later). Takes
- * ownership of `p` only on success. */
+/* Takes over the KV blocks of an equal beginning of a prompt that the tenant sent before, reserves
+ * those of the rest of the prompt, and slots for pictures; BUSY when there are not enough (try
+ * later). TOO_LARGE: prompt + max_tokens can never fit. Takes ownership of `p` only on success. */
 enum hg_status hg_seq_create(struct hg_model *m, struct hg_prepared *p, struct hg_seq **out,
                              struct hg_error *err);
-void hg_seq_free(struct hg_seq *s); /* zeroes and returns its blocks */
+void hg_seq_free(struct hg_seq *s);
+/* Blocks for n_tokens more; BUSY (and nothing taken) when there are not enough: preempt somebody.
+ * A step does it by itself. */
+enum hg_status hg_seq_reserve(struct hg_seq *s, int n_tokens, struct hg_error *err);
+/* Give all blocks and slots back; what was generated stays. After resume (BUSY: try later) the
+ * sequence computes it once more, with the same bits: prompt and generated tokens are waiting, and
+ * images that are not in the cache. INTERNAL: it is in a step in flight. */
+enum hg_status hg_seq_preempt(struct hg_seq *s, struct hg_error *err);
+enum hg_status hg_seq_resume(struct hg_seq *s, struct hg_error *err);
+bool hg_seq_preempted(const struct hg_seq *s);
+/* Forget all prefixes and pictures that no sequence is using: zeroed. */
+void hg_model_forget(struct hg_model *m);
 
 /* Vision tower + projector for the next not yet encoded image of the sequence; a unit of work of
  * its own, so that a scheduler can put it between token steps. */
 bool hg_seq_wants_vision(const struct hg_seq *s);
 enum hg_status hg_seq_encode_image(struct hg_seq *s, struct hg_error *err);
 
-int hg_seq_n_waiting(
-    const struct hg_seq *s); /* prompt positions not yet in the cache; 0 = decoding */
+/* Positions to compute before the next token: of the prompt, or, after preemption, then of the
+ * generated tokens; 0 = decoding, one token a step. */
+int hg_seq_n_waiting(const struct hg_seq *s);
+int hg_seq_n_found(const struct hg_seq *s); /* prompt positions that were in the cache already */
 
 struct hg_step_item {
     struct hg_seq *seq; /* each sequence at most once; no vision outstanding */
-    int n_tokens;       /* prompt positions to process (<= n_waiting); 1 when decoding */
+    int n_tokens;       /* positions to process (<= n_waiting); 1 when decoding */
 };
 
 struct hg_token {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "model/internal.h"
+#include "model/prefix.h"
 #include "model/sampler.h"
 
 static bool blank(const char *s, size_t n)
@@ -74,10 +75,12 @@ static enum hg_status expand(const struct hg_model *m, const struct hg_task_prof
     if (!p->tokens)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "prompt of %zu tokens", total);
     int32_t feature = 0;
+    int image = 0;
     for (size_t i = 0; i < n_ids; i++) {
         if (ids[i] == HG_IMAGE_ID) {
             for (int r = 0; r < m->n_image_rows; r++)
                 p->tokens[p->n_prompt++] = -1 - feature++;
+            p->image_end[image++] = p->n_prompt;
         } else if (ids[i] >= 0 && ids[i] < t->n_rows) {
             p->tokens[p->n_prompt++] = ids[i];
         } else {
@@ -119,8 +122,10 @@ static enum hg_status prepare_pixels(const struct hg_model *m, const struct hg_r
     p->pixels = malloc(in->n_images * n * sizeof *p->pixels);
     if (!p->pixels)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "pixels of %zu images", in->n_images);
-    for (size_t i = 0; i < in->n_images; i++)
+    for (size_t i = 0; i < in->n_images; i++) {
         HG_TRY(hg_preprocess(&m->preprocess, &in->images[i], p->pixels + i * n, err));
+        p->picture[i] = hg_picture_key(m, p, p->pixels + i * n);
+    }
     return HG_STATUS_OK;
 }
 
@@ -136,6 +141,7 @@ enum hg_status hg_model_prepare_ids(const struct hg_model *m, const struct hg_re
     enum hg_status status = HG_STATUS_OK;
     p->task = in->task;
     p->no_plugin = in->no_plugin;
+    p->tenant = in->tenant;
     p->sampling = in->sampling;
     p->n_images = (int)in->n_images;
     HG_TRY_OUT(expand(m, t, ids, n_ids, p, err));

@@ -4,25 +4,102 @@
 #include <string.h>
 
 #include "model/internal.h"
+#include "model/prefix.h"
+
+/* ---- pictures -------------------------------------------------------------------------------- */
 
 void hg_seq_release_features(struct hg_seq *s)
 {
-    struct hg_feature_pool *f = &s->m->features;
-    for (int i = 0; i < s->n_image_slots; i++)
-        f->free_slots[f->n_free++] = s->image_slot[i];
-    s->n_image_slots = 0;
+    for (int i = 0; i < s->p->n_images; i++) {
+        if (s->image_slot[i] >= 0)
+            hg_feature_cache_release(&s->m->features.cache, s->image_slot[i]);
+        s->image_slot[i] = -1;
+    }
 }
 
+/* Of the pictures whose rows are not all in the KV cache. */
 static enum hg_status acquire_features(struct hg_seq *s, struct hg_error *err)
 {
-    struct hg_feature_pool *f = &s->m->features;
-    if (s->p->n_images > f->n_free)
-        return hg_fail(err, HG_STATUS_BUSY, "image slots: %d needed, %d of %d free", s->p->n_images,
-                       f->n_free, f->n_slots);
-    for (int i = 0; i < s->p->n_images; i++)
-        s->image_slot[i] = f->free_slots[--f->n_free];
-    s->n_image_slots = s->p->n_images;
+    struct hg_feature_cache *c = &s->m->features.cache;
+    for (int i = 0; i < s->p->n_images; i++) {
+        s->encoded[i] = s->p->image_end[i] <= s->n_cached;
+        if (s->encoded[i])
+            continue;
+        s->image_slot[i] = hg_feature_cache_acquire(c, s->p->picture[i], &s->encoded[i]);
+        if (s->image_slot[i] < 0) {
+            hg_seq_release_features(s);
+            return hg_fail(err, HG_STATUS_BUSY, "image slots: %d needed, %d of %d free",
+                           s->p->n_images, c->n_slots - hg_feature_cache_n_owned(c), c->n_slots);
+        }
+    }
     return HG_STATUS_OK;
+}
+
+/* The first picture to encode, or n_images. */
+static int next_image(const struct hg_seq *s)
+{
+    int i = 0;
+    while (i < s->p->n_images && s->encoded[i])
+        i++;
+    return i;
+}
+
+bool hg_seq_wants_vision(const struct hg_seq *s)
+{
+    return next_image(s) < s->p->n_images;
+}
+
+enum hg_status hg_seq_encode_image(struct hg_seq *s, struct hg_error *err)
+{
+    struct hg_model *m = s->m;
+    int i = next_image(s), side = m->vision_config.image_side, rows = m->n_image_rows;
+    if (i == s->p->n_images)
+        return hg_fail(err, HG_STATUS_INTERNAL, "no image left to encode");
+    const float *pixels = s->p->pixels + (size_t)i * 3 * (size_t)side * (size_t)side;
+    HG_TRY(hg_vision_encode(m->vision, pixels, s->task->vision_layer, m->features.hidden, err));
+    int64_t first = (int64_t)s->image_slot[i] * rows * m->llm_config.dim;
+    void *y = hg_act_at(m->backend, m->features.rows, first);
+    if (hg_projector_run(s->task->projector, m->features.hidden, rows, y) != HG_STATUS_OK)
+        return hg_fail(err, HG_STATUS_DEVICE, "projector failed");
+    hg_feature_cache_complete(&m->features.cache, s->image_slot[i]);
+    s->encoded[i] = true;
+    return HG_STATUS_OK;
+}
+
+/* ---- blocks ---------------------------------------------------------------------------------- */
+
+static enum hg_status grow(struct hg_seq *s, int n_blocks, struct hg_error *err)
+{
+    if (n_blocks <= s->n_blocks)
+        return HG_STATUS_OK;
+    HG_TRY(hg_kv_cache_acquire(&s->m->kv, n_blocks - s->n_blocks, s->blocks + s->n_blocks, err));
+    s->n_blocks = n_blocks;
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_seq_reserve(struct hg_seq *s, int n_tokens, struct hg_error *err)
+{
+    return grow(s, hg_kv_cache_blocks_for(s->n_cached + n_tokens), err);
+}
+
+static void give_back(struct hg_seq *s)
+{
+    hg_seq_release_features(s);
+    hg_kv_cache_release(&s->m->kv, s->blocks, s->n_blocks);
+    s->n_blocks = s->n_cached = s->n_published = 0;
+}
+
+/* What was computed before is found; room for all that is known. */
+static enum hg_status start(struct hg_seq *s, struct hg_error *err)
+{
+    hg_prefix_take(s);
+    enum hg_status status =
+        grow(s, hg_kv_cache_blocks_for(s->p->n_prompt + (int)s->n_generated), err);
+    if (status == HG_STATUS_OK)
+        status = acquire_features(s, err);
+    if (status != HG_STATUS_OK)
+        give_back(s);
+    return status;
 }
 
 enum hg_status hg_seq_create(struct hg_model *m, struct hg_prepared *p, struct hg_seq **out,
@@ -40,20 +117,21 @@ enum hg_status hg_seq_create(struct hg_model *m, struct hg_prepared *p, struct h
     s->m = m;
     s->p = p;
     s->task = &m->tasks[p->task];
+    for (int i = 0; i < HG_MAX_IMAGES; i++)
+        s->image_slot[i] = -1;
     s->blocks = calloc((size_t)n_blocks, sizeof *s->blocks);
     s->generated = calloc((size_t)p->max_tokens, sizeof *s->generated);
     if (!s->blocks || !s->generated) {
         status = hg_fail(err, HG_STATUS_NO_MEMORY, "sequence of %d blocks", n_blocks);
         goto out;
     }
-    HG_TRY_OUT(hg_kv_cache_acquire(&m->kv, n_blocks, s->blocks, err));
-    s->n_blocks = n_blocks;
-    HG_TRY_OUT(acquire_features(s, err));
+    HG_TRY_OUT(start(s, err));
     *out = s;
     return HG_STATUS_OK;
 out:
-    s->p = NULL; /* stays the caller's */
-    hg_seq_free(s);
+    free(s->blocks);
+    free(s->generated);
+    free(s); /* p stays the caller's */
     return status;
 }
 
@@ -62,39 +140,54 @@ void hg_seq_free(struct hg_seq *s)
     if (!s)
         return;
     hg_flights_forget(s->m, s);
-    hg_seq_release_features(s);
-    hg_kv_cache_release(&s->m->kv, s->blocks, s->n_blocks);
+    give_back(s);
     hg_prepared_free(s->p);
     free(s->blocks);
     free(s->generated);
     free(s);
 }
 
-bool hg_seq_wants_vision(const struct hg_seq *s)
+enum hg_status hg_seq_preempt(struct hg_seq *s, struct hg_error *err)
 {
-    return s->n_encoded < s->p->n_images;
+    if (hg_flights_hold(s->m, s))
+        return hg_fail(err, HG_STATUS_INTERNAL, "preemption of a sequence in flight");
+    give_back(s);
+    s->preempted = true;
+    return HG_STATUS_OK;
 }
 
-enum hg_status hg_seq_encode_image(struct hg_seq *s, struct hg_error *err)
+enum hg_status hg_seq_resume(struct hg_seq *s, struct hg_error *err)
 {
-    struct hg_model *m = s->m;
-    if (!hg_seq_wants_vision(s))
-        return hg_fail(err, HG_STATUS_INTERNAL, "no image left to encode");
-    int side = m->vision_config.image_side, rows = m->n_image_rows;
-    size_t n_pixels = (size_t)3 * (size_t)side * (size_t)side;
-    const float *pixels = s->p->pixels + (size_t)s->n_encoded * n_pixels;
-    HG_TRY(hg_vision_encode(m->vision, pixels, s->task->vision_layer, m->features.hidden, err));
-    int64_t first = (int64_t)s->image_slot[s->n_encoded] * rows * m->llm_config.dim;
-    void *y = hg_act_at(m->backend, m->features.rows, first);
-    if (hg_projector_run(s->task->projector, m->features.hidden, rows, y) != HG_STATUS_OK)
-        return hg_fail(err, HG_STATUS_DEVICE, "projector failed");
-    s->n_encoded++;
+    if (!s->preempted)
+        return HG_STATUS_OK;
+    HG_TRY(start(s, err));
+    s->preempted = false;
     return HG_STATUS_OK;
+}
+
+bool hg_seq_preempted(const struct hg_seq *s)
+{
+    return s->preempted;
+}
+
+/* ---- what is known --------------------------------------------------------------------------- */
+
+int hg_seq_n_known(const struct hg_seq *s)
+{
+    return s->p->n_prompt + (int)s->n_generated + s->n_ahead;
 }
 
 int hg_seq_n_waiting(const struct hg_seq *s)
 {
-    return s->n_cached < s->p->n_prompt ? s->p->n_prompt - s->n_cached : 0;
+    if (s->n_cached < s->p->n_prompt)
+        return s->p->n_prompt - s->n_cached;
+    int left = hg_seq_n_known(s) - s->n_cached;
+    return left > 1 ? left : 0;
+}
+
+int hg_seq_n_found(const struct hg_seq *s)
+{
+    return s->n_found;
 }
 
 int hg_seq_n_left(const struct hg_seq *s)

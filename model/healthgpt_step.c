@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "model/internal.h"
+#include "model/prefix.h"
 #include "model/sampler.h"
 
 static struct hg_flight *flight_of(struct hg_model *m, int64_t step)
@@ -37,8 +38,10 @@ static enum hg_status check_item(const struct hg_model *m, const struct hg_step_
     int waiting = hg_seq_n_waiting(s);
     if (s->finish != HG_FINISH_NONE)
         return hg_fail(err, HG_STATUS_INTERNAL, "step: a finished sequence");
+    if (s->preempted)
+        return hg_fail(err, HG_STATUS_INTERNAL, "step: a preempted sequence");
     if (hg_seq_wants_vision(s))
-        return hg_fail(err, HG_STATUS_INTERNAL, "step: image %d is not encoded", s->n_encoded);
+        return hg_fail(err, HG_STATUS_INTERNAL, "step: an image is not encoded");
     if (item->n_tokens < 1 || item->n_tokens > (waiting ? waiting : 1))
         return hg_fail(err, HG_STATUS_INTERNAL, "step: expected 1..%d tokens, got %d",
                        waiting ? waiting : 1, item->n_tokens);
@@ -70,8 +73,8 @@ static int plan_item(struct hg_model *m, struct hg_flight *f, const struct hg_st
         st->slot[t] = s->p->no_plugin ? -1 : s->task->slot;
         st->table[t] = s->task->set;
     }
-    if (s->n_cached + item->n_tokens < s->p->n_prompt)
-        return item->n_tokens; /* prefill goes on: no sample */
+    if (s->n_cached + item->n_tokens < hg_seq_n_known(s))
+        return item->n_tokens; /* more is known: no sample */
     int o = f->n_out++;
     int32_t lo = s->task->lo, hi = s->task->hi;
     if (s->p->sampling.unconstrained_image) {
@@ -103,11 +106,13 @@ static enum hg_status plan_step(struct hg_model *m, struct hg_flight *f,
     if (total > m->max_batch_tokens)
         return hg_fail(err, HG_STATUS_INTERNAL, "step: at most %d tokens, got %lld",
                        m->max_batch_tokens, (long long)total);
+    for (size_t i = 0; i < n; i++)
+        HG_TRY(hg_seq_reserve(items[i].seq, items[i].n_tokens, err));
     int t = 0, generated = 0;
     f->n_out = 0;
     for (int prompts = 0; prompts < 2; prompts++) { /* generated tokens come first */
         for (size_t i = 0; i < n; i++)
-            if ((hg_seq_n_waiting(items[i].seq) > 0) == prompts)
+            if ((items[i].seq->n_cached < items[i].seq->p->n_prompt) == prompts)
                 t += plan_item(m, f, &items[i], (int)i, t);
         generated = prompts ? generated : t;
     }
@@ -216,6 +221,7 @@ static void accept(struct hg_seq *s, const struct hg_sample_result *r, struct hg
         return; /* it ended with an error in an earlier step */
     if (!r->finite) {
         s->finish = token->finish = HG_FINISH_ERROR;
+        hg_kv_cache_unpublish(&s->m->kv, s->blocks, s->n_blocks); /* whatever is in them */
         return;
     }
     token->id = r->token;
@@ -263,8 +269,10 @@ enum hg_status hg_model_step_end(struct hg_model *m, struct hg_token *tokens, si
         memset(&tokens[i], 0, sizeof tokens[i]);
         tokens[i].id = -1;
         tokens[i].seq = s;
-        if (s && hg_seq_n_waiting(s) == 0)
+        if (s && s->n_cached >= s->p->n_prompt)
             hg_seq_release_features(s);
+        if (s)
+            hg_prefix_publish(s);
     }
     for (int o = 0; o < f->n_out; o++) {
         int i = f->out_item[o];
@@ -284,6 +292,17 @@ void hg_flights_forget(struct hg_model *m, const struct hg_seq *s)
     }
 }
 
+bool hg_flights_hold(const struct hg_model *m, const struct hg_seq *s)
+{
+    for (int k = 0; k < m->step.n_flights; k++) {
+        const struct hg_flight *f = &m->step.flights[(m->step.n_begun - k) % HG_STEPS_AHEAD];
+        for (int i = 0; i < f->n_items; i++)
+            if (f->items[i].seq == s)
+                return true;
+    }
+    return false;
+}
+
 /* ---- in one ---------------------------------------------------------------------------------- */
 
 enum hg_status hg_model_step(struct hg_model *m, const struct hg_step_item *items, size_t n,
@@ -296,6 +315,19 @@ enum hg_status hg_model_step(struct hg_model *m, const struct hg_step_item *item
     return hg_model_step_end(m, tokens, &n_tokens, err);
 }
 
+/* The out row of the row-th item that sampled: generated tokens come first in a plan. */
+static int out_of(const struct hg_flight *f, int row)
+{
+    for (int o = 0; o < f->n_out; o++) {
+        int before = 0;
+        for (int k = 0; k < f->n_out; k++)
+            before += f->out_item[k] < f->out_item[o];
+        if (before == row)
+            return o;
+    }
+    return row;
+}
+
 enum hg_status hg_model_last_logits(struct hg_model *m, size_t row, float *dst, size_t cap,
                                     size_t *n, int32_t *first_id, struct hg_error *err)
 {
@@ -304,11 +336,12 @@ enum hg_status hg_model_last_logits(struct hg_model *m, size_t row, float *dst, 
         return hg_fail(err, HG_STATUS_INTERNAL, "logits: %d steps are in flight", st->n_flights);
     if (row >= (size_t)st->n_out)
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "logits: row %zu of %d", row, st->n_out);
-    const struct hg_sample_params *p = &st->sample[row];
+    int out = out_of(flight_of(m, st->n_begun), (int)row);
+    const struct hg_sample_params *p = &st->sample[out];
     size_t width = (size_t)(p->hi - p->lo);
     if (width > cap)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "logits: %zu values, room for %zu", width, cap);
-    HG_TRY(m->backend->ops->download(m->backend, dst, st->logits + (int64_t)row * st->ld_logits,
+    HG_TRY(m->backend->ops->download(m->backend, dst, st->logits + (int64_t)out * st->ld_logits,
                                      width * sizeof(float)));
     *n = width;
     *first_id = p->lo;

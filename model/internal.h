@@ -2,6 +2,7 @@
 #ifndef HG_MODEL_INTERNAL_H
 #define HG_MODEL_INTERNAL_H
 
+#include "model/feature_cache.h"
 #include "model/healthgpt.h"
 #include "model/kv_cache.h"
 #include "model/llm.h"
@@ -17,12 +18,15 @@ struct hg_seq {
     struct hg_model *m;
     struct hg_prepared *p;
     const struct hg_task_profile *task;
-    int32_t *blocks;
-    int n_blocks;
-    int n_cached;                      /* positions in the KV cache, or on their way in a step */
-    int n_encoded;                     /* images through the vision tower */
-    int32_t image_slot[HG_MAX_IMAGES]; /* feature slots; held until the prompt is cached */
-    int n_image_slots;
+    int32_t *blocks;            /* room for prompt + max_tokens */
+    int n_blocks;               /* owned */
+    int n_cached;               /* positions in the KV cache, or on their way in a step */
+    int n_found;                /* of these, positions that were there when it began (or resumed) */
+    int n_published;            /* blocks of the prompt that others may find */
+    struct hg_hash128 last_key; /* of block n_published - 1 */
+    int image_slot[HG_MAX_IMAGES]; /* feature slots, -1: not needed (any more) */
+    bool encoded[HG_MAX_IMAGES];   /* its rows are in its slot, or not needed */
+    bool preempted;
     int32_t *generated; /* [max_tokens] */
     size_t n_generated; /* known ones */
     int n_ahead;        /* sampled in steps that are still in flight */
@@ -55,12 +59,11 @@ struct hg_step_tables {
     int64_t ld_logits;
 };
 
-/* Projector rows of pictures whose prompt is not yet in the cache: a pool of equal slots. */
+/* Projector rows of pictures: a pool of equal slots. */
 struct hg_feature_pool {
     void *rows;   /* (dev) [n_slots * n_image_rows, D] */
     void *hidden; /* (dev) [n_image_rows, vision dim]: tower output before the projector */
-    int32_t *free_slots;
-    int n_slots, n_free;
+    struct hg_feature_cache cache;
 };
 
 struct hg_model {
@@ -85,16 +88,20 @@ struct hg_model {
     int n_image_rows;
     int max_seqs, max_batch_tokens;
     size_t workspace_bytes;
+    uint8_t hash_key[16]; /* of prefix.h, random */
 };
 
 struct hg_prepared {
     enum hg_task task;
     bool no_plugin;
+    uint64_t tenant;
     struct hg_sampling sampling;
     int32_t *tokens; /* [n_prompt] id, or -1 - (image * n_image_rows + row) */
     int n_prompt;
     int n_images;
-    float *pixels; /* [n_images, 3, side, side] */
+    float *pixels;                            /* [n_images, 3, side, side] */
+    struct hg_hash128 picture[HG_MAX_IMAGES]; /* see prefix.h */
+    int image_end[HG_MAX_IMAGES];             /* position after its last row */
     int max_tokens;
 };
 
@@ -116,8 +123,11 @@ enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, stru
 void hg_seq_release_features(struct hg_seq *s);
 /* Exactly grid_h * grid_w index tokens and nothing else. */
 bool hg_seq_is_image(const struct hg_seq *s);
+/* Positions whose token is known, or on its way in a step. */
+int hg_seq_n_known(const struct hg_seq *s);
 /* A sequence that is freed leaves the steps in flight. */
 void hg_flights_forget(struct hg_model *m, const struct hg_seq *s);
+bool hg_flights_hold(const struct hg_model *m, const struct hg_seq *s);
 
 /* Is this id one that ends an answer? */
 bool hg_model_is_stop(const struct hg_model *m, int32_t id);

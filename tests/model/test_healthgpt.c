@@ -257,7 +257,7 @@ static void same_seed_draws_the_same_picture_and_another_seed_another(void **sta
 static void a_full_cache_is_busy_and_everything_comes_back(void **state)
 {
     (void)state;
-    struct hg_model *m = load_with(8, 256);
+    struct hg_model *m = load_with(8, 112); /* seven blocks; a prompt takes one */
     struct hg_model_info info;
     struct hg_seq *s[8] = {0}, *extra = NULL;
     struct hg_error err = {0};

@@ -1,0 +1,67 @@
+/* model/feature_cache.c - see feature_cache.h. There are few slots: they are searched one by one.
+ */
+#include "model/feature_cache.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum hg_status hg_feature_cache_init(struct hg_feature_cache *c, int n_slots, struct hg_error *err)
+{
+    memset(c, 0, sizeof *c);
+    c->slots = calloc((size_t)n_slots, sizeof *c->slots);
+    if (!c->slots)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "%d image slots", n_slots);
+    c->n_slots = n_slots;
+    return HG_STATUS_OK;
+}
+
+void hg_feature_cache_deinit(struct hg_feature_cache *c)
+{
+    free(c->slots);
+    memset(c, 0, sizeof *c);
+}
+
+int hg_feature_cache_acquire(struct hg_feature_cache *c, struct hg_hash128 key, bool *complete)
+{
+    int oldest = -1;
+    *complete = false;
+    for (int i = 0; i < c->n_slots; i++) {
+        struct hg_feature_slot *s = &c->slots[i];
+        if (s->complete && hg_hash128_equal(s->key, key)) {
+            s->n_owners++;
+            *complete = true;
+            return i;
+        }
+        if (s->n_owners == 0 && (oldest < 0 || s->used < c->slots[oldest].used))
+            oldest = i;
+    }
+    if (oldest >= 0)
+        c->slots[oldest] = (struct hg_feature_slot){.key = key, .n_owners = 1};
+    return oldest;
+}
+
+void hg_feature_cache_complete(struct hg_feature_cache *c, int slot)
+{
+    c->slots[slot].complete = true;
+}
+
+void hg_feature_cache_release(struct hg_feature_cache *c, int slot)
+{
+    c->slots[slot].n_owners--;
+    c->slots[slot].used = ++c->clock;
+}
+
+int hg_feature_cache_n_owned(const struct hg_feature_cache *c)
+{
+    int n = 0;
+    for (int i = 0; i < c->n_slots; i++)
+        n += c->slots[i].n_owners > 0;
+    return n;
+}
+
+void hg_feature_cache_forget(struct hg_feature_cache *c)
+{
+    for (int i = 0; i < c->n_slots; i++)
+        if (c->slots[i].n_owners == 0)
+            c->slots[i] = (struct hg_feature_slot){.n_owners = 0};
+}
