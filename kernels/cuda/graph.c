@@ -86,6 +86,12 @@ static bool make_key(const struct cuda_backend *c, const struct hg_plan *plan,
     return key_tokens(c, plan, k) && key_outs(c, plan, k);
 }
 
+/* Two keys; both were zeroed before they were filled, so padding is equal too. */
+static bool same(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(struct cuda_graph_key)) == 0;
+}
+
 /* The graph of a key, or a new one in the place that was used least recently. */
 static struct cuda_graph *find(struct cuda_backend *c, const struct cuda_graph_key *k)
 {
@@ -93,7 +99,7 @@ static struct cuda_graph *find(struct cuda_backend *c, const struct cuda_graph_k
     struct cuda_graph *oldest = &g->at[0];
     for (int i = 0; i < CUDA_GRAPHS; i++) {
         struct cuda_graph *at = &g->at[i];
-        if (at->used && memcmp(&at->key, k, sizeof *k) == 0)
+        if (at->used && same(&at->key, k))
             return at;
         if (at->used < oldest->used)
             oldest = at;
