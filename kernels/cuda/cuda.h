@@ -170,10 +170,10 @@ struct cuda_backend {
     size_t plan_bytes;         /* of the largest plan */
     size_t plan_room, plan_at; /* bytes of plan_host, and those in use */
     struct cuda_attention_plan attention;
-    struct cuda_gemm *gemm; /* cuBLASLt, or NULL: see gemm.h */
     struct cuda_steps steps;
     struct cuda_graphs graphs;
-    bool lost; /* a sticky error: everything fails from now on */
+    struct cuda_gemm *gemm; /* cuBLASLt, or NULL: see gemm.h */
+    bool lost;              /* a sticky error: everything fails from now on */
 };
 
 static inline struct cuda_backend *cuda_of(struct hg_backend *b)

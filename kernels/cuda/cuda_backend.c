@@ -129,8 +129,8 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     HG_TRY_OUT(allocate(b, &s->sample, s->sample_bytes, err));
     HG_TRY_OUT(allocate(b, &s->partial, s->partial_bytes, err));
     HG_TRY_OUT(allocate(b, &c->plan_device, c->plan_bytes, err));
-    HG_TRY_OUT(cuda_gemm_reserve(c, &l, err));
     HG_TRY_OUT(cuda_steps_reserve(c, err));
+    HG_TRY_OUT(cuda_gemm_reserve(c, &l, err));
 out:
     if (status != HG_STATUS_OK)
         release_scratch(c);

@@ -1,17 +1,18 @@
 /* kernels/cuda/graph.c - CUDA graphs of decode steps: one launch in place of about two hundred.
  *
- * A step whose sequences bring one token each is run op by op the first time its key comes,
- * captured the second time and launched from then on. The key has to hold everything that a launch
- * takes from the host, or a replay would use what an older plan said. By op, what launches take
- * from the plan (the arguments of the ops themselves are the same in every step: contract of
+ * A step whose sequences bring one generated token each is run op by op the first time its key
+ * comes, captured the second time and launched from then on. The key has to hold everything that a
+ * launch takes from the host, or a replay would use what an older plan said. By op, what launches
+ * take from the plan (the arguments of the ops themselves are the same in every step: contract of
  * step_begin):
  *
- *   all         n_tokens, n_seqs, n_out, max_blocks; addresses of the tables    key.plan
- *   embed       table sets present, any feature row (only checked on the host)  key.tables,
- * features linear      slots present: which shrink tiles there are                     key.slots
- *   attention   blocks: n_wide, n_narrow; the shape the list was made for       key.n_*, attention
- *   head        per set: is it there, first and last tile                       key.lo, key.hi
- *   sample      the longest row: threads, working memory                        key.longest
+ *   all        n_tokens, n_seqs, n_out, max_blocks; addresses of the tables   plan
+ *   embed      table sets present, any feature row (checked on the host)      tables, features
+ *   linear     slots present: which shrink tiles there are                    slots
+ *              n_prompt: rows that cuBLASLt takes                             0, else no graph
+ *   attention  blocks n_wide, n_narrow; the shape the list was made for       n_*, attention
+ *   head       per set: is it there, first and last tile                      lo, hi
+ *   sample     the longest row: threads, working memory                       longest
  *
  * Tokens, positions, block tables, slots per row, sampling parameters, histories and the work list
  * are read on the device, from the plan's copy. Addresses of scratch, weights, cache are fixed
@@ -26,9 +27,8 @@
 
 bool cuda_graphs_want(const struct cuda_backend *c, const struct hg_plan *plan)
 {
-    return !c->graphs.off && plan->n_prompt == 0 && plan->n_tokens > 0 &&
-           plan->n_tokens <= CUDA_SMALL_ROWS && plan->n_tokens == plan->n_seqs &&
-           plan->n_out <= plan->n_tokens;
+    return !c->graphs.off && plan->n_tokens > 0 && plan->n_tokens <= CUDA_SMALL_ROWS &&
+           plan->n_tokens == plan->n_seqs && plan->n_out <= plan->n_tokens && plan->n_prompt == 0;
 }
 
 static bool key_tokens(const struct cuda_backend *c, const struct hg_plan *p,
@@ -87,6 +87,12 @@ static bool make_key(const struct cuda_backend *c, const struct hg_plan *plan,
     return key_tokens(c, plan, k) && key_outs(c, plan, k);
 }
 
+/* Two keys; both were zeroed before they were filled, so padding is equal too. */
+static bool same(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(struct cuda_graph_key)) == 0;
+}
+
 /* The graph of a key, or a new one in the place that was used least recently. */
 static struct cuda_graph *find(struct cuda_backend *c, const struct cuda_graph_key *k)
 {
@@ -94,7 +100,7 @@ static struct cuda_graph *find(struct cuda_backend *c, const struct cuda_graph_k
     struct cuda_graph *oldest = &g->at[0];
     for (int i = 0; i < CUDA_GRAPHS; i++) {
         struct cuda_graph *at = &g->at[i];
-        if (at->used && memcmp(&at->key, k, sizeof *k) == 0)
+        if (at->used && same(&at->key, k))
             return at;
         if (at->used < oldest->used)
             oldest = at;

@@ -194,8 +194,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t d, const vo
     const simt_layout w = *la, x = *lb, to = *ly;
     const bool split = algo->data[0] == by_grid && x.cols > 64;
     n_products++;
-    simt_enqueue_kernel(stream, [=] { multiply(a, w, b, x, (float *)y, to, split ? 2 : 1); });
-    return CUBLAS_STATUS_SUCCESS;
+    cudaError_t e =
+        simt_enqueue(stream, [=] { multiply(a, w, b, x, (float *)y, to, split ? 2 : 1); });
+    return e == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_INITIALIZED;
 }
 
 long simt_gemm_count(void)

@@ -9,6 +9,8 @@
 
 /* Put a kernel on a stream, or into the graph that is being captured from it. */
 void simt_enqueue_kernel(cudaStream_t s, const std::function<void()> &run);
+/* The same for work that is no kernel. */
+cudaError_t simt_enqueue(cudaStream_t s, const std::function<void()> &run);
 /* The shared memory that a kernel may have. */
 size_t simt_shared_limit(const void *kernel);
 

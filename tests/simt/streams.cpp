@@ -123,6 +123,11 @@ void simt_enqueue_kernel(cudaStream_t s, const std::function<void()> &run)
     put(s, true, run);
 }
 
+cudaError_t simt_enqueue(cudaStream_t s, const std::function<void()> &run)
+{
+    return r.sticky == cudaSuccess ? put(s, false, run) : r.sticky;
+}
+
 extern "C" {
 
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
