@@ -190,7 +190,7 @@ int main(int argc, char **argv)
 {
     static struct hg_config config;
     struct hg_error err = {0};
-    hg_process_init();
+    hg_process_init("healthgptd");
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return usage(stdout);

@@ -229,7 +229,7 @@ static enum hg_status parse_container(struct hg_tensor_file *f, const unsigned c
     return refuse(f->name, d, n, err);
 }
 
-/* Messages hold 192 bytes: a long path keeps its end. */
+/* A message is short: a long path keeps its end. */
 static char *short_name(struct hg_arena *a, const char *name)
 {
     size_t n = strlen(name), keep = 72;

@@ -143,7 +143,7 @@ static int run(int argc, char **argv)
 int main(int argc, char **argv)
 {
     struct hg_error err = {0};
-    hg_process_init();
+    hg_process_init("healthgpt");
     int code = run(argc, argv);
     if (hg_terminal_finish(&err) == HG_STATUS_OK)
         return code;
