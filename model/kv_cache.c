@@ -4,6 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
+
+size_t hg_kv_cache_bytes(const struct hg_kv_desc *desc)
+{
+    return (size_t)desc->n_layers * (size_t)desc->n_blocks * HG_BLOCK_TOKENS * 2 *
+           (size_t)desc->n_kv_heads * (size_t)desc->head_dim * hg_dtype_bytes(desc->type);
+}
+
 enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
                                 const struct hg_kv_desc *desc, struct hg_error *err)
 {
@@ -22,8 +30,7 @@ enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
     for (int i = 0; i < desc->n_blocks; i++)
         c->free_blocks[i] = desc->n_blocks - 1 - i;
     atomic_store(&c->n_free, desc->n_blocks);
-    c->bytes = (size_t)desc->n_layers * (size_t)desc->n_blocks * HG_BLOCK_TOKENS * 2 *
-               (size_t)desc->n_kv_heads * (size_t)desc->head_dim * hg_dtype_bytes(desc->type);
+    c->bytes = hg_kv_cache_bytes(desc);
     return HG_STATUS_OK;
 }
 
@@ -57,8 +64,11 @@ void hg_kv_cache_release(struct hg_kv_cache *c, const int32_t *blocks, int n)
 {
     if (n <= 0)
         return;
-    /* A patient's keys and values do not outlive the request. */
-    c->backend->ops->kv_zero(c->backend, c->kv, blocks, n);
+    /* A patient's keys and values do not outlive the request, nor does a NaN reach the next one. */
+    if (c->backend->ops->kv_zero(c->backend, c->kv, blocks, n) != HG_STATUS_OK) {
+        hg_log(HG_LOG_ERROR, "KV cache: %d blocks could not be zeroed and are not used again", n);
+        return;
+    }
     int n_free = atomic_load(&c->n_free);
     for (int i = n - 1; i >= 0; i--)
         c->free_blocks[n_free++] = blocks[i];

@@ -23,11 +23,12 @@ enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
 void hg_kv_cache_deinit(struct hg_kv_cache *c);
 
 int hg_kv_cache_blocks_for(int n_positions);
+size_t hg_kv_cache_bytes(const struct hg_kv_desc *desc); /* of keys and values */
 
 /* Take n blocks into blocks[]; BUSY (and none taken) when fewer are free. */
 enum hg_status hg_kv_cache_acquire(struct hg_kv_cache *c, int n, int32_t *blocks,
                                    struct hg_error *err);
-/* Zero and give back. */
+/* Zero and give back. Blocks that could not be zeroed are never handed out again. */
 void hg_kv_cache_release(struct hg_kv_cache *c, const int32_t *blocks, int n);
 
 #endif

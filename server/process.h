@@ -7,4 +7,8 @@
  * cut while it is read ends the program with a message (common/file_guard.h). */
 void hg_process_init(const char *program);
 
+/* Flush stdout and end without exit handlers: those of a driver that has lost its card may never
+ * return. */
+_Noreturn void hg_process_leave(int code);
+
 #endif

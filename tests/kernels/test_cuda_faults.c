@@ -13,7 +13,7 @@ static struct hg_backend *open_simt(const char *fault)
     struct hg_backend *b = NULL;
     struct hg_error err = {0};
     setenv("HG_SIMT_FAULT", fault, 1);
-    HG_TEST_OK(hg_backend_open("simt", 1, &b, &err), err);
+    HG_TEST_OK(hg_backend_open("simt", &(struct hg_backend_options){.n_threads = 1}, &b, &err), err);
     return b;
 }
 
@@ -47,7 +47,7 @@ static int skip_without_simt(void **state)
 {
     struct hg_backend *b = NULL;
     struct hg_error err = {0};
-    *state = hg_backend_open("simt", 1, &b, &err) == HG_STATUS_OK ? "simt" : NULL;
+    *state = hg_backend_open("simt", &(struct hg_backend_options){.n_threads = 1}, &b, &err) == HG_STATUS_OK ? "simt" : NULL;
     hg_backend_close(b);
     return 0;
 }
@@ -65,7 +65,7 @@ static void refuse_to_open(const char *fault)
     struct hg_backend *b = NULL;
     struct hg_error err = {0};
     setenv("HG_SIMT_FAULT", fault, 1);
-    EXPECT(hg_backend_open("simt", 1, &b, &err) == HG_STATUS_UNSUPPORTED);
+    EXPECT(hg_backend_open("simt", &(struct hg_backend_options){.n_threads = 1}, &b, &err) == HG_STATUS_UNSUPPORTED);
     EXPECT(b == NULL);
     printf("  %s: %s\n", fault, err.text);
     EXPECT(strstr(err.text, "--backend cpu"));

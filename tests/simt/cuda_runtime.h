@@ -1,10 +1,19 @@
 /* tests/simt/cuda_runtime.h - the part of the CUDA runtime that kernels/cuda uses, on the host. C
  * and C++.
  *
- * Streams are synchronous, device memory is host memory filled with 0xff. Faults can be planted by
- * the environment variable HG_SIMT_FAULT: "malloc:N", "launch:N", "copy:N" fail the N-th such call
- * (1 = the first) and, as on a device, a launch or copy error is sticky; "device" reports no
- * device, "driver" a driver that is too old, "nodriver" none. */
+ * Device memory is host memory filled with 0xff (a large piece is left as it comes, so that it costs
+ * nothing until it is used); there are 8 GB of it, or HG_SIMT_MEMORY megabytes. One stream, which
+ * runs everything at once but for copies out of pinned memory: those wait until something behind
+ * them needs them (a launch, another transfer, a synchronisation), so a buffer that is filled again
+ * too early shows.
+ *
+ * Faults can be planted by the environment variable HG_SIMT_FAULT, which is read at every call:
+ *   malloc:N launch:N copy:N sync:N event:N   the N-th such call fails (1 = the first); an error of
+ *                         a launch, a copy or a wait is sticky, as on a device. "sync" counts waits
+ *                         for the stream, "event" records and waits of events
+ *   device driver nodriver  no device; a driver that is too old; none
+ *   arch image            a card of compute capability 7.5; no kernels for the card in the library
+ *   taken                 the device belongs to somebody else */
 #ifndef HG_TESTS_SIMT_CUDA_RUNTIME_H
 #define HG_TESTS_SIMT_CUDA_RUNTIME_H
 
@@ -19,6 +28,7 @@ typedef enum cudaError {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInsufficientDriver = 35,
+    cudaErrorDevicesUnavailable = 46,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorNoKernelImageForDevice = 209,
@@ -45,6 +55,11 @@ typedef struct simt_event *cudaEvent_t;
 struct cudaDeviceProp {
     char name[256];
 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+    int binaryVersion;
+};
+enum { cudaEventDisableTiming = 2 };
 
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
@@ -63,9 +78,14 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s);
 cudaError_t cudaStreamCreate(cudaStream_t *s);
 cudaError_t cudaStreamDestroy(cudaStream_t s);
 cudaError_t cudaStreamSynchronize(cudaStream_t s);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t e);
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s);
+cudaError_t cudaEventSynchronize(cudaEvent_t e);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaPeekAtLastError(void);
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value);
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kernel);
 const char *cudaGetErrorName(cudaError_t e);
 const char *cudaGetErrorString(cudaError_t e);
 
