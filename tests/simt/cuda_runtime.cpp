@@ -38,17 +38,27 @@ struct Runtime {
     size_t used = 0;
     long n_malloc = 0, n_launch = 0, n_copy = 0, n_sync = 0, n_event = 0;
     cudaError_t sticky = cudaSuccess, last = cudaSuccess;
+    bool deaf = false; /* a call that enters the driver would never return */
 };
 
 Runtime r;
 
+/* Counted while the variable names `what`, so that a test may set it after other work. */
 bool planted(const char *what, long *count)
 {
     const char *fault = getenv("HG_SIMT_FAULT");
     size_t n = strlen(what);
-    ++*count;
     return fault && strncmp(fault, what, n) == 0 && fault[n] == ':' &&
-           atol(fault + n + 1) == *count;
+           atol(fault + n + 1) == ++*count;
+}
+
+/* First in every function that would call the driver. */
+void enter(const char *function)
+{
+    if (!r.deaf)
+        return;
+    fprintf(stderr, "simt: %s after the device was lost\n", function);
+    abort();
 }
 
 bool planted_device(const char *what)
@@ -90,6 +100,8 @@ void do_copies(size_t n = (size_t)-1)
 
 cudaError_t break_device()
 {
+    const char *fault = getenv("HG_SIMT_FAULT");
+    r.deaf = fault && fault[strlen(fault) - 1] == '!';
     r.sticky = cudaErrorIllegalAddress;
     return remember(r.sticky);
 }
@@ -147,6 +159,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
+    enter("cudaMemGetInfo");
     *total_bytes = device_memory();
     *free_bytes = *total_bytes > r.used ? *total_bytes - r.used : 0;
     return cudaSuccess;
@@ -154,6 +167,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
+    enter("cudaMalloc");
     *p = nullptr;
     if (planted("malloc", &r.n_malloc) || r.used + bytes > device_memory())
         return remember(cudaErrorMemoryAllocation);
@@ -174,6 +188,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 
 cudaError_t cudaFree(void *p)
 {
+    enter("cudaFree");
     auto it = r.allocations.find(p);
     if (!p)
         return cudaSuccess;
@@ -191,6 +206,7 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
+    enter("cudaMallocHost");
     *p = planted("malloc", &r.n_malloc) ? nullptr : malloc(bytes ? bytes : 1);
     if (!*p)
         return remember(cudaErrorMemoryAllocation);
@@ -200,6 +216,7 @@ cudaError_t cudaMallocHost(void **p, size_t bytes)
 
 cudaError_t cudaFreeHost(void *p)
 {
+    enter("cudaFreeHost");
     do_copies();
     r.pinned.erase((const char *)p);
     free(p);
@@ -209,6 +226,7 @@ cudaError_t cudaFreeHost(void *p)
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t s)
 {
+    enter("cudaMemcpyAsync");
     (void)s;
     if (r.sticky != cudaSuccess)
         return r.sticky;
@@ -227,6 +245,7 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
 
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 {
+    enter("cudaMemsetAsync");
     (void)s;
     do_copies();
     if (r.sticky == cudaSuccess && bytes)
@@ -236,18 +255,21 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 
 cudaError_t cudaStreamCreate(cudaStream_t *s)
 {
+    enter("cudaStreamCreate");
     *s = &r.stream;
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
+    enter("cudaStreamDestroy");
     (void)s;
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
+    enter("cudaStreamSynchronize");
     (void)s;
     do_copies();
     if (r.sticky == cudaSuccess && planted("sync", &r.n_sync))
@@ -257,6 +279,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
 {
+    enter("cudaEventCreateWithFlags");
     (void)flags;
     *e = new simt_event{0};
     return r.sticky;
@@ -264,12 +287,14 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
 
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
+    enter("cudaEventDestroy");
     delete e;
     return r.sticky;
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
+    enter("cudaEventRecord");
     (void)s;
     e->copies = r.n_enqueued;
     if (r.sticky == cudaSuccess && planted("event", &r.n_event))
@@ -279,6 +304,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
+    enter("cudaEventSynchronize");
     do_copies(e->copies);
     if (r.sticky == cudaSuccess && planted("event", &r.n_event))
         return break_device();

@@ -10,7 +10,9 @@
  * Faults can be planted by the environment variable HG_SIMT_FAULT, which is read at every call:
  *   malloc:N launch:N copy:N sync:N event:N   the N-th such call fails (1 = the first); an error of
  *                         a launch, a copy or a wait is sticky, as on a device. "sync" counts waits
- *                         for the stream, "event" records and waits of events
+ *                         for the stream, "event" records and waits of events. With a "!" behind
+ *                         N the driver then never returns: the next call that would enter it aborts
+ *                         the process
  *   device driver nodriver  no device; a driver that is too old; none
  *   arch image            a card of compute capability 7.5; no kernels for the card in the library
  *   taken                 the device belongs to somebody else */
