@@ -74,6 +74,8 @@ enum hg_status cuda_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_
     struct cuda_backend *c = cuda_of(b);
     const struct hg_kv_desc *d = &kv->desc;
     size_t bytes = block_bytes(d);
+    if (c->lost)
+        return HG_STATUS_DEVICE;
     for (int i = 0; i < n; i++) {
         if (blocks[i] < 0 || blocks[i] >= d->n_blocks)
             return cuda_refuse("kv_zero: block %d of %d", blocks[i], d->n_blocks);
