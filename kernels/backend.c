@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/ref/ref.h"
 
@@ -60,9 +61,15 @@ static enum hg_status open_shared(const char *name, const struct hg_backend_opti
 static enum hg_status open_auto(const struct hg_backend_options *o, struct hg_backend **out,
                                 struct hg_error *err)
 {
-    enum hg_status status = open_shared("cuda", o, out, err);
-    if (status != HG_STATUS_UNSUPPORTED)
+    struct hg_error why = {0};
+    enum hg_status status = open_shared("cuda", o, out, &why);
+    if (status != HG_STATUS_UNSUPPORTED) {
+        if (err && status != HG_STATUS_OK)
+            *err = why;
         return status;
+    }
+    if (strncmp(why.text, "cuda:", 5) == 0) /* the library was found */
+        hg_log(HG_LOG_WARN, "%s", why.text);
     return hg_cpu_open("auto", o->n_threads, out, err);
 }
 

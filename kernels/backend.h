@@ -295,8 +295,9 @@ struct hg_backend_limits {
     int64_t max_conv; /* height * width * kernel^2 * C of a convolution input, after upsampling */
 };
 
-/* Device memory in bytes. limit: of the backend's pool, 0 = none is kept and the card is the bound;
- * largest: what one alloc could get; free_at_open: of the card, from which the pool took its share. */
+/* Device memory in bytes; all zero on the host. limit: of the backend's pool, 0 = it has none;
+ * largest: what one alloc could get; free_at_open: of the card, from which the pool took its share.
+ */
 struct hg_backend_memory {
     size_t card, free_at_open, limit, used, largest;
 };
@@ -310,7 +311,6 @@ struct hg_backend_ops {
     enum hg_status (*reserve)(struct hg_backend *b, const struct hg_backend_limits *limits,
                               struct hg_error *err);
 
-    /* NULL: host memory, which has no bound of its own */
     void (*memory)(struct hg_backend *b, struct hg_backend_memory *out);
 
     /* memory: alloc zeroes and aligns to 64 bytes; transfers are ordered with the ops */
@@ -359,9 +359,10 @@ struct hg_backend {
 
 struct hg_backend_options {
     int n_threads; /* of cpu; 0 = all */
-    /* cuda: the share (0, 1] of the card's free memory that is taken at once, as the pool that every
-     * alloc is served from; 0: no pool, each alloc asks the driver (tests, programs that share a
-     * card). HG_CUDA_POOL=0 in the environment means 0, so that compute-sanitizer sees each piece. */
+    /* cuda: the share (0, 1] of the card's free memory that is taken at once, as the pool that
+     * every alloc is served from; 0: no pool, each alloc asks the driver (tests, programs that
+     * share a card). HG_CUDA_POOL=0 in the environment means 0, so that compute-sanitizer sees each
+     * piece. */
     double memory_utilization;
 };
 

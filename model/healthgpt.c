@@ -342,9 +342,8 @@ size_t hg_model_weight_bytes(const struct hg_model *m)
 /* With a pool the workspace is what the backend holds beside weights and cache, to the byte. */
 static void put_pool(const struct hg_model *m, struct hg_model_info *out)
 {
-    struct hg_backend_memory memory = {0};
-    if (m->backend->ops->memory)
-        m->backend->ops->memory(m->backend, &memory);
+    struct hg_backend_memory memory;
+    m->backend->ops->memory(m->backend, &memory);
     out->card_bytes = memory.card;
     out->card_free_bytes = memory.free_at_open;
     out->pool_bytes = memory.limit;

@@ -37,9 +37,8 @@ static double mb(size_t bytes)
 
 static struct hg_backend_memory memory_of(const struct hg_model *m)
 {
-    struct hg_backend_memory memory = {0};
-    if (m->backend->ops->memory)
-        m->backend->ops->memory(m->backend, &memory);
+    struct hg_backend_memory memory;
+    m->backend->ops->memory(m->backend, &memory);
     return memory;
 }
 
@@ -67,7 +66,8 @@ static enum hg_status refuse(const struct hg_model *m, const char *bound, size_t
         mb(have.card));
 }
 
-/* ---- before the weights are read --------------------------------------------------------------- */
+/* ---- before the weights are read ---------------------------------------------------------------
+ */
 
 static bool starts_with(const char *s, const char *prefix)
 {
@@ -118,7 +118,8 @@ enum hg_status hg_model_explain_memory(const struct hg_model *m, enum hg_status 
                    why.text, mb(have.used), mb(have.limit), mb(have.card), mb(have.free_at_open));
 }
 
-/* ---- the cache --------------------------------------------------------------------------------- */
+/* ---- the cache ---------------------------------------------------------------------------------
+ */
 
 /* Blocks for `tokens`, which were asked for, or as many as the memory allows up to one context per
  * sequence. */
@@ -141,8 +142,8 @@ static enum hg_status count_blocks(const struct hg_model *m, int64_t tokens,
     one.n_blocks = 1;
     size_t block = hg_kv_cache_bytes(&one), spare = have.limit / 256, need;
     int64_t fit = have.largest > spare ? (int64_t)((have.largest - spare) / block) : 0;
-    int64_t most = ((all < MAX_KV_TOKENS ? all : MAX_KV_TOKENS) + HG_BLOCK_TOKENS - 1) /
-                   HG_BLOCK_TOKENS;
+    int64_t most =
+        ((all < MAX_KV_TOKENS ? all : MAX_KV_TOKENS) + HG_BLOCK_TOKENS - 1) / HG_BLOCK_TOKENS;
     need = context_bytes(desc, (int)context);
     if (fit < hg_kv_cache_blocks_for((int)context)) {
         size_t weights = hg_model_weight_bytes(m);
@@ -166,7 +167,8 @@ enum hg_status hg_model_create_kv(struct hg_model *m, int64_t tokens, struct hg_
     return refuse(m, "", weights, have.used - weights, hg_kv_cache_bytes(desc), asked, err);
 }
 
-/* ---- what it came to --------------------------------------------------------------------------- */
+/* ---- what it came to ---------------------------------------------------------------------------
+ */
 
 void hg_model_log_memory(const struct hg_model *m)
 {

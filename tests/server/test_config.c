@@ -96,6 +96,14 @@ static void config_flags_set_the_same_keys(void **state)
     HG_TEST_OK(hg_config_set(&c, "max-queue", "5", &err), err);
     HG_TEST_OK(hg_config_set(&c, "kv_tokens", "4096", &err), err);
     HG_TEST_OK(hg_config_set(&c, "log-json", NULL, &err), err);
+    HG_TEST_OK(hg_config_set(&c, "gpu-memory-utilization", "0.85", &err), err);
+    assert_true(c.gpu_memory_utilization == 0.85);
+    HG_TEST_FAILS(hg_config_set(&c, "gpu-memory-utilization", "1.01", &err), HG_STATUS_BAD_REQUEST,
+                  err, "expected 0..1");
+    HG_TEST_FAILS(hg_config_set(&c, "gpu-memory-utilization", "nan", &err), HG_STATUS_BAD_REQUEST,
+                  err, "expected 0..1");
+    HG_TEST_FAILS(hg_config_set(&c, "gpu-memory-utilization", "half", &err), HG_STATUS_BAD_REQUEST,
+                  err, "expected a number");
     assert_int_equal(c.max_queue, 5);
     assert_int_equal(c.kv_tokens, 4096);
     assert_true(c.log_json);

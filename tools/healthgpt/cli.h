@@ -26,7 +26,7 @@ struct hg_cli {
     int64_t max_tokens, top_k, top_logprobs, seed;
     double temperature, top_p;
     bool has_temperature, has_seed;
-    bool json, tensors, special, json_lines, no_plugin;
+    bool json, tensors, checksums, special, json_lines, no_plugin;
     int64_t prompt_tokens;
     const char *batches, *plugins; /* bench */
     bool bench_images;
