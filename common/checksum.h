@@ -1,5 +1,5 @@
-/* common/checksum.h - CRC-32C (Castagnoli, RFC 3720 appendix B.4): polynomial 0x1edc6f41, reflected,
- * initial value and final xor 0xffffffff; the sum of "123456789" is 0xe3069283.
+/* common/checksum.h - CRC-32C (Castagnoli, RFC 3720 appendix B.4): polynomial 0x1edc6f41,
+ * reflected, initial value and final xor 0xffffffff; the sum of "123456789" is 0xe3069283.
  *
  * It finds damaged weights; it does not keep out somebody who wants to be let in. */
 #ifndef HG_COMMON_CHECKSUM_H

@@ -63,7 +63,8 @@ void hg_file_guard_remove(const void *data)
     pthread_mutex_unlock(&lock);
 }
 
-/* ---- the handler ------------------------------------------------------------------------------ */
+/* ---- the handler ------------------------------------------------------------------------------
+ */
 
 struct line {
     char text[320];

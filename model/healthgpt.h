@@ -65,8 +65,8 @@ struct hg_model_info {
                                 the sets is base, vision, VQGAN, comprehension, generation */
 };
 
-/* Reads everything, tells the progress and the sizes through the log. NO_MEMORY with the numbers and
- * what to change when it does not fit. */
+/* Reads everything, tells the progress and the sizes through the log. NO_MEMORY with the numbers
+ * and what to change when it does not fit. */
 enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model **out,
                              struct hg_error *err);
 void hg_model_free(struct hg_model *m);                                  /* NULL is fine */

@@ -143,7 +143,8 @@ struct hg_kv {
 };
 
 /* ---- device memory: pool.c ---- */
-/* Take `utilization` of the free memory; 0 or HG_CUDA_POOL=0: nothing. NO_MEMORY has the numbers. */
+/* Take `utilization` of the free memory; 0 or HG_CUDA_POOL=0: nothing. NO_MEMORY has the numbers.
+ */
 enum hg_status cuda_pool_open(struct cuda_backend *c, double utilization, struct hg_error *err);
 void cuda_pool_close(struct cuda_backend *c);
 enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);

@@ -171,8 +171,8 @@ enum hg_status cuda_pack(struct hg_backend *b, struct hg_weight *w, struct cuda_
                 p.scale[first + (size_t)r] = set_row(&p, r, &rows[first + (size_t)r]);
             pack_tile(&p, (uint8_t *)host + (size_t)i * tile);
         }
-        HG_TRY_OUT(cuda_stage_send(cuda_of(b), (char *)m->data + (size_t)t * tile, (size_t)n * tile,
-                                   err));
+        HG_TRY_OUT(
+            cuda_stage_send(cuda_of(b), (char *)m->data + (size_t)t * tile, (size_t)n * tile, err));
     }
     if (type == HG_DTYPE_F32 || type == HG_DTYPE_I8) {
         size_t bytes = (size_t)tiles * TILE_ROWS * sizeof(float);

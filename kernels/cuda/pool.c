@@ -87,8 +87,7 @@ enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct
     if (bytes > SIZE_MAX / 2)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "allocation of %zu bytes", bytes);
     HG_TRY(c->pool.base ? from_pool(&c->pool, bytes, out, err) : from_driver(c, bytes, out, err));
-    enum hg_status status =
-        cuda_check(c, cudaMemsetAsync(*out, 0, bytes, c->stream), "cudaMemset");
+    enum hg_status status = cuda_check(c, cudaMemsetAsync(*out, 0, bytes, c->stream), "cudaMemset");
     if (status == HG_STATUS_OK)
         return status;
     cuda_free(b, *out);

@@ -150,8 +150,8 @@ static void forgotten_pages_are_not_resident_and_read_again(void **state)
     assert_int_equal(resident_kib(map.data), all);
     hg_file_forget(&map, map.data + page() + 10, 3 * page());
     assert_int_equal(resident_kib(map.data), all - touched);
-    hg_file_forget(&map, bytes, page());                   /* not of the file: must not vanish */
-    hg_file_forget(&map, map.data + 10, PAGES * page());   /* reaches beyond it */
+    hg_file_forget(&map, bytes, page());                 /* not of the file: must not vanish */
+    hg_file_forget(&map, map.data + 10, PAGES * page()); /* reaches beyond it */
     hg_file_forget(&map, map.data + PAGES * page() - 1, 1);
     assert_memory_equal(map.data, bytes, PAGES * page());
     assert_int_equal(bytes[0], 1);

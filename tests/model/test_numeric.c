@@ -121,7 +121,9 @@ static void run(struct hg_model *m, struct hg_seq **s, int n, struct answer *ans
         for (int i = 0; i < n; i++) {
             if (!s[i])
                 continue;
-            int waiting = hg_seq_n_waiting(s[i]), take = waiting > 9 ? 9 : waiting > 0 ? waiting : 1;
+            int waiting = hg_seq_n_waiting(s[i]), take = waiting > 9   ? 9
+                                                         : waiting > 0 ? waiting
+                                                                       : 1;
             who[k] = i;
             items[k++] = (struct hg_step_item){s[i], take};
         }
@@ -190,7 +192,8 @@ static void a_nan_in_the_prompt_stays_in_its_request(void **state)
     writer_remove(dir);
 }
 
-/* The id at place 2 of the answer, spoiled: the request fails when it is fed, after three tokens. */
+/* The id at place 2 of the answer, spoiled: the request fails when it is fed, after three tokens.
+ */
 static void a_nan_in_the_middle_of_an_answer_ends_it_there(void **state)
 {
     (void)state;

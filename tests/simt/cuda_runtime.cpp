@@ -33,7 +33,7 @@ struct Runtime {
     std::unordered_map<void *, size_t> allocations;
     std::map<const char *, size_t> pinned;
     std::vector<Copy> waiting;
-    size_t n_enqueued = 0, n_copied = 0; /* copies out of pinned memory */
+    size_t n_enqueued = 0, n_copied = 0;             /* copies out of pinned memory */
     std::unordered_map<const void *, size_t> shared; /* raised limits */
     size_t used = 0;
     long n_malloc = 0, n_launch = 0, n_copy = 0, n_sync = 0, n_event = 0;
@@ -341,14 +341,14 @@ cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kern
 
 const char *cudaGetErrorName(cudaError_t e)
 {
-    return e == cudaSuccess                   ? "cudaSuccess"
-           : e == cudaErrorDevicesUnavailable ? "cudaErrorDevicesUnavailable"
+    return e == cudaSuccess                       ? "cudaSuccess"
+           : e == cudaErrorDevicesUnavailable     ? "cudaErrorDevicesUnavailable"
            : e == cudaErrorNoKernelImageForDevice ? "cudaErrorNoKernelImageForDevice"
-           : e == cudaErrorMemoryAllocation   ? "cudaErrorMemoryAllocation"
-           : e == cudaErrorInsufficientDriver ? "cudaErrorInsufficientDriver"
-           : e == cudaErrorNoDevice           ? "cudaErrorNoDevice"
-           : e == cudaErrorIllegalAddress     ? "cudaErrorIllegalAddress"
-                                              : "cudaErrorInvalidValue";
+           : e == cudaErrorMemoryAllocation       ? "cudaErrorMemoryAllocation"
+           : e == cudaErrorInsufficientDriver     ? "cudaErrorInsufficientDriver"
+           : e == cudaErrorNoDevice               ? "cudaErrorNoDevice"
+           : e == cudaErrorIllegalAddress         ? "cudaErrorIllegalAddress"
+                                                  : "cudaErrorInvalidValue";
 }
 
 const char *cudaGetErrorString(cudaError_t e)

@@ -1,11 +1,11 @@
 /* tests/simt/cuda_runtime.h - the part of the CUDA runtime that kernels/cuda uses, on the host. C
  * and C++.
  *
- * Device memory is host memory filled with 0xff (a large piece is left as it comes, so that it costs
- * nothing until it is used); there are 8 GB of it, or HG_SIMT_MEMORY megabytes. One stream, which
- * runs everything at once but for copies out of pinned memory: those wait until something behind
- * them needs them (a launch, another transfer, a synchronisation), so a buffer that is filled again
- * too early shows.
+ * Device memory is host memory filled with 0xff (a large piece is left as it comes, so that it
+ * costs nothing until it is used); there are 8 GB of it, or HG_SIMT_MEMORY megabytes. One stream,
+ * which runs everything at once but for copies out of pinned memory: those wait until something
+ * behind them needs them (a launch, another transfer, a synchronisation), so a buffer that is
+ * filled again too early shows.
  *
  * Faults can be planted by the environment variable HG_SIMT_FAULT, which is read at every call:
  *   malloc:N launch:N copy:N sync:N event:N   the N-th such call fails (1 = the first); an error of
