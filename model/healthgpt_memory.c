@@ -110,7 +110,8 @@ enum hg_status hg_model_explain_memory(const struct hg_model *m, enum hg_status 
     struct hg_error why = err ? *err : (struct hg_error){0};
     if (m->backend)
         have = memory_of(m);
-    if (status != HG_STATUS_NO_MEMORY || have.limit == 0 || strstr(why.text, "Raise"))
+    if (status != HG_STATUS_NO_MEMORY || have.limit == 0 || !strstr(why.text, "device memory") ||
+        strstr(why.text, "Raise"))
         return status;
     return hg_fail(err, status,
                    "%.120s (%.1f MB of the pool's %.1f MB are in use; the card has %.1f MB, %.1f "
