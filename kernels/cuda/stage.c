@@ -10,8 +10,9 @@
 
 static enum hg_status explain(enum hg_status status, struct hg_error *err)
 {
-    return status == HG_STATUS_OK ? status
-                                  : hg_fail(err, status, "upload: %s", hg_status_text(status));
+    if (status != HG_STATUS_OK)
+        hg_fail(err, status, "upload: %s", hg_status_text(status));
+    return status;
 }
 
 void cuda_stage_close(struct cuda_backend *c)
