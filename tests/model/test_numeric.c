@@ -150,12 +150,13 @@ static void expect_same(const char *backend, const char *what, const struct answ
         fail_msg("%s: %s: other bytes than alone", backend, what);
 }
 
-/* Where a NaN enters: first of a block, in its middle, at the last position of the prompt. */
+/* Where a NaN enters: in the middle of a block, first of it, at the last position of the prompt. */
 static void poison_one_of_three(struct hg_model *m, const char *backend, const struct answer *want)
 {
-    static const int places[] = {0, 9, N_PROMPT - 1};
+    static const int places[] = {9, 0, N_PROMPT - 1};
     static struct answer got[3];
-    for (size_t k = 0; k < sizeof places / sizeof *places; k++) {
+    size_t n = strcmp(backend, "simt") == 0 ? 1 : 3; /* the emulation takes seconds for each */
+    for (size_t k = 0; k < n; k++) {
         struct hg_seq *s[3] = {start(m, 1, -1), start(m, 2, places[k]), start(m, 3, -1)};
         run(m, s, 3, got);
         assert_int_equal(got[1].finish, HG_FINISH_ERROR);
