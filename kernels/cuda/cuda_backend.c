@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/gemm.h"
 
 enum {
     MAX_HISTORIES = 256,
@@ -46,10 +47,21 @@ enum hg_status cuda_status(struct cuda_backend *c, const char *kernel)
  * process still holds goes with the process. */
 static void release_scratch(struct cuda_backend *c)
 {
-    void *const all[] = {c->scratch.x,       c->scratch.z,       c->scratch.tickets,
-                         c->scratch.rows,    c->scratch.stats,   c->scratch.result,
-                         c->scratch.sample,  c->scratch.partial, c->plan_device,
-                         c->attention.device};
+    void *const all[] = {c->scratch.x,
+                         c->scratch.z,
+                         c->scratch.tickets,
+                         c->scratch.rows,
+                         c->scratch.stats,
+                         c->scratch.result,
+                         c->scratch.sample,
+                         c->scratch.partial,
+                         c->plan_device,
+                         c->attention.device,
+                         c->scratch.gemm.weight,
+                         c->scratch.gemm.result,
+                         c->scratch.gemm.trial,
+                         c->scratch.gemm.differs,
+                         c->scratch.gemm.workspace};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         cuda_free(&c->base, all[i]);
     if (c->plan_host && !c->lost)
@@ -68,6 +80,8 @@ static void cuda_close(struct hg_backend *b)
     if (c->stream)
         cuda_sync(b); /* copies may still read the pinned buffers */
     release_scratch(c);
+    if (!c->lost)
+        cuda_gemm_close(c->gemm);
     cuda_stage_close(c);
     cuda_pool_close(c);
     if (c->stream && !c->lost)
@@ -142,6 +156,7 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     HG_TRY_OUT(allocate(b, &s->partial, s->partial_bytes, err));
     HG_TRY_OUT(allocate(b, &c->plan_device, c->plan_bytes, err));
     HG_TRY_OUT(allocate(b, &c->attention.device, work_bytes, err));
+    HG_TRY_OUT(cuda_gemm_reserve(c, &l, err));
     if (cudaMallocHost(&c->plan_host, c->plan_bytes) != cudaSuccess ||
         cudaMallocHost((void **)&c->attention.host, work_bytes) != cudaSuccess) {
         cudaGetLastError(); /* not sticky */

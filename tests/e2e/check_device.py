@@ -110,18 +110,19 @@ def check_shares_that_make_no_sense_are_refused(build):
 def check_the_cache_takes_what_is_left(build):
     """Less than a context for each of 16 sequences fits: the cache fills the pool. With room for all it stops there."""
     needs_simt(build)
-    notes = []
-    for megabytes, share in ((100, "0.80"), (200, "0.90")):
-        with Daemon(build, "--backend", "simt", "--gpu-memory-utilization", share,
-                    env={"HG_SIMT_MEMORY": str(megabytes)}) as d:
+    notes, taken = [], tight(build) * 0.90  # with one context, which has 3 MB
+    for room, share in ((20, 0.80), (120, 0.90)):
+        card = int((taken + room) / share)
+        with Daemon(build, "--backend", "simt", "--gpu-memory-utilization", str(share),
+                    env={"HG_SIMT_MEMORY": str(card)}) as d:
             p = printed_pool(d.log_text())
-        require(abs(p["share"] - float(share)) < 0.005 and p["card"] == megabytes, "%r" % p)
-        if megabytes == 200:
+        require(abs(p["share"] - share) < 0.005 and p["card"] == card, "%r" % p)
+        if room == 120:
             equal(p["tokens"], 16 * 1024, "tokens: one context per sequence")
         else:
             require(1024 <= p["tokens"] < 16 * 1024, "%r" % p)
             require(p["free"] < 0.02 * p["pool"], "the pool is not filled: %r" % p)
-        notes.append("%d MB card: %d tokens, %.1f of %.1f MB free" % (megabytes, p["tokens"], p["free"], p["pool"]))
+        notes.append("%d MB card: %d tokens, %.1f of %.1f MB free" % (card, p["tokens"], p["free"], p["pool"]))
     return "; ".join(notes)
 
 
