@@ -82,7 +82,7 @@ def check_every_smaller_card_is_refused_in_its_own_way(build):
     """Before weights are read ("at least"), while they are, while the workspace is taken: always with what to do."""
     needs_simt(build)
     seen = {}
-    for card in range(tight(build), 0, -2):
+    for card in range(tight(build), 0, -4):
         code, _, err = ask_simt(build, card)
         equal(code, 75, "exit code with %d MB: %s" % (card, err[-400:]))
         require("Raise --gpu-memory-utilization" in err and "%.1f" % card in err, err[-400:])

@@ -155,7 +155,7 @@ static void multiply(const char *backend, const struct upload *u, const float *w
     struct hg_error err = {0};
     struct hg_backend *b = NULL;
     struct hg_weight *packed = NULL;
-    setenv("HG_SIMT_MEMORY", "100", 1);
+    setenv("HG_SIMT_MEMORY", "400", 1);
     EXPECT(hg_backend_open(backend, &half, &b, &err) == HG_STATUS_OK);
     EXPECT(b->ops->reserve(b, &limits, &err) == HG_STATUS_OK);
     EXPECT(b->ops->weight_create(b, &desc, &packed, &err) == HG_STATUS_OK);
