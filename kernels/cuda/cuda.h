@@ -108,6 +108,7 @@ struct cuda_backend {
     struct cuda_pool pool;
     struct cuda_stage stage;
     int device, n_sms;
+    bool early; /* launches may overlap: sm_90 and later, unless HG_CUDA_EARLY=0 */
     char description[160];
     struct hg_backend_limits limits;
     struct cuda_scratch scratch;

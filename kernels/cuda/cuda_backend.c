@@ -268,6 +268,8 @@ static enum hg_status find_device(struct cuda_backend *c, struct hg_error *err)
                        "cuda: no kernels for %s (sm_%d%d) in this build, which has %s (%s): build "
                        "with CUDA_ARCHS=%d%d, or use --backend cpu",
                        props.name, major, minor, HG_CUDA_ARCHS, cudaGetErrorName(e), major, minor);
+    const char *early = getenv("HG_CUDA_EARLY");
+    c->early = major >= 9 && !(early && strcmp(early, "0") == 0);
     snprintf(c->description, sizeof c->description, "cuda %.64s sm_%d%d", props.name, major, minor);
     return HG_STATUS_OK;
 }

@@ -80,6 +80,7 @@ struct Product {
     int n_shrink;    /* blocks per token tile */
     int n_first;     /* blocks before the output blocks; 0: no tickets */
     int n_blocks;    /* output blocks per token tile */
+    bool early;      /* blocks may start before the kernel before has ended */
 };
 
 /* Rows are padded to whole token tiles of 8, 16, 32 or 64 n. */

@@ -226,12 +226,27 @@ DEV void output(const Product &p, int block, int token_tile, float *shared)
     });
 }
 
+/* Weights do not depend on the kernel before: the first of the tile that this block will probably
+ * get, which is a matter of tickets. */
+template <int type, class Team> DEV void prefetch(const Product &p)
+{
+    int tile = p.first_tile + ((int)blockIdx.x - p.n_first) / p.token_tiles;
+    int slice = (p.w.steps + SLICES - 1) / SLICES, begin = (int)threadIdx.x / 32 * slice;
+    uint32_t step = Dot<type>::weight * 512, n = slice < Dot<type>::ring ? slice : Dot<type>::ring;
+    if ((int)blockIdx.x >= p.n_first && lane_id() == 0 && begin + (int)n <= p.w.steps)
+        prefetch_l2((const char *)p.w.data + ((int64_t)tile * p.w.steps + begin) * step, n * step);
+}
+
 template <int type, class Team>
 __global__ void __launch_bounds__(BLOCK_THREADS, (Blocks<type, Team>::least))
     hlora_linear(const Product p)
 {
     DYN_SMEM(float, shared);
     int *control = (int *)shared, ticket = blockIdx.x;
+    if (Team::prepares && p.early)
+        prefetch<type, Team>(p);
+    grid_let_next_start();
+    grid_wait();
     if (p.n_first) {
         if (threadIdx.x == 0)
             control[0] = take_ticket(p.tickets);
@@ -270,8 +285,10 @@ template <int type, class Team> static enum hg_status launch(struct cuda_backend
             p.n_shrink += (p.slot[s].shrink.tiles + Team::tiles - 1) / Team::tiles;
     p.n_first = p.n_prepare + p.n_shrink * p.token_tiles;
     int64_t blocks = (int64_t)p.n_blocks * p.token_tiles + p.n_first;
+    p.early = c->early && Team::prepares;
     const Product fixed = p;
-    LAUNCH((hlora_linear<type, Team>), (unsigned)blocks, BLOCK_THREADS, shared, c->stream, fixed);
+    LAUNCH_EARLY(fixed.early, (hlora_linear<type, Team>), (unsigned)blocks, BLOCK_THREADS, shared,
+                 c->stream, fixed);
     return cuda_status(c, "linear");
 }
 
