@@ -32,7 +32,8 @@ obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
 # the few files of common/ that they need.
-CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c common/status.c common/log.c common/utf8.c common/half.c
+CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c common/status.c common/log.c common/utf8.c common/half.c \
+  common/region.c
 CUDA_CU := $(sort $(wildcard kernels/cuda/*.cu))
 SIMT_SRC := $(sort $(wildcard tests/simt/*.cpp))
 SIMT := $(OUT)/libhealthgpt_simt.so
@@ -45,7 +46,7 @@ NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),/usr/local/cuda/bin/nvcc)
 CXX ?= g++
 # One thread in all, but with stacks of its own, which ThreadSanitizer cannot follow: not instrumented there.
 SIMT_SANITIZE := $(filter-out thread,$(SANITIZE))
-SIMT_FLAGS = -DHG_SIMT -I. -Itests/simt $(if $(filter thread,$(SANITIZE)),-O2,$(OPT)) -g -fPIC -ffp-contract=off -fno-strict-aliasing -Wall -Wextra $(if $(WERROR),-Werror) -MMD -MP
+SIMT_FLAGS = -DHG_SIMT -DHG_CUDA_ARCHS='"sm_90, emulated"' -I. -Itests/simt $(if $(filter thread,$(SANITIZE)),-O2,$(OPT)) -g -fPIC -ffp-contract=off -fno-strict-aliasing -Wall -Wextra $(if $(WERROR),-Werror) -MMD -MP
 TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)/tests/simt/test_streams
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
 
@@ -199,6 +200,7 @@ $(SIMT): $(patsubst %,$(OUT)/simt/%.o,$(basename $(CUDA_C) $(CUDA_CU) $(SIMT_SRC
 # is opened at run time.
 CUDA_GENCODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
   -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+CUDA_HAS = $(addprefix sm_,$(CUDA_ARCHS)), PTX of the last
 STATIC_CXX = -Xcompiler -static-libstdc++,-static-libgcc
 CUDA_HOME = $(patsubst %/bin/,%,$(dir $(realpath $(NVCC))))
 
@@ -213,10 +215,10 @@ build/cuda/gpu-peak: tools/gpu/peak.cu build/cuda/archs
 	@echo "NVCC $<"
 	@$(NVCC) -std=c++17 -O3 $(CUDA_GENCODE) -cudart static $(STATIC_CXX) $< -o $@
 
-build/cuda/%.o: %.c
+build/cuda/%.o: %.c build/cuda/archs
 	@mkdir -p $(@D)
 	@echo "CC $< (cuda)"
-	@$(CC) -std=c11 -D_GNU_SOURCE -I. -I$(CUDA_HOME)/include -O3 -g -fPIC -ffp-contract=off -Wall -Wextra \
+	@$(CC) -std=c11 -D_GNU_SOURCE -I. -I$(CUDA_HOME)/include -DHG_CUDA_ARCHS='"$(CUDA_HAS)"' -O3 -g -fPIC -ffp-contract=off -Wall -Wextra \
 	  $(if $(WERROR),-Werror) -MMD -MP -c $< -o $@
 
 build/cuda/%.o: %.cu build/cuda/archs

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/file_guard.h"
+
 enum { PATH_CAP = 4096 };
 
 static enum hg_status fail_errno(struct hg_error *err, const char *what, const char *path, int e)
@@ -55,6 +57,8 @@ enum hg_status hg_file_map(const char *path, struct hg_file_map *out, struct hg_
     close(fd);
     if (status == HG_STATUS_OK)
         *out = (struct hg_file_map){p, n};
+    if (out->data)
+        hg_file_guard_add(p, n, path);
     return status;
 }
 
@@ -62,9 +66,20 @@ void hg_file_unmap(struct hg_file_map *m)
 {
     if (!m)
         return;
-    if (m->data)
+    if (m->data) {
+        hg_file_guard_remove(m->data);
         munmap((void *)(uintptr_t)m->data, m->n);
+    }
     *m = (struct hg_file_map){0};
+}
+
+void hg_file_forget(const struct hg_file_map *m, const void *data, size_t n)
+{
+    uintptr_t begin = (uintptr_t)m->data, at = (uintptr_t)data;
+    if (!m->data || n == 0 || at < begin || at - begin >= m->n || n > m->n - (at - begin))
+        return; /* not of this file: dropping other memory would lose it */
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = at / page * page;
+    madvise((void *)first, (at + n + page - 1) / page * page - first, MADV_DONTNEED);
 }
 
 /* Read up to n bytes at p; short only at the end of the file. */

@@ -33,7 +33,7 @@ enum hg_status {
 
 struct hg_error {
     enum hg_status status;
-    char text[192]; /* always NUL-terminated; cut, never overrun */
+    char text[320]; /* always NUL-terminated; cut, never overrun */
 };
 
 /* Short English text ("bad file"), HTTP status and process exit code of a status. */

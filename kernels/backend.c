@@ -6,10 +6,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/log.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/ref/ref.h"
 
-typedef enum hg_status open_fn(int n_threads, struct hg_backend **out, struct hg_error *err);
+typedef enum hg_status open_fn(const struct hg_backend_options *o, struct hg_backend **out,
+                               struct hg_error *err);
 
 static const struct {
     const char *name, *cpu_path; /* NULL: not the cpu backend */
@@ -37,8 +39,8 @@ static void *find_library(const char *file)
     return dlopen(file, RTLD_NOW);
 }
 
-static enum hg_status open_shared(const char *name, int n_threads, struct hg_backend **out,
-                                  struct hg_error *err)
+static enum hg_status open_shared(const char *name, const struct hg_backend_options *o,
+                                  struct hg_backend **out, struct hg_error *err)
 {
     char file[64];
     union { /* POSIX lets dlsym return functions; ISO C has no cast for it */
@@ -51,30 +53,43 @@ static enum hg_status open_shared(const char *name, int n_threads, struct hg_bac
         entry.object = dlsym(library, "hg_cuda_open");
     if (!entry.object)
         return hg_fail(err, HG_STATUS_UNSUPPORTED, "backend %s: %.120s", name, dlerror());
-    return entry.open(n_threads, out, err);
+    return entry.open(o, out, err);
 }
 
-static enum hg_status open_auto(int n_threads, struct hg_backend **out, struct hg_error *err)
+/* No library, no driver, no card: the cpu will do. A card that is there and refuses is an error: an
+ * operator who paid for it wants to know. */
+static enum hg_status open_auto(const struct hg_backend_options *o, struct hg_backend **out,
+                                struct hg_error *err)
 {
-    if (open_shared("cuda", n_threads, out, NULL) == HG_STATUS_OK)
-        return HG_STATUS_OK;
-    return hg_cpu_open("auto", n_threads, out, err);
+    struct hg_error why = {0};
+    enum hg_status status = open_shared("cuda", o, out, &why);
+    if (status != HG_STATUS_UNSUPPORTED) {
+        if (err && status != HG_STATUS_OK)
+            *err = why;
+        return status;
+    }
+    if (strncmp(why.text, "cuda:", 5) == 0) /* the library was found */
+        hg_log(HG_LOG_WARN, "%s", why.text);
+    return hg_cpu_open("auto", o->n_threads, out, err);
 }
 
-enum hg_status hg_backend_open(const char *name, int n_threads, struct hg_backend **out,
-                               struct hg_error *err)
+enum hg_status hg_backend_open(const char *name, const struct hg_backend_options *o,
+                               struct hg_backend **out, struct hg_error *err)
 {
+    static const struct hg_backend_options defaults = {0};
     *out = NULL;
+    if (!o)
+        o = &defaults;
     if (strcmp(name, "auto") == 0)
-        return open_auto(n_threads, out, err);
+        return open_auto(o, out, err);
     if (strcmp(name, "cuda") == 0 || strcmp(name, "simt") == 0)
-        return open_shared(name, n_threads, out, err);
+        return open_shared(name, o, out, err);
     for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) {
         if (strcmp(name, backends[i].name) != 0)
             continue;
         if (!backends[i].cpu_path)
             return hg_ref_open(out, err);
-        return hg_cpu_open(backends[i].cpu_path, n_threads, out, err);
+        return hg_cpu_open(backends[i].cpu_path, o->n_threads, out, err);
     }
     return hg_fail(
         err, HG_STATUS_BAD_REQUEST,

@@ -309,6 +309,13 @@ struct hg_backend_limits {
     int64_t max_conv; /* height * width * kernel^2 * C of a convolution input, after upsampling */
 };
 
+/* Device memory in bytes; all zero on the host. limit: of the backend's pool, 0 = it has none;
+ * largest: what one alloc could get; free_at_open: of the card, from which the pool took its share.
+ */
+struct hg_backend_memory {
+    size_t card, free_at_open, limit, used, largest;
+};
+
 struct hg_backend_ops {
     const char *name;       /* "ref", "cpu", "cuda" */
     enum hg_dtype act_type; /* of activations */
@@ -317,6 +324,8 @@ struct hg_backend_ops {
     const char *(*describe)(struct hg_backend *b); /* "cpu avx512-bf16 2 threads" */
     enum hg_status (*reserve)(struct hg_backend *b, const struct hg_backend_limits *limits,
                               struct hg_error *err);
+
+    void (*memory)(struct hg_backend *b, struct hg_backend_memory *out);
 
     /* memory: alloc zeroes and aligns to 64 bytes; transfers are ordered with the ops */
     enum hg_status (*alloc)(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);
@@ -330,7 +339,8 @@ struct hg_backend_ops {
     enum hg_status (*weight_create)(struct hg_backend *b, const struct hg_weight_desc *desc,
                                     struct hg_weight **out, struct hg_error *err);
     void (*weight_free)(struct hg_backend *b, struct hg_weight *w);
-    size_t (*weight_bytes)(const struct hg_weight *w);
+    /* slot -1: all of the weight; 0..: the adapters of that slot in it */
+    size_t (*weight_bytes)(const struct hg_weight *w, int slot);
 
     enum hg_status (*kv_create)(struct hg_backend *b, const struct hg_kv_desc *desc,
                                 struct hg_kv **out, struct hg_error *err);
@@ -378,12 +388,21 @@ struct hg_backend {
     const struct hg_backend_ops *ops;
 };
 
+struct hg_backend_options {
+    int n_threads; /* of cpu; 0 = all */
+    /* cuda: the share (0, 1] of the card's free memory that is taken at once, as the pool that
+     * every alloc is served from; 0: no pool, each alloc asks the driver (tests, programs that
+     * share a card). HG_CUDA_POOL=0 in the environment means 0, so that compute-sanitizer sees each
+     * piece. */
+    double memory_utilization;
+};
+
 /* name: "auto" (cuda where its library and a device are found, else cpu), "cuda", "cpu", "ref", or
  * "cpu-scalar" / "cpu-avx2" / "cpu-avx512" to force a path (UNSUPPORTED when the machine lacks it).
  * The cuda backend is a shared object, libhealthgpt_cuda.so, beside the program, in ../lib or where
- * the loader looks; "simt" is the same kernels on the CPU, for tests. n_threads 0 = all. */
-enum hg_status hg_backend_open(const char *name, int n_threads, struct hg_backend **out,
-                               struct hg_error *err);
+ * the loader looks; "simt" is the same kernels on the CPU, for tests. o NULL: all zero. */
+enum hg_status hg_backend_open(const char *name, const struct hg_backend_options *o,
+                               struct hg_backend **out, struct hg_error *err);
 void hg_backend_close(struct hg_backend *b); /* NULL is fine */
 
 static inline void *hg_act_at(const struct hg_backend *b, const void *base, int64_t n_elements)

@@ -78,6 +78,12 @@ enum hg_status hg_kv_desc_check(const struct hg_kv_desc *d, int64_t pad_dim, siz
     return HG_STATUS_OK;
 }
 
+void hg_host_memory(struct hg_backend *b, struct hg_backend_memory *out)
+{
+    (void)b;
+    *out = (struct hg_backend_memory){0};
+}
+
 enum hg_status hg_refuse(const char *backend, const char *format, ...)
 {
     char text[256];

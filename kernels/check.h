@@ -15,6 +15,9 @@ enum hg_status hg_weight_desc_check(const struct hg_weight_desc *d, int room, in
 enum hg_status hg_kv_desc_check(const struct hg_kv_desc *d, int64_t pad_dim, size_t *n,
                                 struct hg_error *err);
 
+/* The `memory` op of a backend on the host: all zero, no bound of its own. */
+void hg_host_memory(struct hg_backend *b, struct hg_backend_memory *out);
+
 /* Log a broken contract (ops have no struct hg_error) and return HG_STATUS_INTERNAL. */
 enum hg_status hg_refuse(const char *backend, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

@@ -13,7 +13,7 @@
 #include "model/internal.h"
 #include "model/model_path.h"
 
-enum { DEFAULT_SEQS = 16, DEFAULT_BATCH_TOKENS = 1024, MAX_DEFAULT_KV_TOKENS = 65536 };
+enum { DEFAULT_SEQS = 16, DEFAULT_BATCH_TOKENS = 1024 };
 
 const char *hg_task_name(enum hg_task t)
 {
@@ -142,7 +142,8 @@ static enum hg_status load_vision(struct hg_model *m, struct hg_model_files *f, 
 }
 
 static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
-                                   const struct hg_model_options *o, struct hg_error *err)
+                                   const struct hg_model_options *o, const struct hg_kv_desc *kv,
+                                   struct hg_error *err)
 {
     enum hg_dtype store;
     struct hg_llm_source source = {.base = f->base, .max_tokens = m->max_batch_tokens};
@@ -156,6 +157,7 @@ static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
     }
     enum hg_dtype small = store == HG_DTYPE_F32 ? HG_DTYPE_F32 : HG_DTYPE_F16;
     HG_TRY(reserve(m, f, &source, err));
+    HG_TRY(hg_model_check_memory(m, f, store, kv, err));
     HG_TRY(load_vision(m, f, small, err));
     HG_TRY(hg_llm_load(m->backend, &m->llm_config, &source, &m->llm, err));
     for (int t = 0; t < HG_TASK_COUNT; t++)
@@ -171,25 +173,16 @@ static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
 /* ---- caches and tables
  * ------------------------------------------------------------------------------ */
 
-static enum hg_status create_kv(struct hg_model *m, const struct hg_model_options *o,
-                                struct hg_error *err)
+/* All of the cache but its size. */
+static enum hg_status describe_kv(const struct hg_model *m, const struct hg_model_options *o,
+                                  struct hg_kv_desc *out, struct hg_error *err)
 {
     const struct hg_llm_config *c = &m->llm_config;
-    struct hg_kv_desc desc = {
-        .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim};
     bool f32 = o->dtype && strcmp(o->dtype, "f32") == 0;
-    HG_TRY(parse_dtype("kv_dtype", o->kv_dtype, f32 ? HG_DTYPE_F32 : HG_DTYPE_F16, false,
-                       &desc.type, err));
-    int64_t tokens = o->kv_tokens;
-    if (tokens == 0) {
-        tokens = (int64_t)m->max_seqs * c->max_positions;
-        tokens = tokens > MAX_DEFAULT_KV_TOKENS ? MAX_DEFAULT_KV_TOKENS : tokens;
-    }
-    if (tokens < HG_BLOCK_TOKENS || tokens > (int64_t)1 << 30)
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "kv_tokens: expected %d..%d, got %lld",
-                       HG_BLOCK_TOKENS, 1 << 30, (long long)tokens);
-    desc.n_blocks = hg_kv_cache_blocks_for((int)tokens);
-    return hg_kv_cache_init(&m->kv, m->backend, &desc, err);
+    *out = (struct hg_kv_desc){
+        .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim};
+    return parse_dtype("kv_dtype", o->kv_dtype, f32 ? HG_DTYPE_F32 : HG_DTYPE_F16, false,
+                       &out->type, err);
 }
 
 static enum hg_status create_features(struct hg_model *m, struct hg_error *err)
@@ -272,11 +265,21 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
         return hg_fail(err, HG_STATUS_INTERNAL, "no random numbers for the keys of the cache");
     HG_TRY(hg_model_path_resolve(o->path, m->path, sizeof m->path, err));
     HG_TRY(hg_model_files_open(m, f, err));
-    HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", o->n_threads, &m->backend, err));
-    HG_TRY(load_network(m, f, o, err));
-    HG_TRY(create_kv(m, o, err));
+    struct hg_backend_options backend = {.n_threads = o->n_threads};
+    struct hg_load_meter meter;
+    struct hg_kv_desc kv;
+    HG_TRY(hg_model_utilization(o->gpu_memory_utilization, &backend.memory_utilization, err));
+    HG_TRY(describe_kv(m, o, &kv, err));
+    HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", &backend, &m->backend, err));
+    hg_model_files_set_meter(f, &meter);
+    HG_TRY(load_network(m, f, o, &kv, err));
+    m->weights_crc32c = hg_model_files_crc32c(f);
+    hg_load_meter_end(&meter, m->weights_crc32c);
     HG_TRY(create_features(m, err));
-    return create_tables(m, err);
+    HG_TRY(create_tables(m, err));
+    HG_TRY(hg_model_create_kv(m, o->kv_tokens, &kv, err));
+    hg_model_log_memory(m);
+    return HG_STATUS_OK;
 }
 
 void hg_model_forget(struct hg_model *m)
@@ -293,7 +296,7 @@ enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model *
     struct hg_model *m = calloc(1, sizeof *m);
     if (!m)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "model");
-    enum hg_status status = load_all(m, &files, o, err);
+    enum hg_status status = hg_model_explain_memory(m, load_all(m, &files, o, err), err);
     hg_model_files_close(&files);
     if (status != HG_STATUS_OK) {
         hg_model_free(m);
@@ -343,6 +346,27 @@ const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m)
     return m->tokenizer;
 }
 
+size_t hg_model_weight_bytes(const struct hg_model *m)
+{
+    size_t n = m->llm->weight_bytes + m->vqgan_info.weight_bytes;
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        n += m->tasks[t].projector ? hg_projector_bytes(m->tasks[t].projector) : 0;
+    return m->vision ? n + hg_vision_bytes(m->vision) : n;
+}
+
+/* With a pool the workspace is what the backend holds beside weights and cache, to the byte. */
+static void put_pool(const struct hg_model *m, struct hg_model_info *out)
+{
+    struct hg_backend_memory memory;
+    m->backend->ops->memory(m->backend, &memory);
+    out->card_bytes = memory.card;
+    out->card_free_bytes = memory.free_at_open;
+    out->pool_bytes = memory.limit;
+    out->pool_used_bytes = memory.used;
+    if (memory.used > out->weight_bytes + out->kv_bytes)
+        out->workspace_bytes = memory.used - out->weight_bytes - out->kv_bytes;
+}
+
 void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
 {
     memset(out, 0, sizeof *out);
@@ -370,12 +394,12 @@ void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
     out->max_batch_tokens = m->max_batch_tokens;
     out->kv_blocks = m->kv.n_blocks;
     out->kv_blocks_free = atomic_load(&m->kv.n_free);
-    out->weight_bytes = m->llm->weight_bytes + m->vqgan_info.weight_bytes;
+    out->weight_bytes = hg_model_weight_bytes(m);
+    out->weights_crc32c = m->weights_crc32c;
     out->kv_bytes = m->kv.bytes;
     out->workspace_bytes =
         m->workspace_bytes + m->llm->workspace_bytes + m->vqgan_info.workspace_bytes;
-    if (m->vision) {
-        out->weight_bytes += hg_vision_bytes(m->vision);
+    if (m->vision)
         out->workspace_bytes += hg_vision_workspace(m->vision);
-    }
+    put_pool(m, out);
 }

@@ -33,7 +33,10 @@ struct hg_model_options {
     int n_threads;        /* 0: all */
     int max_seqs;         /* sequences resident at once; 0: 16 */
     int max_batch_tokens; /* tokens of one step; 0: 1024, or less when the context is smaller */
-    int64_t kv_tokens;    /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens */
+    int64_t kv_tokens;    /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
+                             on a card as many of those contexts as the memory takes */
+    double gpu_memory_utilization; /* share of the card's free memory that is taken; 0:
+                                      $HEALTHGPT_GPU_MEMORY_UTILIZATION, or 0.90 */
 };
 
 struct hg_model_info {
@@ -54,9 +57,16 @@ struct hg_model_info {
     int max_new_tokens[HG_TASK_COUNT];
     int max_seqs, max_batch_tokens;
     int64_t kv_blocks, kv_blocks_free;
-    size_t weight_bytes, plugin_bytes[HG_TASK_COUNT], kv_bytes, workspace_bytes;
+    size_t weight_bytes; /* all of them, plug-ins included */
+    size_t plugin_bytes[HG_TASK_COUNT], kv_bytes, workspace_bytes;
+    /* of a card; pool_bytes 0: the backend has no pool, card_bytes 0: it has no card */
+    size_t pool_bytes, pool_used_bytes, card_bytes, card_free_bytes;
+    uint32_t weights_crc32c; /* over every tensor that was read: see hg_weights_crc32c; the order of
+                                the sets is base, vision, VQGAN, comprehension, generation */
 };
 
+/* Reads everything, tells the progress and the sizes through the log. NO_MEMORY with the numbers
+ * and what to change when it does not fit. */
 enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model **out,
                              struct hg_error *err);
 void hg_model_free(struct hg_model *m);                                  /* NULL is fine */

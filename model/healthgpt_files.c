@@ -56,10 +56,42 @@ static enum hg_status open_weights(const struct hg_model *m, struct hg_model_fil
     return HG_STATUS_OK;
 }
 
+enum { N_SETS = 3 + HG_TASK_COUNT };
+
+/* The sum of all files goes through them in this order. */
+static void list_sets(const struct hg_model_files *f, struct hg_weights *all[N_SETS])
+{
+    struct hg_weights *sets[N_SETS] = {f->base, f->vision, f->vqgan, f->task[0], f->task[1]};
+    memcpy(all, sets, sizeof sets);
+}
+
+void hg_model_files_set_meter(struct hg_model_files *f, struct hg_load_meter *m)
+{
+    struct hg_weights *all[N_SETS];
+    uint64_t total = 0;
+    list_sets(f, all);
+    for (int i = 0; i < N_SETS; i++)
+        total += all[i] ? hg_weights_bytes(all[i]) : 0;
+    hg_load_meter_start(m, total);
+    for (int i = 0; i < N_SETS; i++)
+        if (all[i])
+            hg_weights_set_meter(all[i], m);
+}
+
+uint32_t hg_model_files_crc32c(const struct hg_model_files *f)
+{
+    struct hg_weights *all[N_SETS];
+    uint32_t crc = 0;
+    list_sets(f, all);
+    for (int i = 0; i < N_SETS; i++)
+        crc = all[i] ? hg_weights_crc32c(all[i], crc) : crc;
+    return crc;
+}
+
 enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, struct hg_error *err)
 {
-    enum { N_SETS = 3 + HG_TASK_COUNT };
-    const struct hg_weights *all[N_SETS] = {f->base, f->vision, f->vqgan, f->task[0], f->task[1]};
+    struct hg_weights *all[N_SETS];
+    list_sets(f, all);
     for (int i = 0; i < N_SETS; i++)
         if (all[i])
             HG_TRY(hg_weights_check_all_used(all[i], err));

@@ -59,8 +59,9 @@ enum hg_status hg_seq_encode_image(struct hg_seq *s, struct hg_error *err)
     HG_TRY(hg_vision_encode(m->vision, pixels, s->task->vision_layer, m->features.hidden, err));
     int64_t first = (int64_t)s->image_slot[i] * rows * m->llm_config.dim;
     void *y = hg_act_at(m->backend, m->features.rows, first);
-    if (hg_projector_run(s->task->projector, m->features.hidden, rows, y) != HG_STATUS_OK)
-        return hg_fail(err, HG_STATUS_DEVICE, "projector failed");
+    enum hg_status status = hg_projector_run(s->task->projector, m->features.hidden, rows, y);
+    if (status != HG_STATUS_OK)
+        return hg_fail(err, status, "projector: %s", hg_status_text(status));
     hg_feature_cache_complete(&m->features.cache, s->image_slot[i]);
     s->encoded[i] = true;
     return HG_STATUS_OK;

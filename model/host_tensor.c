@@ -3,9 +3,22 @@
 
 #include <stdlib.h>
 
+enum { PIECE_BYTES = 4 << 20 };
+
 void hg_loader_reset(struct hg_loader *l)
 {
+    for (int i = 0; i < l->n_fetched; i++)
+        hg_weights_done(l->weights, l->fetched[i]);
+    l->n_fetched = 0;
     hg_arena_deinit(&l->arena);
+}
+
+void hg_loader_note(struct hg_loader *l, const struct hg_tensor *t)
+{
+    if (l->n_fetched < HG_LOADER_FETCHED)
+        l->fetched[l->n_fetched++] = t;
+    else /* early: its pages come back from the page cache when they are read */
+        hg_weights_done(l->weights, t);
 }
 
 static bool usable_in_place(const struct hg_tensor *t, enum hg_dtype *type)
@@ -32,6 +45,7 @@ enum hg_status hg_loader_get(struct hg_loader *l, const char *name, int64_t rows
     int64_t dims[2] = {rows, cols};
     const struct hg_tensor *t;
     HG_TRY(hg_weights_get(l->weights, name, cols > 0 ? 2 : 1, dims, &t, err));
+    hg_loader_note(l, t);
     if (n_rows)
         *n_rows = t->dims[0];
     if (usable_in_place(t, &out->type)) {
@@ -50,19 +64,43 @@ enum hg_status hg_loader_get(struct hg_loader *l, const char *name, int64_t rows
     return HG_STATUS_OK;
 }
 
-/* Convert a fetched tensor and put it into fresh device memory. */
+/* Rows [first, first + n) of a tensor, as a tensor. */
+static struct hg_tensor rows_of(const struct hg_tensor *t, int64_t first, int64_t n)
+{
+    struct hg_tensor view = *t;
+    view.dims[0] = n;
+    view.data += (size_t)first * (size_t)t->strides[0] * hg_tensor_type_bytes(t->type);
+    return view;
+}
+
+/* Convert a fetched tensor into fresh device memory, a few megabytes of rows at a time. */
 static enum hg_status upload_as(struct hg_loader *l, const struct hg_tensor *t, const char *name,
                                 enum hg_dtype type, void **out, size_t *bytes, struct hg_error *err)
 {
     struct hg_backend *b = l->backend;
+    enum hg_status status = HG_STATUS_OK;
     *bytes = (size_t)hg_tensor_count(t) * hg_dtype_bytes(type);
-    void *host = malloc(*bytes ? *bytes : 1);
+    int64_t n_rows = t->n_dims > 0 ? t->dims[0] : 1;
+    size_t row = n_rows > 0 ? *bytes / (size_t)n_rows : 0;
+    int64_t at_once = row > 0 && row < PIECE_BYTES ? (int64_t)(PIECE_BYTES / row) : 1;
+    at_once = at_once < n_rows ? at_once : n_rows;
+    void *host = malloc(at_once > 0 && row > 0 ? (size_t)at_once * row : 1);
     if (!host)
-        return hg_fail(err, HG_STATUS_NO_MEMORY, "tensor %s: %zu bytes", name, *bytes);
-    hg_tensor_convert(t, type, host);
-    enum hg_status status = b->ops->alloc(b, *bytes, out, err);
-    if (status == HG_STATUS_OK)
-        status = b->ops->upload(b, *out, host, *bytes);
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "tensor %s: %zu bytes", name,
+                       (size_t)at_once * row);
+    HG_TRY_OUT(b->ops->alloc(b, *bytes, out, err));
+    for (int64_t r = 0; r < n_rows && row > 0; r += at_once) {
+        int64_t n = n_rows - r < at_once ? n_rows - r : at_once;
+        struct hg_tensor piece = rows_of(t, r, n);
+        hg_tensor_convert(&piece, type, host);
+        status = b->ops->upload(b, (char *)*out + (size_t)r * row, host, (size_t)n * row);
+        if (status != HG_STATUS_OK) {
+            hg_fail(err, status, "tensor %s: upload: %s", name, hg_status_text(status));
+            goto out;
+        }
+    }
+    hg_weights_done(l->weights, t);
+out:
     free(host);
     return status;
 }

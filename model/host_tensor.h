@@ -2,7 +2,8 @@
  *
  * Tensors that are contiguous, aligned and F32/F16/BF16 are used where they lie in the mapped file;
  * others are converted into memory owned by the loader. Use one loader per weight object and reset
- * it after weight_create, so that at most one layer's copies exist. */
+ * it after weight_create, so that at most one layer's copies exist and no file is resident beside
+ * what was packed from it. */
 #ifndef HG_MODEL_HOST_TENSOR_H
 #define HG_MODEL_HOST_TENSOR_H
 
@@ -10,13 +11,20 @@
 #include "kernels/backend.h"
 #include "model/load/weights.h"
 
+enum { HG_LOADER_FETCHED = 32 };
+
 struct hg_loader {
     struct hg_backend *backend;
     struct hg_weights *weights;
-    struct hg_arena arena; /* converted copies */
+    struct hg_arena arena;                              /* converted copies */
+    const struct hg_tensor *fetched[HG_LOADER_FETCHED]; /* since the last reset */
+    int n_fetched;
 };
 
+/* What was fetched has been packed: hg_weights_done for each. */
 void hg_loader_reset(struct hg_loader *l);
+/* A tensor that came from hg_weights_get itself belongs to the fetched ones too. */
+void hg_loader_note(struct hg_loader *l, const struct hg_tensor *t);
 
 /* Rows x cols matrix (or a vector when cols == 0), any count when rows < 0: the number found is
  * stored in *n_rows when that is not NULL. */

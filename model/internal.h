@@ -89,6 +89,7 @@ struct hg_model {
     int max_seqs, max_batch_tokens;
     size_t workspace_bytes;
     uint8_t hash_key[16]; /* of prefix.h, random */
+    uint32_t weights_crc32c;
 };
 
 struct hg_prepared {
@@ -116,6 +117,8 @@ struct hg_model_files {
 enum hg_status hg_model_files_open(struct hg_model *m, struct hg_model_files *f,
                                    struct hg_error *err);
 void hg_model_files_close(struct hg_model_files *f);
+void hg_model_files_set_meter(struct hg_model_files *f, struct hg_load_meter *m);
+uint32_t hg_model_files_crc32c(const struct hg_model_files *f);
 /* BAD_FILE naming the first tensor that nobody fetched or ignored. */
 enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, struct hg_error *err);
 
@@ -128,6 +131,24 @@ int hg_seq_n_known(const struct hg_seq *s);
 /* A sequence that is freed leaves the steps in flight. */
 void hg_flights_forget(struct hg_model *m, const struct hg_seq *s);
 bool hg_flights_hold(const struct hg_model *m, const struct hg_seq *s);
+
+/* ---- healthgpt_memory.c ---- */
+/* The option, or the environment's, or 0.90; BAD_REQUEST outside 0.01..1. */
+enum hg_status hg_model_utilization(double option, double *out, struct hg_error *err);
+/* NO_MEMORY with the numbers when not even the layers fit beside what is reserved: before minutes
+ * are spent on reading them. */
+enum hg_status hg_model_check_memory(const struct hg_model *m, const struct hg_model_files *f,
+                                     enum hg_dtype store, const struct hg_kv_desc *kv,
+                                     struct hg_error *err);
+/* Adds the state of the pool and what to change to a NO_MEMORY that does not say so yet. */
+enum hg_status hg_model_explain_memory(const struct hg_model *m, enum hg_status status,
+                                       struct hg_error *err);
+/* The cache of `tokens`, 0: see hg_model_options. desc: all but n_blocks. Last of all allocations,
+ * because it takes what is left. */
+enum hg_status hg_model_create_kv(struct hg_model *m, int64_t tokens, struct hg_kv_desc *desc,
+                                  struct hg_error *err);
+size_t hg_model_weight_bytes(const struct hg_model *m);
+void hg_model_log_memory(const struct hg_model *m);
 
 /* Is this id one that ends an answer? */
 bool hg_model_is_stop(const struct hg_model *m, int32_t id);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
+
 struct hg_kv_block {
     int n_owners;
     bool keyed;
@@ -22,6 +24,12 @@ static void fill(int32_t *p, int n, int32_t v)
 {
     for (int i = 0; i < n; i++)
         p[i] = v;
+}
+
+size_t hg_kv_cache_bytes(const struct hg_kv_desc *desc)
+{
+    return (size_t)desc->n_layers * (size_t)desc->n_blocks * HG_BLOCK_TOKENS * 2 *
+           (size_t)desc->n_kv_heads * (size_t)desc->head_dim * hg_dtype_bytes(desc->type);
 }
 
 enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
@@ -53,8 +61,7 @@ enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
         c->free_blocks[i] = desc->n_blocks - 1 - i;
     c->n_stack = desc->n_blocks;
     count_free(c);
-    c->bytes = (size_t)desc->n_layers * n * HG_BLOCK_TOKENS * 2 * (size_t)desc->n_kv_heads *
-               (size_t)desc->head_dim * hg_dtype_bytes(desc->type);
+    c->bytes = hg_kv_cache_bytes(desc);
     return HG_STATUS_OK;
 }
 
@@ -162,11 +169,18 @@ void hg_kv_cache_unpublish(struct hg_kv_cache *c, const int32_t *blocks, int n)
 
 /* ---- owners ---------------------------------------------------------------------------------- */
 
-/* A patient's keys and values do not outlive their use. */
-static void wipe(struct hg_kv_cache *c, const int32_t *blocks, int n)
+/* A patient's keys and values do not outlive their use, nor does a NaN reach the next one. What
+ * cannot be zeroed is not used again: nothing is put on the stack. */
+static void wipe(struct hg_kv_cache *c, int n)
 {
-    if (n > 0)
-        c->backend->ops->kv_zero(c->backend, c->kv, blocks, n);
+    if (n <= 0)
+        return;
+    if (c->backend->ops->kv_zero(c->backend, c->kv, c->evicted, n) != HG_STATUS_OK) {
+        hg_log(HG_LOG_ERROR, "KV cache: %d blocks could not be zeroed and are not used again", n);
+        return;
+    }
+    for (int k = n - 1; k >= 0; k--)
+        c->free_blocks[c->n_stack++] = c->evicted[k];
 }
 
 /* The n longest unused of the kept become free. */
@@ -178,9 +192,7 @@ static void evict(struct hg_kv_cache *c, int n)
         remove_key(c, i);
         c->evicted[k] = i;
     }
-    wipe(c, c->evicted, n);
-    for (int k = n - 1; k >= 0; k--)
-        c->free_blocks[c->n_stack++] = c->evicted[k];
+    wipe(c, n);
 }
 
 enum hg_status hg_kv_cache_acquire(struct hg_kv_cache *c, int n, int32_t *blocks,
@@ -192,6 +204,8 @@ enum hg_status hg_kv_cache_acquire(struct hg_kv_cache *c, int n, int32_t *blocks
                        c->n_blocks);
     if (n > c->n_stack)
         evict(c, n - c->n_stack);
+    if (n > c->n_stack)
+        return hg_fail(err, HG_STATUS_DEVICE, "KV cache: %d blocks could not be zeroed", n);
     for (int i = 0; i < n; i++) {
         blocks[i] = c->free_blocks[--c->n_stack];
         c->blocks[blocks[i]].n_owners = 1;
@@ -213,9 +227,7 @@ void hg_kv_cache_release(struct hg_kv_cache *c, const int32_t *blocks, int n)
         else
             c->evicted[n_gone++] = blocks[k];
     }
-    wipe(c, c->evicted, n_gone);
-    for (int k = 0; k < n_gone; k++)
-        c->free_blocks[c->n_stack++] = c->evicted[k];
+    wipe(c, n_gone);
     count_free(c);
 }
 

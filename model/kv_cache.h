@@ -45,11 +45,12 @@ enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
 void hg_kv_cache_deinit(struct hg_kv_cache *c);
 
 int hg_kv_cache_blocks_for(int n_positions);
+size_t hg_kv_cache_bytes(const struct hg_kv_desc *desc); /* of keys and values */
 
 /* Take n zeroed blocks into blocks[], one owner each; BUSY (and none taken) when fewer are free. */
 enum hg_status hg_kv_cache_acquire(struct hg_kv_cache *c, int n, int32_t *blocks,
                                    struct hg_error *err);
-/* One owner less for each. */
+/* One owner less for each. Blocks that could not be zeroed are never handed out again. */
 void hg_kv_cache_release(struct hg_kv_cache *c, const int32_t *blocks, int n);
 
 /* The block with this key and content, with one owner more; -1 when there is none. */

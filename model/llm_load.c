@@ -54,9 +54,6 @@ static enum hg_status get_part(struct load *l, int layer, const struct module *m
             continue;
         HG_TRY(hg_hlora_get(&l->task[s], module, mod->n_in, n_out, l->source->alpha[s],
                             &out->adapters[s], err));
-        int64_t n = (int64_t)out->adapters[s].rank * (mod->n_in + n_out) +
-                    (int64_t)out->adapters[s].n_experts * mod->n_in;
-        l->m->plugin_bytes[s] += hg_dtype_bytes(out->adapters[s].a.type) * (size_t)n;
     }
     return HG_STATUS_OK;
 }
@@ -77,7 +74,9 @@ static enum hg_status load_module(struct load *l, int layer, const struct module
         HG_TRY(get_part(l, layer, mod, p, &desc.parts[p], err));
     struct hg_backend *b = l->m->backend;
     HG_TRY(b->ops->weight_create(b, &desc, out, err));
-    l->m->weight_bytes += b->ops->weight_bytes(*out);
+    l->m->weight_bytes += b->ops->weight_bytes(*out, -1);
+    for (int s = 0; s < HG_LLM_SETS; s++)
+        l->m->plugin_bytes[s] += b->ops->weight_bytes(*out, s);
     reset_loaders(l);
     return HG_STATUS_OK;
 }
@@ -150,7 +149,7 @@ static enum hg_status load_head(struct load *l, struct hg_loader *from, const ch
     desc.parts[0].n_out = (int)rows;
     HG_TRY(m->backend->ops->weight_create(m->backend, &desc, &m->sets[set].head, err));
     m->sets[set].owns_head = true;
-    m->weight_bytes += m->backend->ops->weight_bytes(m->sets[set].head);
+    m->weight_bytes += m->backend->ops->weight_bytes(m->sets[set].head, -1);
     reset_loaders(l);
     return HG_STATUS_OK;
 }

@@ -73,7 +73,7 @@ void hg_projector_free(struct hg_projector *p)
 
 size_t hg_projector_bytes(const struct hg_projector *p)
 {
-    return p->b->ops->weight_bytes(p->first) + p->b->ops->weight_bytes(p->second);
+    return p->b->ops->weight_bytes(p->first, -1) + p->b->ops->weight_bytes(p->second, -1);
 }
 
 enum hg_status hg_projector_run(struct hg_projector *p, const void *x, int n_rows, void *y)

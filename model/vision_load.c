@@ -72,7 +72,7 @@ static enum hg_status pack(struct vision_loader *l, const struct hg_weight_desc 
 {
     const struct hg_backend_ops *ops = l->v->b->ops;
     HG_TRY(ops->weight_create(l->v->b, desc, out, l->err));
-    l->v->weight_bytes += ops->weight_bytes(*out);
+    l->v->weight_bytes += ops->weight_bytes(*out, -1);
     hg_loader_reset(&l->l);
     return HG_STATUS_OK;
 }
@@ -119,6 +119,7 @@ static enum hg_status load_patch(struct vision_loader *l)
     const struct hg_tensor *t;
     full_name(l, -1, "embeddings.patch_embedding", ".weight", name);
     HG_TRY(hg_weights_get(l->l.weights, name, 4, dims, &t, l->err));
+    hg_loader_note(&l->l, t);
     float *copy = hg_arena_alloc(&l->l.arena, (size_t)hg_tensor_count(t) * sizeof *copy);
     if (!copy)
         return hg_fail(l->err, HG_STATUS_NO_MEMORY, "tensor %s: out of memory", name);

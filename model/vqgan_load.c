@@ -33,6 +33,7 @@ static enum hg_status get_kernel(struct hg_loader *l, const char *name,
     const struct hg_tensor *t;
     int64_t dims[4] = {c->n_out, c->n_in, c->kernel, c->kernel};
     HG_TRY(hg_weights_get(l->weights, name, 4, dims, &t, err));
+    hg_loader_note(l, t);
     size_t n = (size_t)hg_tensor_count(t);
     float *packed = hg_arena_alloc(&l->arena, n * sizeof *packed);
     float *as_stored = malloc(n * sizeof *as_stored);
@@ -52,7 +53,7 @@ static enum hg_status pack(struct hg_vqgan *v, struct hg_loader *l,
                            struct hg_error *err)
 {
     HG_TRY(v->b->ops->weight_create(v->b, desc, &c->w, err));
-    v->weight_bytes += v->b->ops->weight_bytes(c->w);
+    v->weight_bytes += v->b->ops->weight_bytes(c->w, -1);
     hg_loader_reset(l);
     return HG_STATUS_OK;
 }
@@ -98,6 +99,7 @@ static enum hg_status load_nearest(struct hg_vqgan *v, struct hg_loader *l, stru
     const struct hg_tensor *t;
     int64_t dims[2] = {c->n_out, c->n_in};
     HG_TRY(hg_weights_get(l->weights, v->net.codebook, 2, dims, &t, err));
+    hg_loader_note(l, t);
     size_t n = (size_t)hg_tensor_count(t), dim = (size_t)c->n_in;
     float *w = hg_arena_alloc(&l->arena, n * sizeof *w);
     float *bias = hg_arena_alloc(&l->arena, (size_t)c->n_out * sizeof *bias);

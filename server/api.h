@@ -20,7 +20,7 @@ struct hg_api_error {
     enum hg_status status;
     int http;
     char code[48], param[64];
-    char text[192];
+    char text[320];
 };
 
 /* From a status and text of a lower layer, with the code that belongs to the status. */

@@ -8,7 +8,7 @@
 #include "common/file.h"
 #include "server/json_text.h"
 
-enum kind { KIND_TEXT, KIND_NUMBER, KIND_FLAG };
+enum kind { KIND_TEXT, KIND_NUMBER, KIND_FLAG, KIND_REAL };
 enum { CONFIG_MAX_BYTES = 1 << 20 };
 
 struct row {
@@ -16,14 +16,17 @@ struct row {
     enum kind kind;
     size_t offset;
     int64_t number, min, max;
+    double real, real_min, real_max;
 };
 
 #define TEXT_ROW(k, value, arg, h)                                                                 \
-    {#k, arg, h, value, KIND_TEXT, offsetof(struct hg_config, k), 0, 0, 0},
+    {#k, arg, h, value, KIND_TEXT, offsetof(struct hg_config, k), 0, 0, 0, 0, 0, 0},
 #define NUMBER_ROW(k, value, lo, hi, h)                                                            \
-    {#k, "N", h, #value, KIND_NUMBER, offsetof(struct hg_config, k), value, lo, hi},
-#define FLAG_ROW(k, h) {#k, "", h, "", KIND_FLAG, offsetof(struct hg_config, k), 0, 0, 0},
-static const struct row rows[] = {HG_CONFIG_MAP(TEXT_ROW, NUMBER_ROW, FLAG_ROW)};
+    {#k, "N", h, #value, KIND_NUMBER, offsetof(struct hg_config, k), value, lo, hi, 0, 0, 0},
+#define FLAG_ROW(k, h) {#k, "", h, "", KIND_FLAG, offsetof(struct hg_config, k), 0, 0, 0, 0, 0, 0},
+#define REAL_ROW(k, value, lo, hi, h)                                                              \
+    {#k, "X", h, #value, KIND_REAL, offsetof(struct hg_config, k), 0, 0, 0, value, lo, hi},
+static const struct row rows[] = {HG_CONFIG_MAP(TEXT_ROW, NUMBER_ROW, FLAG_ROW, REAL_ROW)};
 enum { N_ROWS = sizeof rows / sizeof rows[0] };
 
 static void *field(struct hg_config *c, const struct row *r)
@@ -52,6 +55,16 @@ static enum hg_status set_number(struct hg_config *c, const struct row *r, int64
     return HG_STATUS_OK;
 }
 
+static enum hg_status set_real(struct hg_config *c, const struct row *r, double v,
+                               struct hg_error *err)
+{
+    if (!(v >= r->real_min && v <= r->real_max))
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected %g..%g, got %g", r->key,
+                       r->real_min, r->real_max, v);
+    memcpy(field(c, r), &v, sizeof v);
+    return HG_STATUS_OK;
+}
+
 static void set_flag(struct hg_config *c, const struct row *r, bool v)
 {
     memcpy(field(c, r), &v, sizeof v);
@@ -65,6 +78,8 @@ void hg_config_default(struct hg_config *c)
             set_text(c, &rows[i], rows[i].text, NULL);
         else if (rows[i].kind == KIND_NUMBER)
             set_number(c, &rows[i], rows[i].number, NULL);
+        else if (rows[i].kind == KIND_REAL)
+            set_real(c, &rows[i], rows[i].real, NULL);
     }
 }
 
@@ -91,6 +106,10 @@ static enum hg_status set_json(struct hg_config *c, const char *key, const json_
         if (json_is_integer(v))
             return set_number(c, r, json_integer_value(v), err);
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected a whole number", key);
+    case KIND_REAL:
+        if (json_is_number(v))
+            return set_real(c, r, json_number_value(v), err);
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected a number", key);
     default:
         if (!json_is_boolean(v))
             return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected true or false", key);
@@ -168,6 +187,12 @@ enum hg_status hg_config_set(struct hg_config *c, const char *flag, const char *
     }
     char *end;
     errno = 0;
+    if (r->kind == KIND_REAL) {
+        double real = strtod(value, &end);
+        if (errno || end == value || *end)
+            return hg_fail(err, HG_STATUS_BAD_REQUEST, "option --%s: expected a number", flag);
+        return set_real(c, r, real, err);
+    }
     long long v = strtoll(value, &end, 10);
     if (errno || end == value || *end)
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "option --%s: expected a whole number", flag);

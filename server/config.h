@@ -15,8 +15,9 @@
 
 enum { HG_CONFIG_TEXT_CAP = 1024 };
 
-/* T(key, default, argument, help)   N(key, default, min, max, help)   B(key, help) */
-#define HG_CONFIG_MAP(T, N, B)                                                                     \
+/* T(key, default, argument, help)   N(key, default, min, max, help)   B(key, help)
+ * R(key, default, min, max, help): a number with a fraction */
+#define HG_CONFIG_MAP(T, N, B, R)                                                                  \
     T(listen, "127.0.0.1:8080", "ADDR:PORT", "address to listen on; port 0 takes a free one")      \
     T(model, "", "DIR", "model folder (healthgpt.json); none: the demo model")                     \
     T(backend, "auto", "NAME", "auto, cuda, cpu, ref")                                             \
@@ -27,7 +28,10 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     N(max_queue, 64, 1, 65536, "waiting requests; more are answered 503")                          \
     N(max_batch, 16, 1, 1024, "sequences that run together")                                       \
     N(max_connections, 1024, 4, 65536, "open connections")                                         \
-    N(kv_tokens, 0, 0, 1073741824, "KV cache in tokens; 0: max_batch contexts, at most 65536")     \
+    N(kv_tokens, 0, 0, 1073741824,                                                                 \
+      "KV cache in tokens; 0: max_batch contexts, at most 65536 or what a card takes")             \
+    R(gpu_memory_utilization, 0, 0, 1,                                                             \
+      "share of the card's free memory to take; 0: 0.90 (or the environment's)")                   \
     N(timeout_s, 600, 1, 86400, "a request is ended after this time, queue included")              \
     N(drain_s, 30, 0, 3600, "at SIGTERM, time for running requests to finish")                     \
     B(insecure, "allow a listen address beyond loopback (there is no authentication yet)")         \
@@ -37,7 +41,9 @@ struct hg_config {
 #define HG_CONFIG_TEXT(key, value, arg, help) char key[HG_CONFIG_TEXT_CAP];
 #define HG_CONFIG_NUMBER(key, value, min, max, help) int64_t key;
 #define HG_CONFIG_FLAG(key, help) bool key;
-    HG_CONFIG_MAP(HG_CONFIG_TEXT, HG_CONFIG_NUMBER, HG_CONFIG_FLAG)
+#define HG_CONFIG_REAL(key, value, min, max, help) double key;
+    HG_CONFIG_MAP(HG_CONFIG_TEXT, HG_CONFIG_NUMBER, HG_CONFIG_FLAG, HG_CONFIG_REAL)
+#undef HG_CONFIG_REAL
 #undef HG_CONFIG_TEXT
 #undef HG_CONFIG_NUMBER
 #undef HG_CONFIG_FLAG

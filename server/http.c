@@ -133,12 +133,21 @@ static enum MHD_Result send_out_of_memory(struct exchange *x)
 
 /* ---- GET /health, GET /v1/models ------------------------------------------------------------- */
 
-static enum MHD_Result send_document(struct exchange *x, enum hg_status status, struct hg_buf *b)
+static enum MHD_Result send_document(struct exchange *x, int http, enum hg_status status,
+                                     struct hg_buf *b)
 {
     if (status == HG_STATUS_OK)
-        return send_buffer(x, 200, b);
+        return send_buffer(x, http, b);
     hg_buf_deinit(b);
     return send_out_of_memory(x);
+}
+
+/* Readiness: 200 while this is "ok", else 503, so that a balancer sends its requests elsewhere. */
+static const char *state_of(struct hg_http *h)
+{
+    if (hg_scheduler_device_lost(h->scheduler))
+        return "device_lost";
+    return atomic_load(&h->draining) ? "draining" : "ok";
 }
 
 static enum MHD_Result answer_health(struct exchange *x)
@@ -147,15 +156,15 @@ static enum MHD_Result answer_health(struct exchange *x)
     struct hg_scheduler_stats stats;
     struct hg_buf b = {0};
     hg_scheduler_stats(h->scheduler, &stats);
-    enum hg_status s =
-        hg_reply_health(&h->reply, &h->info, &stats, h->max_queue, atomic_load(&h->draining), &b);
-    return send_document(x, s, &b);
+    const char *state = state_of(h);
+    enum hg_status s = hg_reply_health(&h->reply, &h->info, &stats, h->max_queue, state, &b);
+    return send_document(x, strcmp(state, "ok") == 0 ? 200 : 503, s, &b);
 }
 
 static enum MHD_Result answer_models(struct exchange *x)
 {
     struct hg_buf b = {0};
-    return send_document(x, hg_reply_models(&x->http->reply, &x->http->info, &b), &b);
+    return send_document(x, 200, hg_reply_models(&x->http->reply, &x->http->info, &b), &b);
 }
 
 /* ---- POST /v1/vqa, POST /v1/images/generations ----------------------------------------------- */
@@ -233,7 +242,7 @@ static enum MHD_Result answer_when_ended(struct exchange *x)
     enum hg_status s = hg_reply_answer(&x->http->reply, r, &b);
     if (s == HG_STATUS_OK)
         s = hg_buf_append_str(&b, "\n");
-    return send_document(x, s, &b);
+    return send_document(x, 200, s, &b);
 }
 
 static bool parse_body(struct exchange *x, struct hg_ask *ask)
@@ -329,6 +338,8 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
                       "expected Content-Type application/json or multipart/form-data");
     if (x->facts.content_length > HG_API_MAX_BODY)
         return refuse(x, 413, "body_too_large", "the body is larger than 24 MiB");
+    if (hg_scheduler_device_lost(x->http->scheduler))
+        return refuse(x, 503, "device_lost", "the device is lost; the server must be restarted");
     if (atomic_load(&x->http->draining))
         return refuse(x, 503, "shutting_down", "the server is shutting down");
     return true;

@@ -108,22 +108,9 @@ static enum hg_status load_model(const struct hg_config *c, struct hg_model **mo
                                  .kv_dtype = c->kv_dtype,
                                  .n_threads = (int)c->threads,
                                  .max_seqs = (int)c->max_batch,
-                                 .kv_tokens = c->kv_tokens};
+                                 .kv_tokens = c->kv_tokens,
+                                 .gpu_memory_utilization = c->gpu_memory_utilization};
     return hg_model_load(&o, model, err);
-}
-
-/* What is printed here is what the process will use: nothing more is allocated per token. */
-static void log_memory(const struct hg_model_info *m, const struct hg_config *c)
-{
-    size_t plugins = m->plugin_bytes[HG_TASK_COMPREHENSION] + m->plugin_bytes[HG_TASK_GENERATION];
-    size_t all = m->weight_bytes + plugins + m->kv_bytes + m->workspace_bytes;
-    hg_log(
-        HG_LOG_INFO,
-        "memory: weights %.1f MB + plug-ins %.1f MB + KV cache %.1f MB (%lld tokens) + workspace "
-        "%.1f MB = %.1f MB, and at most 64 KiB for each of %lld connections",
-        (double)m->weight_bytes / 1e6, (double)plugins / 1e6, (double)m->kv_bytes / 1e6,
-        (long long)m->kv_blocks * HG_BLOCK_TOKENS, (double)m->workspace_bytes / 1e6,
-        (double)all / 1e6, (long long)c->max_connections);
 }
 
 /* One line that scripts wait for, with the port that was chosen. */
@@ -173,7 +160,8 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
     http_options.loopback = hg_listen_is_loopback(&address);
     HG_TRY_OUT(load_model(c, &model, err));
     HG_TRY_OUT(hg_scheduler_create(model, &s_options, &scheduler, err));
-    log_memory(hg_scheduler_model_info(scheduler), c);
+    hg_log(HG_LOG_INFO, "memory: at most 64 KiB for each of %lld connections",
+           (long long)c->max_connections);
     HG_TRY_OUT(hg_http_start(&http_options, model, scheduler, &http, err));
     announce(&address, hg_scheduler_model_info(scheduler));
     status = serve(signals, c, http, scheduler, err);
@@ -190,7 +178,7 @@ int main(int argc, char **argv)
 {
     static struct hg_config config;
     struct hg_error err = {0};
-    hg_process_init();
+    hg_process_init("healthgptd");
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return usage(stdout);
@@ -207,5 +195,10 @@ int main(int argc, char **argv)
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    return run(&config, &signals, &err) == HG_STATUS_OK ? 0 : fail(&err);
+    if (run(&config, &signals, &err) == HG_STATUS_OK)
+        return 0;
+    int code = fail(&err);
+    if (err.status == HG_STATUS_DEVICE)
+        hg_process_leave(code);
+    return code;
 }

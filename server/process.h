@@ -3,7 +3,12 @@
 #define HG_SERVER_PROCESS_H
 
 /* Ignore SIGPIPE, and fill the descriptors 0..2 that the caller has closed, so that no socket or
- * model file can become "stdout". Writing to a filled one fails, as it should. */
-void hg_process_init(void);
+ * model file can become "stdout". Writing to a filled one fails, as it should. A mapped file that
+ * is cut while it is read ends the program with a message (common/file_guard.h). */
+void hg_process_init(const char *program);
+
+/* Flush stdout and end without exit handlers: those of a driver that has lost its card may never
+ * return. */
+_Noreturn void hg_process_leave(int code);
 
 #endif

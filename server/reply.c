@@ -213,13 +213,13 @@ static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
 }
 
 enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg_model_info *info,
-                               const struct hg_scheduler_stats *stats, int max_queue, bool draining,
-                               struct hg_buf *out)
+                               const struct hg_scheduler_stats *stats, int max_queue,
+                               const char *state, struct hg_buf *out)
 {
     struct hg_json_out o;
     hg_out_begin(&o, out);
     hg_out_open(&o, NULL, '{');
-    hg_out_string(&o, "status", draining ? "draining" : "ok");
+    hg_out_string(&o, "status", state);
     hg_out_string(&o, "version", HG_VERSION);
     hg_out_string(&o, "model", c->model);
     hg_out_string(&o, "arch", info->arch);

@@ -40,8 +40,8 @@ enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_reque
 
 /* The documents of GET /health and GET /v1/models, each with a newline. */
 enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg_model_info *info,
-                               const struct hg_scheduler_stats *stats, int max_queue, bool draining,
-                               struct hg_buf *out);
+                               const struct hg_scheduler_stats *stats, int max_queue,
+                               const char *state, struct hg_buf *out);
 enum hg_status hg_reply_models(const struct hg_reply_context *c, const struct hg_model_info *info,
                                struct hg_buf *out);
 

@@ -202,7 +202,7 @@ enum hg_status cpu_sync(struct hg_backend *b);
 enum hg_status cpu_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc,
                                  struct hg_weight **out, struct hg_error *err);
 void cpu_weight_free(struct hg_backend *b, struct hg_weight *w);
-size_t cpu_weight_bytes(const struct hg_weight *w);
+size_t cpu_weight_bytes(const struct hg_weight *w, int slot);
 enum hg_status cpu_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc,
                              struct hg_kv **out, struct hg_error *err);
 void cpu_kv_free(struct hg_backend *b, struct hg_kv *kv);

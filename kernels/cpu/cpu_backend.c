@@ -1,5 +1,6 @@
 /* kernels/cpu/cpu_backend.c - open, reserve, close, threads and the op table of the cpu backend. */
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -170,6 +171,7 @@ static const struct hg_backend_ops cpu_ops = {
     .close = cpu_close,
     .describe = cpu_describe,
     .reserve = cpu_reserve,
+    .memory = hg_host_memory,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .upload = cpu_upload,

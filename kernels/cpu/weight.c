@@ -138,14 +138,16 @@ void cpu_weight_free(struct hg_backend *b, struct hg_weight *w)
     free(w);
 }
 
-size_t cpu_weight_bytes(const struct hg_weight *w)
+size_t cpu_weight_bytes(const struct hg_weight *w, int slot)
 {
     size_t n = 0;
     for (int i = 0; i < w->n_parts; i++) {
         const struct cpu_part *p = &w->parts[i];
-        n += cpu_panels_bytes(&p->w) + (size_t)p->w.n_pairs * CPU_PAIR * sizeof *p->bias;
+        if (slot < 0)
+            n += cpu_panels_bytes(&p->w) + (size_t)p->w.n_pairs * CPU_PAIR * sizeof *p->bias;
         for (int s = 0; s < HG_MAX_PLUGINS; s++)
-            n += cpu_panels_bytes(&p->adapters[s].down) + cpu_panels_bytes(&p->adapters[s].up);
+            if (slot < 0 || slot == s)
+                n += cpu_panels_bytes(&p->adapters[s].down) + cpu_panels_bytes(&p->adapters[s].up);
     }
     return n;
 }

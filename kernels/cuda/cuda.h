@@ -21,6 +21,7 @@
 extern "C" {
 #endif
 
+#include "common/region.h"
 #include "kernels/check.h"
 
 /* Device copies of the plan's tables, filled by step_begin; pointers as in struct hg_plan. The
@@ -155,9 +156,28 @@ struct cuda_graphs {
     const char *spoiled;          /* what could not be captured, NULL: nothing */
 };
 
+/* Device memory: one allocation that alloc hands out in pieces; base NULL: none, see backend.h. */
+struct cuda_pool {
+    char *base;
+    struct hg_region region;
+    size_t card_bytes, card_free; /* when the backend was opened */
+};
+
+/* Two pinned buffers through which weights go to the device: see stage.c. */
+enum { CUDA_STAGE_BYTES = 4 << 20 };
+struct cuda_stage {
+    void *host[2];
+    cudaEvent_t done[2]; /* behind the last copy out of each */
+    bool busy[2];
+    int turn; /* the buffer taken last */
+    size_t bytes;
+};
+
 struct cuda_backend {
     struct hg_backend base;
     cudaStream_t stream;
+    struct cuda_pool pool;
+    struct cuda_stage stage;
     int device, n_sms;
     bool early; /* launches may overlap: sm_90 and later, unless HG_CUDA_EARLY=0 */
     char description[160];
@@ -211,9 +231,28 @@ struct hg_kv {
     void *k, *v; /* [layer][block][head][HG_BLOCK_TOKENS][P] */
 };
 
-/* ---- device memory and transfers: memory.c ---- */
+/* ---- device memory: pool.c ---- */
+/* Take `utilization` of the free memory; 0 or HG_CUDA_POOL=0: nothing. NO_MEMORY has the numbers.
+ */
+enum hg_status cuda_pool_open(struct cuda_backend *c, double utilization, struct hg_error *err);
+void cuda_pool_close(struct cuda_backend *c);
 enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);
 void cuda_free(struct hg_backend *b, void *p);
+void cuda_memory(struct hg_backend *b, struct hg_backend_memory *out);
+
+/* ---- uploads at load: stage.c ---- */
+/* A pinned buffer of at least `bytes` that no copy reads any more; valid until the next take. */
+enum hg_status cuda_stage_take(struct cuda_backend *c, size_t bytes, void **host,
+                               struct hg_error *err);
+/* Copy `bytes` out of the buffer taken last; does not wait. */
+enum hg_status cuda_stage_send(struct cuda_backend *c, void *dst, size_t bytes,
+                               struct hg_error *err);
+void cuda_stage_close(struct cuda_backend *c);
+/* Any host memory through the buffers: it may be reused at once. */
+enum hg_status cuda_put(struct hg_backend *b, void *dst, const void *src, size_t bytes,
+                        struct hg_error *err);
+
+/* ---- transfers and the cache: memory.c ---- */
 enum hg_status cuda_upload(struct hg_backend *b, void *dst, const void *src, size_t bytes);
 enum hg_status cuda_download(struct hg_backend *b, void *dst, const void *src, size_t bytes);
 enum hg_status cuda_sync(struct hg_backend *b);
@@ -262,7 +301,7 @@ bool cuda_graphs_spoil(struct cuda_backend *c, const char *what);
 enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc,
                                   struct hg_weight **out, struct hg_error *err);
 void cuda_weight_free(struct hg_backend *b, struct hg_weight *w);
-size_t cuda_weight_bytes(const struct hg_weight *w);
+size_t cuda_weight_bytes(const struct hg_weight *w, int slot);
 
 /* ---- ops, one .cu each ---- */
 enum hg_status cuda_embed(struct hg_backend *b, const struct hg_embed_args *a);
@@ -280,8 +319,13 @@ enum hg_status cuda_lookup(struct hg_backend *b, const struct hg_lookup_args *a)
 enum hg_status cuda_argmax(struct hg_backend *b, const struct hg_argmax_args *a);
 enum hg_status cuda_to_rgb(struct hg_backend *b, const struct hg_to_rgb_args *a);
 
+/* Does the library hold code for this device? cudaErrorNoKernelImageForDevice and its like: no. In
+ * copy_rows.cu, because only a .cu file can name a kernel. */
+cudaError_t cuda_find_image(void);
+
 /* The entry of the shared object; the name that backend.c looks up. n_threads is not used. */
-enum hg_status hg_cuda_open(int n_threads, struct hg_backend **out, struct hg_error *err);
+enum hg_status hg_cuda_open(const struct hg_backend_options *o, struct hg_backend **out,
+                            struct hg_error *err);
 
 #ifdef __cplusplus
 }

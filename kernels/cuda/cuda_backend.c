@@ -15,6 +15,10 @@ enum {
     RECORDS = 512 * 64 * (128 + 4) /* floats: 512 blocks of 64 rows */
 };
 
+#ifndef HG_CUDA_ARCHS /* the Makefile names what nvcc compiles for */
+#define HG_CUDA_ARCHS "sm_?"
+#endif
+
 enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *what)
 {
     if (e == cudaSuccess)
@@ -23,9 +27,13 @@ enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *wha
         cuda_graphs_spoil(c, what))
         return HG_STATUS_OK;
     if (!c->lost)
-        hg_log(HG_LOG_ERROR, "cuda: %s: %s (%s)", what, cudaGetErrorName(e), cudaGetErrorString(e));
-    if (e == cudaErrorMemoryAllocation)
+        hg_log(HG_LOG_ERROR, "cuda: %s: %s (%s)%s", what, cudaGetErrorName(e),
+               cudaGetErrorString(e),
+               e == cudaErrorMemoryAllocation ? "" : "; the device is lost to this process");
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); /* it does not stick; the next launch is not to blame */
         return HG_STATUS_NO_MEMORY;
+    }
     c->lost = true;
     return HG_STATUS_DEVICE;
 }
@@ -38,6 +46,8 @@ enum hg_status cuda_status(struct cuda_backend *c, const char *kernel)
 /* ---- life ---------------------------------------------------------------------------------------
  */
 
+/* A lost device is not called any more: a driver that has lost its card may never return. What the
+ * process still holds goes with the process. */
 static void release_scratch(struct cuda_backend *c)
 {
     void *const all[] = {c->scratch.x,
@@ -57,7 +67,7 @@ static void release_scratch(struct cuda_backend *c)
     cuda_graphs_drop(c);
     cuda_steps_release(c);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        cudaFree(all[i]);
+        cuda_free(&c->base, all[i]);
     memset(&c->attention, 0, sizeof c->attention);
     memset(&c->scratch, 0, sizeof c->scratch);
     memset(&c->limits, 0, sizeof c->limits);
@@ -67,10 +77,15 @@ static void release_scratch(struct cuda_backend *c)
 static void cuda_close(struct hg_backend *b)
 {
     struct cuda_backend *c = cuda_of(b);
-    release_scratch(c);
-    cuda_gemm_close(c->gemm);
     if (c->stream)
-        cudaStreamDestroy(c->stream);
+        cuda_sync(b); /* copies may still read the pinned buffers */
+    release_scratch(c);
+    if (!c->lost)
+        cuda_gemm_close(c->gemm);
+    cuda_stage_close(c);
+    cuda_pool_close(c);
+    if (c->stream && !c->lost)
+        cuda_check(c, cudaStreamDestroy(c->stream), "cudaStreamDestroy");
     free(c);
 }
 
@@ -153,6 +168,7 @@ static const struct hg_backend_ops cuda_ops = {
     .close = cuda_close,
     .describe = cuda_describe,
     .reserve = cuda_reserve,
+    .memory = cuda_memory,
     .alloc = cuda_alloc,
     .free = cuda_free,
     .upload = cuda_upload,
@@ -216,25 +232,37 @@ static enum hg_status find_device(struct cuda_backend *c, struct hg_error *err)
                        "cuda: no device (%s); see nvidia-smi and CUDA_VISIBLE_DEVICES, or use "
                        "--backend cpu",
                        cudaGetErrorName(e));
-    if (cudaSetDevice(c->device) != cudaSuccess ||
-        cudaGetDeviceProperties(&props, c->device) != cudaSuccess)
-        return hg_fail(err, HG_STATUS_DEVICE, "cuda: device %d cannot be used", c->device);
+    e = cudaSetDevice(c->device);
+    if (e == cudaSuccess)
+        e = cudaGetDeviceProperties(&props, c->device);
+    if (e != cudaSuccess)
+        return hg_fail(err, HG_STATUS_DEVICE,
+                       "cuda: device %d cannot be used: %s (%s); see nvidia-smi", c->device,
+                       cudaGetErrorName(e), cudaGetErrorString(e));
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, c->device);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, c->device);
     cudaDeviceGetAttribute(&c->n_sms, cudaDevAttrMultiProcessorCount, c->device);
     if (major < 8)
         return hg_fail(err, HG_STATUS_UNSUPPORTED,
-                       "cuda: %s has compute capability %d.%d, expected 8.0 or more", props.name,
-                       major, minor);
+                       "cuda: %s has compute capability %d.%d, expected 8.0 or more; use --backend "
+                       "cpu",
+                       props.name, major, minor);
+    e = cuda_find_image();
+    if (e != cudaSuccess)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                       "cuda: no kernels for %s (sm_%d%d) in this build, which has %s (%s): build "
+                       "with CUDA_ARCHS=%d%d, or use --backend cpu",
+                       props.name, major, minor, HG_CUDA_ARCHS, cudaGetErrorName(e), major, minor);
     const char *early = getenv("HG_CUDA_EARLY");
     c->early = major >= 9 && !(early && strcmp(early, "0") == 0);
     snprintf(c->description, sizeof c->description, "cuda %.64s sm_%d%d", props.name, major, minor);
     return HG_STATUS_OK;
 }
 
-enum hg_status hg_cuda_open(int n_threads, struct hg_backend **out, struct hg_error *err)
+enum hg_status hg_cuda_open(const struct hg_backend_options *o, struct hg_backend **out,
+                            struct hg_error *err)
 {
-    (void)n_threads;
+    enum hg_status status = HG_STATUS_OK;
     *out = NULL;
     struct cuda_backend *c = calloc(1, sizeof *c);
     if (!c)
@@ -242,13 +270,17 @@ enum hg_status hg_cuda_open(int n_threads, struct hg_backend **out, struct hg_er
     const char *graphs = getenv("HG_CUDA_GRAPHS");
     c->graphs.off = graphs && strcmp(graphs, "0") == 0;
     c->base.ops = &cuda_ops;
-    enum hg_status status = find_device(c, err);
-    if (status == HG_STATUS_OK && cudaStreamCreate(&c->stream) != cudaSuccess)
-        status = hg_fail(err, HG_STATUS_DEVICE, "cuda: no stream");
-    if (status != HG_STATUS_OK) {
-        cuda_close(&c->base);
-        return status;
+    HG_TRY_OUT(find_device(c, err));
+    cudaError_t e = cudaStreamCreate(&c->stream);
+    if (e != cudaSuccess) {
+        status = hg_fail(err, cuda_check(c, e, "cudaStreamCreate"), "cuda: no stream: %s",
+                         cudaGetErrorName(e));
+        goto out;
     }
+    HG_TRY_OUT(cuda_pool_open(c, o->memory_utilization, err));
     *out = &c->base;
     return HG_STATUS_OK;
+out:
+    cuda_close(&c->base);
+    return status;
 }

@@ -159,6 +159,8 @@ enum hg_status cuda_graphs_end(struct cuda_backend *c, bool keep, bool *again)
     if (!at)
         return HG_STATUS_OK;
     g->capturing = NULL;
+    if (c->lost)
+        return HG_STATUS_DEVICE;
     cudaError_t e = cudaStreamEndCapture(c->stream, &graph);
     if (keep && e == cudaSuccess && !g->spoiled)
         e = cudaGraphInstantiateWithFlags(&at->exec, graph, 0);
@@ -183,7 +185,7 @@ void cuda_graphs_drop(struct cuda_backend *c)
     struct cuda_graphs *g = &c->graphs;
     bool waited = false;
     for (int i = 0; i < CUDA_GRAPHS; i++) {
-        if (g->at[i].exec) {
+        if (g->at[i].exec && !c->lost) {
             if (!waited)
                 cudaStreamSynchronize(c->stream);
             waited = true;

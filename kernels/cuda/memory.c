@@ -1,45 +1,14 @@
-/* kernels/cuda/memory.c - device memory, transfers, the paged cache. */
+/* kernels/cuda/memory.c - transfers, the paged cache. */
 #include <stdint.h>
 #include <stdlib.h>
 
 #include "kernels/cuda/cuda.h"
 
-enum hg_status cuda_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err)
-{
-    struct cuda_backend *c = cuda_of(b);
-    size_t free_bytes = 0, total = 0;
-    *out = NULL;
-    if (cuda_graphs_spoil(c, "an allocation"))
-        return hg_fail(err, HG_STATUS_INTERNAL, "allocation of %zu bytes inside a step", bytes);
-    if (bytes > SIZE_MAX / 2)
-        return hg_fail(err, HG_STATUS_TOO_LARGE, "allocation of %zu bytes", bytes);
-    cudaError_t e = cudaMalloc(out, bytes ? bytes : 1);
-    if (e == cudaErrorMemoryAllocation) {
-        cudaGetLastError(); /* not sticky */
-        cudaMemGetInfo(&free_bytes, &total);
-        return hg_fail(err, HG_STATUS_NO_MEMORY, "device memory: %zu bytes wanted, %zu of %zu free",
-                       bytes, free_bytes, total);
-    }
-    enum hg_status status = cuda_check(c, e, "cudaMalloc");
-    if (status == HG_STATUS_OK)
-        status = cuda_check(c, cudaMemsetAsync(*out, 0, bytes, c->stream), "cudaMemset");
-    if (status != HG_STATUS_OK) {
-        cudaFree(*out);
-        *out = NULL;
-        return hg_fail(err, status, "device memory: %s", cudaGetErrorName(e));
-    }
-    return HG_STATUS_OK;
-}
-
-void cuda_free(struct hg_backend *b, void *p)
-{
-    cuda_graphs_drop(cuda_of(b));
-    cuda_check(cuda_of(b), cudaFree(p), "cudaFree");
-}
-
 enum hg_status cuda_upload(struct hg_backend *b, void *dst, const void *src, size_t bytes)
 {
     struct cuda_backend *c = cuda_of(b);
+    if (c->lost)
+        return HG_STATUS_DEVICE;
     if (cuda_graphs_spoil(c, "an upload"))
         return HG_STATUS_OK;
     return cuda_check(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->stream),
@@ -49,6 +18,8 @@ enum hg_status cuda_upload(struct hg_backend *b, void *dst, const void *src, siz
 enum hg_status cuda_download(struct hg_backend *b, void *dst, const void *src, size_t bytes)
 {
     struct cuda_backend *c = cuda_of(b);
+    if (c->lost)
+        return HG_STATUS_DEVICE;
     if (cuda_graphs_spoil(c, "a download"))
         return HG_STATUS_OK;
     return cuda_check(c, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream),
@@ -58,6 +29,8 @@ enum hg_status cuda_download(struct hg_backend *b, void *dst, const void *src, s
 enum hg_status cuda_sync(struct hg_backend *b)
 {
     struct cuda_backend *c = cuda_of(b);
+    if (c->lost)
+        return HG_STATUS_DEVICE;
     if (cuda_graphs_spoil(c, "a wait"))
         return HG_STATUS_OK;
     return cuda_check(c, cudaStreamSynchronize(c->stream), "sync");
@@ -107,6 +80,8 @@ enum hg_status cuda_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_
     struct cuda_backend *c = cuda_of(b);
     const struct hg_kv_desc *d = &kv->desc;
     size_t bytes = block_bytes(d);
+    if (c->lost)
+        return HG_STATUS_DEVICE;
     for (int i = 0; i < n; i++) {
         if (blocks[i] < 0 || blocks[i] >= d->n_blocks)
             return cuda_refuse("kv_zero: block %d of %d", blocks[i], d->n_blocks);

@@ -1,8 +1,8 @@
 /* kernels/cuda/pack.c - a matrix of host rows becomes tiles on the device: see weight.h for the
  * layout.
  *
- * Sixteen rows at a time are rounded to the stored type, then cut into fragments; a few megabytes
- * of tiles are uploaded at once. */
+ * Sixteen rows at a time are rounded to the stored type, then cut into fragments, straight into a
+ * pinned buffer of stage.c: while one buffer is copied the next is packed. */
 #include "kernels/cuda/pack.h"
 
 #include <math.h>
@@ -12,15 +12,12 @@
 #include "common/half.h"
 #include "kernels/cuda/cuda.h"
 
-enum { UPLOAD_BYTES = 16 << 20 };
-
 /* Working memory of one matrix. */
 struct packer {
     enum hg_dtype type;
     int cols, steps, planes;
     float *values;    /* [cols] */
     uint8_t *rows[2]; /* [16][steps * 64] per plane */
-    uint8_t *tiles;   /* as many packed tiles as are uploaded at once */
     float *scale;     /* [tiles * 16] */
     int tiles_at_once;
 };
@@ -118,7 +115,6 @@ static void free_packer(struct packer *p)
     free(p->values);
     free(p->rows[0]);
     free(p->rows[1]);
-    free(p->tiles);
     free(p->scale);
 }
 
@@ -130,12 +126,11 @@ static bool open_packer(struct packer *p, enum hg_dtype type, int tiles, int col
     p->steps = cuda_steps(type, cols);
     p->planes = type == HG_DTYPE_F32 ? 2 : 1;
     size_t tile = (size_t)p->steps * (size_t)p->planes * TILE_STEP_BYTES;
-    size_t at_once = UPLOAD_BYTES / tile + 1;
+    size_t at_once = tile < CUDA_STAGE_BYTES ? CUDA_STAGE_BYTES / tile : 1;
     p->tiles_at_once = at_once < (size_t)tiles ? (int)at_once : tiles;
     p->values = malloc((size_t)cols * sizeof *p->values);
-    p->tiles = malloc((size_t)p->tiles_at_once * tile);
     p->scale = malloc((size_t)tiles * TILE_ROWS * sizeof *p->scale);
-    bool ok = p->values && p->tiles && p->scale;
+    bool ok = p->values && p->scale;
     for (int i = 0; i < p->planes; i++) {
         p->rows[i] = malloc((size_t)p->steps * TILE_STEP_BYTES);
         ok = ok && p->rows[i];
@@ -151,22 +146,13 @@ enum hg_status cuda_weight_alloc(struct hg_backend *b, struct hg_weight *w, size
     return HG_STATUS_OK;
 }
 
-enum hg_status cuda_put(struct hg_backend *b, void *dst, const void *src, size_t bytes,
-                        struct hg_error *err)
-{
-    enum hg_status status = cuda_upload(b, dst, src, bytes);
-    if (status == HG_STATUS_OK)
-        status = cuda_sync(b);
-    return status == HG_STATUS_OK ? status : hg_fail(err, status, "weight upload");
-}
-
 enum hg_status cuda_pack(struct hg_backend *b, struct hg_weight *w, struct cuda_matrix *m,
                          enum hg_dtype type, const struct row_source *rows, int tiles, int cols,
                          struct hg_error *err)
 {
     enum hg_status status = HG_STATUS_OK;
     struct packer p;
-    void *scale = NULL;
+    void *scale = NULL, *host = NULL;
     if (!open_packer(&p, type, tiles, cols)) {
         free_packer(&p);
         return hg_fail(err, HG_STATUS_NO_MEMORY, "packing %d tiles of %d inputs", tiles, cols);
@@ -178,13 +164,15 @@ enum hg_status cuda_pack(struct hg_backend *b, struct hg_weight *w, struct cuda_
     HG_TRY_OUT(cuda_weight_alloc(b, w, (size_t)tiles * tile, &m->data, err));
     for (int t = 0; t < tiles; t += p.tiles_at_once) {
         int n = tiles - t < p.tiles_at_once ? tiles - t : p.tiles_at_once;
+        HG_TRY_OUT(cuda_stage_take(cuda_of(b), (size_t)n * tile, &host, err));
         for (int i = 0; i < n; i++) {
             size_t first = (size_t)(t + i) * TILE_ROWS;
             for (int r = 0; r < TILE_ROWS; r++)
                 p.scale[first + (size_t)r] = set_row(&p, r, &rows[first + (size_t)r]);
-            pack_tile(&p, p.tiles + (size_t)i * tile);
+            pack_tile(&p, (uint8_t *)host + (size_t)i * tile);
         }
-        HG_TRY_OUT(cuda_put(b, (char *)m->data + (size_t)t * tile, p.tiles, (size_t)n * tile, err));
+        HG_TRY_OUT(
+            cuda_stage_send(cuda_of(b), (char *)m->data + (size_t)t * tile, (size_t)n * tile, err));
     }
     if (type == HG_DTYPE_F32 || type == HG_DTYPE_I8) {
         size_t bytes = (size_t)tiles * TILE_ROWS * sizeof(float);

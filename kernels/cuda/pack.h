@@ -14,9 +14,6 @@ float cuda_decode(const struct hg_host_tensor *t, size_t i);
 /* Device memory that w->bytes counts. */
 enum hg_status cuda_weight_alloc(struct hg_backend *b, struct hg_weight *w, size_t bytes,
                                  void **out, struct hg_error *err);
-/* Upload and wait: the host memory may be reused at once. */
-enum hg_status cuda_put(struct hg_backend *b, void *dst, const void *src, size_t bytes,
-                        struct hg_error *err);
 /* rows: tiles * 16 sources of `cols` values each. What was allocated stays in m on failure. */
 enum hg_status cuda_pack(struct hg_backend *b, struct hg_weight *w, struct cuda_matrix *m,
                          enum hg_dtype type, const struct row_source *rows, int tiles, int cols,

@@ -47,14 +47,17 @@ enum hg_status cuda_steps_reserve(struct cuda_backend *c, struct hg_error *err)
 void cuda_steps_release(struct cuda_backend *c)
 {
     struct cuda_steps *s = &c->steps;
-    cudaFree(s->sampled); /* waits for the device, which may still read the pinned sides */
-    cudaFreeHost(s->large);
-    for (int i = 0; i < HG_STEPS_AHEAD; i++) {
+    cuda_free(&c->base, s->sampled);
+    if (!c->lost && s->large)
+        cudaStreamSynchronize(c->stream); /* the device may still read the pinned sides */
+    for (int i = 0; i < HG_STEPS_AHEAD && !c->lost; i++) {
         cudaFreeHost(s->ring[i].plan);
         cudaFreeHost(s->ring[i].result);
         if (s->ring[i].done)
             cudaEventDestroy(s->ring[i].done);
     }
+    if (!c->lost)
+        cudaFreeHost(s->large);
     memset(s, 0, sizeof *s);
 }
 
@@ -63,6 +66,8 @@ static enum hg_status finish(struct cuda_backend *c, struct cuda_step *step)
 {
     if (!step->pending)
         return HG_STATUS_OK;
+    if (c->lost)
+        return HG_STATUS_DEVICE;
     HG_TRY(cuda_check(c, cudaEventSynchronize(step->done), "step"));
     step->pending = false;
     if (step->n > 0)
@@ -147,7 +152,8 @@ enum hg_status cuda_step_end(struct hg_backend *b, int64_t *number)
     if (status == HG_STATUS_OK && step->n > 0)
         status = cuda_download(b, step->result, s->sampled, (size_t)step->n * sizeof *s->sampled);
     if (status == HG_STATUS_OK)
-        status = cuda_check(c, cudaEventRecord(step->done, c->stream), "step");
+        status = c->lost ? HG_STATUS_DEVICE
+                         : cuda_check(c, cudaEventRecord(step->done, c->stream), "step");
     step->pending = status == HG_STATUS_OK;
     if (number)
         *number = again ? 0 : step->number;

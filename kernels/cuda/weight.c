@@ -145,8 +145,11 @@ enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_d
     w->n_parts = desc->n_parts;
     w->pair = desc->pair;
     HG_TRY_OUT(make_base(b, w, desc, tiles, rows, err));
-    for (int s = 0; s < HG_MAX_PLUGINS; s++)
+    for (int s = 0; s < HG_MAX_PLUGINS; s++) {
+        size_t before = w->bytes;
         HG_TRY_OUT(make_slot(b, w, desc, s, rows, err));
+        w->slot_bytes[s] = w->bytes - before;
+    }
     *out = w;
     w = NULL;
 out:
@@ -175,7 +178,7 @@ void cuda_weight_free(struct hg_backend *b, struct hg_weight *w)
     free(w);
 }
 
-size_t cuda_weight_bytes(const struct hg_weight *w)
+size_t cuda_weight_bytes(const struct hg_weight *w, int slot)
 {
-    return w->bytes;
+    return slot < 0 ? w->bytes : w->slot_bytes[slot];
 }

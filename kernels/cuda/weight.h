@@ -51,7 +51,7 @@ struct hg_weight {
     struct cuda_slot slot[HG_MAX_PLUGINS];
     int rank[HG_MAX_PLUGINS]; /* sum of rank + n_experts over the parts, what limits.max_rank bounds
                                */
-    size_t bytes;
+    size_t bytes, slot_bytes[HG_MAX_PLUGINS]; /* of all, of a slot in it */
 };
 
 static inline int cuda_values_per_step(enum hg_dtype type)

@@ -1,5 +1,6 @@
 /* kernels/ref/ref.c - open, reserve, close and the op table of the ref backend. */
 #include "kernels/ref/ref.h"
+#include "kernels/check.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -90,6 +91,7 @@ static const struct hg_backend_ops ref_ops = {
     .close = ref_close,
     .describe = ref_describe,
     .reserve = ref_reserve,
+    .memory = hg_host_memory,
     .alloc = ref_alloc,
     .free = ref_free,
     .upload = ref_upload,

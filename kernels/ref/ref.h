@@ -116,7 +116,7 @@ enum hg_status ref_sync(struct hg_backend *b);
 enum hg_status ref_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc,
                                  struct hg_weight **out, struct hg_error *err);
 void ref_weight_free(struct hg_backend *b, struct hg_weight *w);
-size_t ref_weight_bytes(const struct hg_weight *w);
+size_t ref_weight_bytes(const struct hg_weight *w, int slot);
 enum hg_status ref_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc,
                              struct hg_kv **out, struct hg_error *err);
 void ref_kv_free(struct hg_backend *b, struct hg_kv *kv);

@@ -83,13 +83,13 @@ void ref_weight_free(struct hg_backend *b, struct hg_weight *w)
     free(w);
 }
 
-size_t ref_weight_bytes(const struct hg_weight *w)
+size_t ref_weight_bytes(const struct hg_weight *w, int slot)
 {
-    size_t n = ref_matrix_bytes(&w->w) + (size_t)w->n_out * sizeof *w->bias;
+    size_t n = slot < 0 ? ref_matrix_bytes(&w->w) + (size_t)w->n_out * sizeof *w->bias : 0;
     for (int i = 0; i < w->n_parts; i++)
         for (int s = 0; s < HG_MAX_PLUGINS; s++) {
             const struct ref_adapter *a = &w->parts[i].adapters[s];
-            if (a->rank)
+            if (a->rank && (slot < 0 || slot == s))
                 n +=
                     ref_matrix_bytes(&a->a) + ref_matrix_bytes(&a->b) + ref_matrix_bytes(&a->route);
         }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/checksum.h"
 #include "common/utf8.h"
 #include "model/load/pickle.h"
 #include "model/load/tensor_file_build.h"
@@ -50,6 +51,34 @@ int hg_tensor_is_contiguous(const struct hg_tensor *t)
         want *= t->dims[i];
     }
     return 1;
+}
+
+size_t hg_tensor_extent(const struct hg_tensor *t)
+{
+    size_t last = 0;
+    if (hg_tensor_count(t) == 0)
+        return 0;
+    for (int i = 0; i < t->n_dims; i++)
+        last += (size_t)(t->dims[i] - 1) * (size_t)t->strides[i];
+    return (last + 1) * hg_tensor_type_bytes(t->type);
+}
+
+uint32_t hg_tensor_crc32c(const struct hg_tensor *t)
+{
+    int64_t at[HG_TENSOR_MAX_DIMS] = {0}, n = hg_tensor_count(t);
+    size_t size = hg_tensor_type_bytes(t->type);
+    uint32_t crc = 0;
+    if (hg_tensor_is_contiguous(t))
+        return hg_crc32c(0, t->data, (size_t)n * size);
+    for (int64_t k = 0; k < n; k++) {
+        int64_t offset = 0;
+        for (int i = 0; i < t->n_dims; i++)
+            offset += at[i] * t->strides[i];
+        crc = hg_crc32c(crc, t->data + (size_t)offset * size, size);
+        for (int i = t->n_dims - 1; i >= 0 && ++at[i] == t->dims[i]; i--)
+            at[i] = 0;
+    }
+    return crc;
 }
 
 const char *hg_tensor_shape_text(const int64_t *dims, int n_dims, char *out, size_t cap)
@@ -229,7 +258,7 @@ static enum hg_status parse_container(struct hg_tensor_file *f, const unsigned c
     return refuse(f->name, d, n, err);
 }
 
-/* Messages hold 192 bytes: a long path keeps its end. */
+/* A message is short: a long path keeps its end. */
 static char *short_name(struct hg_arena *a, const char *name)
 {
     size_t n = strlen(name), keep = 72;
@@ -283,6 +312,11 @@ void hg_tensor_file_close(struct hg_tensor_file *f)
     free(f->tensors);
     hg_arena_deinit(&f->arena);
     free(f);
+}
+
+void hg_tensor_file_forget(const struct hg_tensor_file *f, const struct hg_tensor *t)
+{
+    hg_file_forget(&f->map, t->data, hg_tensor_extent(t));
 }
 
 const char *hg_tensor_file_container(const struct hg_tensor_file *f)

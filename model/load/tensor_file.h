@@ -42,6 +42,13 @@ struct hg_tensor {
 int64_t hg_tensor_count(const struct hg_tensor *t); /* number of elements */
 int hg_tensor_is_contiguous(const struct hg_tensor *t);
 
+/* CRC-32C (common/checksum.h) of the elements as they lie in the file, in row-major order: of a
+ * contiguous tensor its bytes, which are little-endian in every container. */
+uint32_t hg_tensor_crc32c(const struct hg_tensor *t);
+/* Bytes from the first element to the end of the last; more than the elements take where a view has
+ * holes. */
+size_t hg_tensor_extent(const struct hg_tensor *t);
+
 /* "[3072, 1024]" into out, for messages. */
 const char *hg_tensor_shape_text(const int64_t *dims, int n_dims, char *out, size_t cap);
 
@@ -53,6 +60,9 @@ enum hg_status hg_tensor_file_open(const char *path, struct hg_tensor_file **out
 enum hg_status hg_tensor_file_parse(const char *name, const void *data, size_t n,
                                     struct hg_tensor_file **out, struct hg_error *err);
 void hg_tensor_file_close(struct hg_tensor_file *f); /* NULL is fine */
+
+/* The bytes of the tensor have been read: their pages may go (hg_file_forget). */
+void hg_tensor_file_forget(const struct hg_tensor_file *f, const struct hg_tensor *t);
 
 const char *hg_tensor_file_container(const struct hg_tensor_file *f); /* "safetensors", ... */
 size_t hg_tensor_file_count(const struct hg_tensor_file *f);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/arena.h"
+#include "common/checksum.h"
 #include "common/file.h"
 #include "model/load/json_check.h"
 
@@ -21,8 +22,8 @@ enum {
 
 struct entry {
     struct hg_tensor *t; /* in the arena, under the normalised name */
-    uint32_t file;
-    bool used;
+    uint32_t file, crc32c;
+    bool used, done; /* fetched or ignored; read, so that crc32c holds */
 };
 
 struct hg_weights {
@@ -32,6 +33,7 @@ struct hg_weights {
     struct entry *entries; /* sorted by name */
     size_t n, cap;
     struct hg_arena arena;
+    struct hg_load_meter *meter;
 };
 
 enum hg_status hg_weights_create(struct hg_weights **out, struct hg_error *err)
@@ -156,7 +158,7 @@ static enum hg_status add_entries(struct hg_weights *w, const struct hg_tensor_f
         t->name = hg_arena_strndup(&w->arena, name, strlen(name));
         if (!t->name)
             return HG_STATUS_NO_MEMORY;
-        w->entries[w->n++] = (struct entry){t, file, false};
+        w->entries[w->n++] = (struct entry){.t = t, .file = file};
     }
     return HG_STATUS_OK;
 }
@@ -352,6 +354,50 @@ enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims
     x->used = true;
     *out = t;
     return HG_STATUS_OK;
+}
+
+void hg_weights_done(struct hg_weights *w, const struct hg_tensor *t)
+{
+    struct entry *x = find_entry(w, t->name);
+    if (!x || x->t != t)
+        return;
+    if (!x->done) {
+        x->crc32c = hg_tensor_crc32c(t);
+        x->done = true;
+        if (w->meter)
+            hg_load_meter_add(w->meter,
+                              (uint64_t)hg_tensor_count(t) * hg_tensor_type_bytes(t->type));
+    }
+    hg_tensor_file_forget(w->files[x->file], t);
+}
+
+void hg_weights_set_meter(struct hg_weights *w, struct hg_load_meter *m)
+{
+    w->meter = m;
+}
+
+uint64_t hg_weights_bytes(const struct hg_weights *w)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < w->n; i++)
+        n += (uint64_t)hg_tensor_count(w->entries[i].t) *
+             hg_tensor_type_bytes(w->entries[i].t->type);
+    return n;
+}
+
+uint32_t hg_weights_crc32c(const struct hg_weights *w, uint32_t crc)
+{
+    for (size_t i = 0; i < w->n; i++) {
+        const struct entry *x = &w->entries[i];
+        if (!x->done)
+            continue;
+        unsigned char sum[4];
+        for (int k = 0; k < 4; k++)
+            sum[k] = (unsigned char)(x->crc32c >> 8 * k);
+        crc = hg_crc32c(crc, x->t->name, strlen(x->t->name));
+        crc = hg_crc32c(crc, sum, sizeof sum);
+    }
+    return crc;
 }
 
 void hg_weights_ignore_prefix(struct hg_weights *w, const char *prefix)

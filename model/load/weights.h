@@ -16,6 +16,7 @@
 #include "common/buf.h"
 #include "common/status.h"
 #include "kernels/dtype.h"
+#include "model/load/meter.h"
 #include "model/load/tensor_file.h"
 
 struct hg_weights;
@@ -40,6 +41,16 @@ const struct hg_tensor *hg_weights_find(const struct hg_weights *w, const char *
 enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims,
                               const int64_t *dims, const struct hg_tensor **out,
                               struct hg_error *err);
+
+/* A tensor from hg_weights_get has been read to its end: its checksum is kept, its pages are given
+ * back, the meter moves. It may be read and done again, which counts once. */
+void hg_weights_done(struct hg_weights *w, const struct hg_tensor *t);
+/* Counts for hg_weights_done; NULL: none. */
+void hg_weights_set_meter(struct hg_weights *w, struct hg_load_meter *m);
+uint64_t hg_weights_bytes(const struct hg_weights *w); /* of all tensors */
+/* CRC-32C over what was done, in the order of the names: of each its name without the NUL and its
+ * own sum (hg_tensor_crc32c) in 4 bytes, little-endian. It goes on from `crc`, for several sets. */
+uint32_t hg_weights_crc32c(const struct hg_weights *w, uint32_t crc);
 
 /* Contiguous copy converted to F32, F16 or BF16 (nearest even) into dst[count]; dst may be
  * unaligned. t is F32, F16, BF16 or F64, as hg_weights_get ensures; other types give zeros. */

@@ -17,7 +17,8 @@ static void open_target(struct kt_targets *ts, const char *name, int n_threads)
 {
     struct hg_error err = {0};
     struct kt_target *t = &ts->at[ts->n];
-    enum hg_status status = hg_backend_open(name, n_threads, &t->b, &err);
+    enum hg_status status =
+        hg_backend_open(name, &(struct hg_backend_options){.n_threads = n_threads}, &t->b, &err);
     if (status == HG_STATUS_UNSUPPORTED && !hg_test_backend())
         return;
     HG_TEST_OK(status, err);

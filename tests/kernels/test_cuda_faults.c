@@ -1,86 +1,67 @@
 /* What the cuda backend answers when the device fails, by faults planted in the emulation
  * (HG_SIMT_FAULT, tests/simt/cuda_runtime.h). The emulated device lives as long as its library, so
  * each case runs in a child process and reports through its exit status. */
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "tests/kernels/parity.h"
+#include "tests/kernels/child.h"
 
 static const struct hg_backend_limits small = {8, 64, 64, 8, 64, 1 << 10};
+
+static const struct hg_backend_options one_thread = {.n_threads = 1};
 
 static struct hg_backend *open_simt(const char *fault)
 {
     struct hg_backend *b = NULL;
     struct hg_error err = {0};
     setenv("HG_SIMT_FAULT", fault, 1);
-    HG_TEST_OK(hg_backend_open("simt", 1, &b, &err), err);
+    HG_TEST_OK(hg_backend_open("simt", &one_thread, &b, &err), err);
     return b;
 }
 
-/* Runs a case in a child; its printed failure is the child's own. */
-static void in_child(void (*run)(const char *fault), const char *fault)
-{
-    int status = 0;
-    fflush(NULL);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        run(fault);
-        fflush(NULL);
-        _exit(0);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        fail_msg("with %s the child ended with status %d", fault, status);
-}
-
-/* cmocka's assertions jump back into the parent's test, which the child must not go on with. */
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
-
-static int skip_without_simt(void **state)
-{
-    struct hg_backend *b = NULL;
-    struct hg_error err = {0};
-    *state = hg_backend_open("simt", 1, &b, &err) == HG_STATUS_OK ? "simt" : NULL;
-    hg_backend_close(b);
-    return 0;
-}
-
-static void need_simt(void **state)
-{
-    if (!*state)
-        HG_TEST_SKIP("faults of a device: libhealthgpt_simt.so is not found");
-}
-
 /* ---- opening --------------------------------------------------------------------------------- */
+
+/* Each its own text, which tells what to do, and its own exit code. */
+static const struct {
+    const char *fault, *parts[3];
+    enum hg_status status;
+} refusals[] = {
+    {"device",
+     {"no device (cudaErrorNoDevice)", "CUDA_VISIBLE_DEVICES", "--backend cpu"},
+     HG_STATUS_UNSUPPORTED},
+    {"driver",
+     {"CUDA 11.4, this build needs 13.0", "update the driver", "--backend cpu"},
+     HG_STATUS_UNSUPPORTED},
+    {"nodriver", {"no NVIDIA driver", "install one", "--backend cpu"}, HG_STATUS_UNSUPPORTED},
+    {"arch",
+     {"SIMT emulation has compute capability 7.5", "8.0 or more", "--backend cpu"},
+     HG_STATUS_UNSUPPORTED},
+    {"image",
+     {"no kernels for SIMT emulation (sm_90) in this build, which has sm_90, emulated",
+      "cudaErrorNoKernelImageForDevice", "CUDA_ARCHS=90"},
+     HG_STATUS_UNSUPPORTED},
+    {"taken",
+     {"device 0 cannot be used: cudaErrorDevicesUnavailable", "nvidia-smi", ""},
+     HG_STATUS_DEVICE},
+};
 
 static void refuse_to_open(const char *fault)
 {
     struct hg_backend *b = NULL;
     struct hg_error err = {0};
+    size_t i = 0;
+    while (strcmp(refusals[i].fault, fault) != 0)
+        i++;
     setenv("HG_SIMT_FAULT", fault, 1);
-    EXPECT(hg_backend_open("simt", 1, &b, &err) == HG_STATUS_UNSUPPORTED);
+    EXPECT(hg_backend_open("simt", &one_thread, &b, &err) == refusals[i].status);
     EXPECT(b == NULL);
-    printf("  %s: %s\n", fault, err.text);
-    EXPECT(strstr(err.text, "--backend cpu"));
-    EXPECT(strcmp(fault, "device") || strstr(err.text, "no device (cudaErrorNoDevice)"));
-    EXPECT(strcmp(fault, "device") || strstr(err.text, "CUDA_VISIBLE_DEVICES"));
-    EXPECT(strcmp(fault, "driver") || strstr(err.text, "CUDA 11.4, this build needs 13.0"));
-    EXPECT(strcmp(fault, "nodriver") || strstr(err.text, "no NVIDIA driver"));
+    printf("  %s: exit %d: %s\n", fault, hg_status_exit_code(err.status), err.text);
+    for (int k = 0; k < 3; k++)
+        EXPECT(strstr(err.text, refusals[i].parts[k]));
 }
 
 static void without_a_device_the_text_tells_what_to_do(void **state)
 {
-    need_simt(state);
-    in_child(refuse_to_open, "device");
-    in_child(refuse_to_open, "driver");
-    in_child(refuse_to_open, "nodriver");
+    kt_need_simt(state);
+    for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++)
+        kt_in_child(refuse_to_open, refusals[i].fault);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
@@ -101,11 +82,11 @@ static void run_out_while_reserving(const char *fault)
 
 static void reserve_names_the_bytes_that_are_missing(void **state)
 {
-    need_simt(state);
+    kt_need_simt(state);
     for (int n = 1; n <= 19; n++) { /* ten device buffers, nine pinned ones */
         char fault[32];
         snprintf(fault, sizeof fault, "malloc:%d", n);
-        in_child(run_out_while_reserving, fault);
+        kt_in_child(run_out_while_reserving, fault);
     }
 }
 
@@ -125,8 +106,8 @@ static void ask_for_too_much(const char *fault)
 
 static void an_allocation_beyond_the_device_is_refused_and_forgotten(void **state)
 {
-    need_simt(state);
-    in_child(ask_for_too_much, "");
+    kt_need_simt(state);
+    kt_in_child(ask_for_too_much, "");
 }
 
 /* ---- a broken device ------------------------------------------------------------------------- */
@@ -180,14 +161,126 @@ static void break_at_copy(const char *fault)
 
 static void a_failed_launch_loses_the_device(void **state)
 {
-    need_simt(state);
-    in_child(break_at_launch, "launch:2");
+    kt_need_simt(state);
+    kt_in_child(break_at_launch, "launch:2");
 }
 
 static void a_failed_copy_loses_the_device(void **state)
 {
-    need_simt(state);
-    in_child(break_at_copy, "copy:2");
+    kt_need_simt(state);
+    kt_in_child(break_at_copy, "copy:2");
+}
+
+static void break_at_sync(const char *fault)
+{
+    struct hg_error err = {0};
+    struct hg_backend *b = open_simt(fault);
+    void *x = NULL;
+    EXPECT(b->ops->reserve(b, &small, &err) == HG_STATUS_OK);
+    EXPECT(b->ops->alloc(b, 64, &x, &err) == HG_STATUS_OK);
+    EXPECT(b->ops->sync(b) == HG_STATUS_OK);
+    EXPECT(b->ops->sync(b) == HG_STATUS_DEVICE);
+    expect_lost(b, x);
+}
+
+static void a_failed_wait_loses_the_device(void **state)
+{
+    kt_need_simt(state);
+    kt_in_child(break_at_sync, "sync:2");
+}
+
+/* The same with a driver that never returns from a call after it has lost its card: closing frees
+ * nothing through it. */
+static void a_lost_device_is_not_called_again(void **state)
+{
+    kt_need_simt(state);
+    kt_in_child(break_at_launch, "launch:2!");
+    kt_in_child(break_at_copy, "copy:2!");
+    kt_in_child(break_at_sync, "sync:2!");
+}
+
+/* ---- while weights are loaded ------------------------------------------------------------------
+ */
+
+enum { WIDE = 1 << 14, TALL = 320 }; /* two pinned buffers and more, as fp32 */
+
+static enum hg_status create_weight(struct hg_backend *b, struct hg_weight **w,
+                                    struct hg_error *err)
+{
+    float *x = calloc((size_t)WIDE * TALL, sizeof *x);
+    struct hg_weight_desc desc = {.name = "layer 7 up",
+                                  .n_in = WIDE,
+                                  .n_parts = 1,
+                                  .store = HG_DTYPE_F32,
+                                  .parts = {{.w = {x, HG_DTYPE_F32}, .n_out = TALL}}};
+    enum hg_status status = b->ops->weight_create(b, &desc, w, err);
+    free(x);
+    return status;
+}
+
+static void break_while_loading(const char *fault)
+{
+    struct hg_error err = {0};
+    struct hg_backend *b = open_simt(fault);
+    struct hg_weight *w = NULL;
+    EXPECT(create_weight(b, &w, &err) == HG_STATUS_DEVICE);
+    printf("  %s: %s\n", fault, err.text);
+    EXPECT(w == NULL && strstr(err.text, "device error"));
+    EXPECT(b->ops->sync(b) == HG_STATUS_DEVICE);
+    b->ops->close(b);
+}
+
+static void a_device_lost_while_weights_are_loaded(void **state)
+{
+    static const char *const faults[] = {"copy:1", "copy:4!", "event:1!", "event:7", "sync:1!"};
+    kt_need_simt(state);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        kt_in_child(break_while_loading, faults[i]);
+}
+
+/* Device and pinned memory run out at every place of a weight's making; it is made afterwards. */
+static void run_out_while_loading(const char *fault)
+{
+    struct hg_error err = {0};
+    struct hg_backend *b = open_simt(fault);
+    struct hg_weight *w = NULL;
+    EXPECT(create_weight(b, &w, &err) == HG_STATUS_NO_MEMORY);
+    printf("  %s: %s\n", fault, err.text);
+    EXPECT(w == NULL && strstr(err.text, "memory: ") && strstr(err.text, " bytes"));
+    EXPECT(create_weight(b, &w, &err) == HG_STATUS_OK);
+    b->ops->weight_free(b, w);
+    EXPECT(b->ops->sync(b) == HG_STATUS_OK);
+    b->ops->close(b);
+}
+
+static void memory_that_runs_out_while_weights_are_loaded(void **state)
+{
+    kt_need_simt(state);
+    for (int n = 1; n <= 5; n++) { /* bias, two pinned buffers, tiles, scales */
+        char fault[32];
+        snprintf(fault, sizeof fault, "malloc:%d", n);
+        kt_in_child(run_out_while_loading, fault);
+    }
+}
+
+static void run_out_for_the_cache(const char *fault)
+{
+    static const struct hg_kv_desc desc = {2, 3, 1, 4, HG_DTYPE_F16};
+    struct hg_error err = {0};
+    struct hg_backend *b = open_simt(fault);
+    struct hg_kv *kv = NULL;
+    EXPECT(b->ops->kv_create(b, &desc, &kv, &err) == HG_STATUS_NO_MEMORY);
+    EXPECT(kv == NULL && strstr(err.text, " bytes wanted"));
+    EXPECT(b->ops->kv_create(b, &desc, &kv, &err) == HG_STATUS_OK);
+    b->ops->kv_free(b, kv);
+    b->ops->close(b);
+}
+
+static void memory_that_runs_out_for_the_cache(void **state)
+{
+    kt_need_simt(state);
+    kt_in_child(run_out_for_the_cache, "malloc:1");
+    kt_in_child(run_out_for_the_cache, "malloc:2");
 }
 
 int main(void)
@@ -198,6 +291,11 @@ int main(void)
         cmocka_unit_test(an_allocation_beyond_the_device_is_refused_and_forgotten),
         cmocka_unit_test(a_failed_launch_loses_the_device),
         cmocka_unit_test(a_failed_copy_loses_the_device),
+        cmocka_unit_test(a_failed_wait_loses_the_device),
+        cmocka_unit_test(a_lost_device_is_not_called_again),
+        cmocka_unit_test(a_device_lost_while_weights_are_loaded),
+        cmocka_unit_test(memory_that_runs_out_while_weights_are_loaded),
+        cmocka_unit_test(memory_that_runs_out_for_the_cache),
     };
-    return cmocka_run_group_tests(tests, skip_without_simt, NULL);
+    return cmocka_run_group_tests(tests, kt_find_simt, NULL);
 }

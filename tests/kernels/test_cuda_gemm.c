@@ -32,7 +32,7 @@ static struct outcome run(const char *fault)
     struct hg_error err = {0};
     struct kt_linear l;
     setenv("HG_SIMT_FAULT", fault, 1);
-    HG_TEST_OK(hg_backend_open("simt", 1, &b, &err), err);
+    HG_TEST_OK(hg_backend_open("simt", NULL, &b, &err), err);
     HG_TEST_OK(b->ops->reserve(b, &kt_limits, &err), err);
     kt_linear_init(&l, &shape, 1);
     kt_linear_run(&l, b, NULL, ROWS, generated);
@@ -73,7 +73,7 @@ static void need_simt(void)
 {
     struct hg_backend *b = NULL;
     struct hg_error err = {0};
-    if (hg_backend_open("simt", 1, &b, &err) != HG_STATUS_OK)
+    if (hg_backend_open("simt", NULL, &b, &err) != HG_STATUS_OK)
         HG_TEST_SKIP("the stand-in of cuBLASLt: libhealthgpt_simt.so is not found");
     hg_backend_close(b);
 }

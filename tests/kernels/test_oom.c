@@ -53,7 +53,7 @@ static enum hg_status whole_life(const char *name, enum hg_dtype store, struct h
     struct hg_kv *kv = NULL;
     void *x = NULL, *y = NULL;
     enum hg_status status = HG_STATUS_OK;
-    HG_TRY(hg_backend_open(name, 1, &b, err));
+    HG_TRY(hg_backend_open(name, &(struct hg_backend_options){.n_threads = 1}, &b, err));
     HG_TRY_OUT(b->ops->reserve(b, &limits, err));
     HG_TRY_OUT(b->ops->weight_create(b, &desc, &w, err));
     HG_TRY_OUT(b->ops->kv_create(b, &kv_desc, &kv, err));
@@ -101,7 +101,8 @@ static void every_failed_allocation_is_reported_and_nothing_leaks(void **state)
         HG_TEST_SKIP("malloc belongs to the sanitizer");
     for (size_t i = 0; i < 4; i++) {
         struct hg_backend *b = NULL;
-        if (hg_backend_open(names[i], 1, &b, NULL) != HG_STATUS_OK)
+        if (hg_backend_open(names[i], &(struct hg_backend_options){.n_threads = 1}, &b, NULL) !=
+            HG_STATUS_OK)
             continue; /* counted in test_backend.c */
         hg_backend_close(b);
         for (int store = HG_DTYPE_F32; store < HG_DTYPE_COUNT; store++)

@@ -155,7 +155,8 @@ struct hg_backend *tiny_backend(const char *name, const struct hg_backend_limits
 {
     struct hg_backend *b;
     struct hg_error err;
-    enum hg_status status = hg_backend_open(name, 2, &b, &err);
+    enum hg_status status =
+        hg_backend_open(name, &(struct hg_backend_options){.n_threads = 2}, &b, &err);
     if (status == HG_STATUS_UNSUPPORTED) {
         printf("SKIP: backend %s: %s\n", name, err.text);
         return NULL;

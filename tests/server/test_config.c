@@ -55,6 +55,9 @@ static void config_names_the_key_that_is_wrong(void **state)
         {"{\"max_queue\": 1.5}", "max_queue: expected a whole number"},
         {"{\"model\": 3}", "model: expected a string"},
         {"{\"log_json\": 1}", "log_json: expected true or false"},
+        {"{\"gpu_memory_utilization\": 1.5}", "gpu_memory_utilization: expected 0..1, got 1.5"},
+        {"{\"gpu_memory_utilization\": -1}", "gpu_memory_utilization: expected 0..1, got -1"},
+        {"{\"gpu_memory_utilization\": \"x\"}", "gpu_memory_utilization: expected a number"},
         {"{\"max_queue\": 3,\n \"max_queue\": 4}", "line 2"},
         {"[]", "expected one JSON object"},
         {"{", "line 1"},
@@ -93,6 +96,14 @@ static void config_flags_set_the_same_keys(void **state)
     HG_TEST_OK(hg_config_set(&c, "max-queue", "5", &err), err);
     HG_TEST_OK(hg_config_set(&c, "kv_tokens", "4096", &err), err);
     HG_TEST_OK(hg_config_set(&c, "log-json", NULL, &err), err);
+    HG_TEST_OK(hg_config_set(&c, "gpu-memory-utilization", "0.85", &err), err);
+    assert_true(c.gpu_memory_utilization == 0.85);
+    HG_TEST_FAILS(hg_config_set(&c, "gpu-memory-utilization", "1.01", &err), HG_STATUS_BAD_REQUEST,
+                  err, "expected 0..1");
+    HG_TEST_FAILS(hg_config_set(&c, "gpu-memory-utilization", "nan", &err), HG_STATUS_BAD_REQUEST,
+                  err, "expected 0..1");
+    HG_TEST_FAILS(hg_config_set(&c, "gpu-memory-utilization", "half", &err), HG_STATUS_BAD_REQUEST,
+                  err, "expected a number");
     assert_int_equal(c.max_queue, 5);
     assert_int_equal(c.kv_tokens, 4096);
     assert_true(c.log_json);
@@ -138,7 +149,13 @@ static void config_schema_says_what_the_table_says(void **state)
     p = property(schema, #key, "boolean");                                                         \
     assert_true(json_is_false(json_object_get(p, "default")));                                     \
     n++;
-    HG_CONFIG_MAP(TEXT_KEY, NUMBER_KEY, FLAG_KEY)
+#define REAL_KEY(key, value, min, max, help)                                                       \
+    p = property(schema, #key, "number");                                                          \
+    assert_true(json_number_value(json_object_get(p, "default")) == (value));                      \
+    assert_true(json_number_value(json_object_get(p, "minimum")) == (min));                        \
+    assert_true(json_number_value(json_object_get(p, "maximum")) == (max));                        \
+    n++;
+    HG_CONFIG_MAP(TEXT_KEY, NUMBER_KEY, FLAG_KEY, REAL_KEY)
     assert_int_equal(json_object_size(json_object_get(schema, "properties")), n);
     json_decref(schema);
 }

@@ -5,21 +5,39 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <string>
+
+#include <sys/mman.h>
 
 #include "state.h"
 
 namespace simt
 {
 
+static const size_t large_piece = (size_t)64 << 20;
+
 Runtime r;
 
+/* For faults a call counts while the variable names it, so that a test may set it after other work.
+ */
 bool planted(const char *what, long *count)
 {
+    static std::map<std::string, long> named;
     const char *fault = getenv("HG_SIMT_FAULT");
     size_t n = strlen(what);
     ++*count;
     return fault && strncmp(fault, what, n) == 0 && fault[n] == ':' &&
-           atol(fault + n + 1) == *count;
+           atol(fault + n + 1) == ++named[what];
+}
+
+/* First in every function that would call the driver. */
+void enter(const char *function)
+{
+    if (!r.deaf)
+        return;
+    fprintf(stderr, "simt: %s after the device was lost\n", function);
+    abort();
 }
 
 cudaError_t remember(cudaError_t e)
@@ -36,6 +54,20 @@ bool is_pinned(const void *p, size_t bytes)
         return false;
     --at;
     return reinterpret_cast<uintptr_t>(p) + bytes <= at->first + at->second;
+}
+
+size_t device_memory()
+{
+    const char *mb = getenv("HG_SIMT_MEMORY");
+    return mb ? (size_t)atol(mb) * 1000000 : (size_t)8 << 30;
+}
+
+cudaError_t break_device()
+{
+    const char *fault = getenv("HG_SIMT_FAULT");
+    r.deaf = fault && *fault && fault[strlen(fault) - 1] == '!';
+    r.sticky = cudaErrorIllegalAddress;
+    return remember(r.sticky);
 }
 
 } // namespace simt
@@ -81,6 +113,8 @@ cudaError_t cudaGetDeviceCount(int *n)
 
 cudaError_t cudaSetDevice(int device)
 {
+    if (planted_device("taken"))
+        return remember(cudaErrorDevicesUnavailable);
     return device == 0 ? cudaSuccess : remember(cudaErrorInvalidValue);
 }
 
@@ -95,30 +129,39 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
 {
     (void)device;
     *value = attr == cudaDevAttrMultiProcessorCount      ? 4
-             : attr == cudaDevAttrComputeCapabilityMajor ? 9
-             : attr == cudaDevAttrComputeCapabilityMinor ? 0
+             : attr == cudaDevAttrComputeCapabilityMajor ? planted_device("arch") ? 7 : 9
+             : attr == cudaDevAttrComputeCapabilityMinor ? planted_device("arch") ? 5 : 0
                                                          : most_shared;
     return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
-    *free_bytes = device_memory - r.used;
-    *total_bytes = device_memory;
+    enter("cudaMemGetInfo");
+    *total_bytes = device_memory();
+    *free_bytes = *total_bytes > r.used ? *total_bytes - r.used : 0;
     return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
+    enter("cudaMalloc");
     *p = nullptr;
     cudaError_t e = forbid_in_capture(nullptr);
     if (e != cudaSuccess)
         return e;
-    if (planted("malloc", &r.n_malloc) || bytes > device_memory - r.used)
+    if (planted("malloc", &r.n_malloc) || r.used + bytes > device_memory())
         return remember(cudaErrorMemoryAllocation);
-    if (posix_memalign(p, 256, bytes ? bytes : 1) != 0)
+    if (bytes >= large_piece) {
+        *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (*p == MAP_FAILED)
+            *p = nullptr;
+    } else if (posix_memalign(p, 256, bytes ? bytes : 1) == 0) {
+        memset(*p, 0xff, bytes);
+    }
+    if (!*p)
         return remember(cudaErrorMemoryAllocation);
-    memset(*p, 0xff, bytes);
     r.allocations[*p] = bytes;
     r.used += bytes;
     return cudaSuccess;
@@ -126,6 +169,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 
 cudaError_t cudaFree(void *p)
 {
+    enter("cudaFree");
     if (!p)
         return cudaSuccess;
     cudaError_t e = forbid_in_capture(nullptr);
@@ -135,14 +179,18 @@ cudaError_t cudaFree(void *p)
     auto it = r.allocations.find(p);
     if (it == r.allocations.end())
         return remember(cudaErrorInvalidValue);
+    if (it->second >= large_piece)
+        munmap(p, it->second);
+    else
+        free(p);
     r.used -= it->second;
     r.allocations.erase(it);
-    free(p);
     return cudaSuccess;
 }
 
 cudaError_t cudaMallocHost(void **p, size_t bytes)
 {
+    enter("cudaMallocHost");
     *p = nullptr;
     cudaError_t e = forbid_in_capture(nullptr);
     if (e != cudaSuccess)
@@ -156,6 +204,7 @@ cudaError_t cudaMallocHost(void **p, size_t bytes)
 
 cudaError_t cudaFreeHost(void *p)
 {
+    enter("cudaFreeHost");
     if (!p)
         return cudaSuccess;
     run_all();
@@ -186,6 +235,13 @@ cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr
     return cudaSuccess;
 }
 
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kernel)
+{
+    (void)kernel;
+    *a = {0, 90};
+    return planted_device("image") ? remember(cudaErrorNoKernelImageForDevice) : cudaSuccess;
+}
+
 const char *cudaGetErrorName(cudaError_t e)
 {
     switch (e) {
@@ -193,6 +249,10 @@ const char *cudaGetErrorName(cudaError_t e)
         return "cudaSuccess";
     case cudaErrorMemoryAllocation:
         return "cudaErrorMemoryAllocation";
+    case cudaErrorDevicesUnavailable:
+        return "cudaErrorDevicesUnavailable";
+    case cudaErrorNoKernelImageForDevice:
+        return "cudaErrorNoKernelImageForDevice";
     case cudaErrorInsufficientDriver:
         return "cudaErrorInsufficientDriver";
     case cudaErrorNoDevice:

@@ -1,21 +1,28 @@
 /* tests/simt/cuda_runtime.h - the part of the CUDA runtime that kernels/cuda uses, on the host. C
  * and C++.
  *
- * Device memory is host memory filled with 0xff. What is put on a stream waits there until the host
- * waits for the stream or an event, frees device memory, or copies to memory that is not pinned: a
- * kernel or a copy that reads what the host has overwritten meanwhile reads the new bytes, as on a
- * device. The null stream runs at once. A copy from memory that is not pinned takes the bytes at
- * the call.
+ * Device memory is host memory filled with 0xff (a large piece is left as it comes, so that it
+ * costs nothing until it is used); there are 8 GB of it, or HG_SIMT_MEMORY megabytes.
+ *
+ * What is put on a stream waits there until the host waits for the stream or an event, frees device
+ * memory, or copies to memory that is not pinned: a kernel or a copy that reads what the host has
+ * overwritten meanwhile reads the new bytes, as on a device. The null stream runs at once. A copy
+ * from memory that is not pinned takes the bytes at the call.
  *
  * A stream in capture records instead. What CUDA forbids there ends the capture with CUDA's error:
  * allocating, freeing, waiting, events (which this stand-in does not record), copies of memory that
  * is not pinned. A graph keeps closures, with the arguments of the launches.
  *
- * Faults can be planted by the environment variable HG_SIMT_FAULT: "malloc:N", "launch:N",
- * "copy:N", "capture:N", "instantiate:N" fail the N-th such call (1 = the first). As on a device, a
- * launch or copy error is sticky; kernels of a graph count as launches and fail when they run, so
- * the error comes with a later call. "device" reports no device, "driver" a driver that is too old,
- * "nodriver" none. */
+ * Faults can be planted by the environment variable HG_SIMT_FAULT, which is read at every call:
+ *   malloc:N launch:N copy:N sync:N event:N capture:N instantiate:N   the N-th such call fails (1 =
+ *                         the first). As on a device an error of a launch, a copy or a wait is
+ *                         sticky; kernels of a graph count as launches and fail when they run, so
+ *                         the error comes with a later call. "sync" counts waits for the stream,
+ *                         "event" records and waits of events. With a "!" behind N the driver then
+ *                         never returns: the next call that would enter it aborts the process
+ *   device driver nodriver  no device; a driver that is too old; none
+ *   arch image            a card of compute capability 7.5; no kernels for the card in the library
+ *   taken                 the device belongs to somebody else */
 #ifndef HG_TESTS_SIMT_CUDA_RUNTIME_H
 #define HG_TESTS_SIMT_CUDA_RUNTIME_H
 
@@ -30,6 +37,7 @@ typedef enum cudaError {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInsufficientDriver = 35,
+    cudaErrorDevicesUnavailable = 46,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidConfiguration = 9,
     cudaErrorNoKernelImageForDevice = 209,
@@ -70,6 +78,10 @@ enum cudaStreamCaptureMode {
 struct cudaDeviceProp {
     char name[256];
 };
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+    int binaryVersion;
+};
 
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
@@ -102,6 +114,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaPeekAtLastError(void);
 cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attr, int value);
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kernel);
 const char *cudaGetErrorName(cudaError_t e);
 const char *cudaGetErrorString(cudaError_t e);
 

@@ -71,12 +71,6 @@ cudaError_t put(cudaStream_t s, bool kernel, const std::function<void()> &run)
     return cudaSuccess;
 }
 
-cudaError_t break_device()
-{
-    r.sticky = cudaErrorIllegalAddress;
-    return remember(r.sticky);
-}
-
 /* The state that a wait for the device ends in. */
 cudaError_t waited()
 {
@@ -133,6 +127,7 @@ extern "C" {
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind,
                             cudaStream_t s)
 {
+    enter("cudaMemcpyAsync");
     if (r.sticky != cudaSuccess)
         return r.sticky;
     if (planted("copy", &r.n_copy))
@@ -161,6 +156,7 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaM
 
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 {
+    enter("cudaMemsetAsync");
     if (r.sticky != cudaSuccess || bytes == 0)
         return r.sticky;
     return put(s, false, [=] { memset(p, value, bytes); });
@@ -168,6 +164,7 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 
 cudaError_t cudaStreamCreate(cudaStream_t *s)
 {
+    enter("cudaStreamCreate");
     *s = new simt_stream;
     r.streams.push_back(*s);
     return cudaSuccess;
@@ -175,6 +172,7 @@ cudaError_t cudaStreamCreate(cudaStream_t *s)
 
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
+    enter("cudaStreamDestroy");
     run_until(s, s->n_queued);
     r.streams.erase(std::find(r.streams.begin(), r.streams.end(), s));
     delete s;
@@ -183,16 +181,20 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
+    enter("cudaStreamSynchronize");
     cudaError_t e = s ? forbid_in_capture(s) : cudaSuccess;
     if (e != cudaSuccess)
         return e;
     if (s)
         run_until(s, s->n_queued);
+    if (r.sticky == cudaSuccess && planted("sync", &r.n_sync))
+        break_device();
     return waited();
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
 {
+    enter("cudaEventCreateWithFlags");
     (void)flags;
     *e = new simt_event;
     return cudaSuccess;
@@ -200,27 +202,34 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
 
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
+    enter("cudaEventDestroy");
     delete e;
     return cudaSuccess;
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
+    enter("cudaEventRecord");
     cudaError_t forbidden = s ? forbid_in_capture(s) : cudaSuccess;
     if (forbidden != cudaSuccess)
         return forbidden;
     e->stream = s;
     e->at = s ? s->n_queued : 0;
+    if (r.sticky == cudaSuccess && planted("event", &r.n_event))
+        return break_device();
     return r.sticky;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
+    enter("cudaEventSynchronize");
     cudaError_t forbidden = e->stream ? forbid_in_capture(e->stream) : cudaSuccess;
     if (forbidden != cudaSuccess)
         return forbidden;
     if (e->stream)
         run_until(e->stream, e->at);
+    if (r.sticky == cudaSuccess && planted("event", &r.n_event))
+        break_device();
     return waited();
 }
 
@@ -228,6 +237,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode)
 {
+    enter("cudaStreamBeginCapture");
     (void)mode;
     if (r.sticky != cudaSuccess)
         return remember(r.sticky);
@@ -243,6 +253,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mo
 
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
 {
+    enter("cudaStreamEndCapture");
     *graph = nullptr;
     if (!s->capturing)
         return remember(cudaErrorIllegalState);
@@ -256,6 +267,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *graph)
 cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph,
                                           unsigned long long flags)
 {
+    enter("cudaGraphInstantiateWithFlags");
     (void)flags;
     *exec = nullptr;
     if (planted("instantiate", &r.n_instantiate))
@@ -267,6 +279,7 @@ cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t gra
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
 {
+    enter("cudaGraphLaunch");
     if (r.sticky != cudaSuccess)
         return remember(r.sticky);
     cudaError_t e = s ? forbid_in_capture(s) : cudaSuccess;
@@ -285,12 +298,14 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s)
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 {
+    enter("cudaGraphDestroy");
     delete graph;
     return cudaSuccess;
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
+    enter("cudaGraphExecDestroy");
     delete exec;
     return cudaSuccess;
 }

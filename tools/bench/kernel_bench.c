@@ -95,7 +95,7 @@ static enum hg_status setup(struct bench *s, const char *name, struct hg_error *
                                              .max_out = N,
                                              .max_rank = RANK + EXPERTS,
                                              .max_context = 16};
-    HG_TRY(hg_backend_open(name, 0, &s->b, err));
+    HG_TRY(hg_backend_open(name, NULL, &s->b, err));
     HG_TRY(hg_pool_create(0, &s->pool, err));
     HG_TRY(s->b->ops->reserve(s->b, &limits, err));
     s->host = malloc((size_t)N * K * sizeof *s->host);

@@ -346,7 +346,7 @@ static enum hg_status setup(struct bench *s, const char *backend, struct hg_erro
     size_t n = s->tiny ? 1 << 16 : (size_t)MAX_OUT * 3072, act = (size_t)MAX_ROWS * MAX_OUT;
     void *norm = NULL;
     uint64_t seed = 88172645463325252u;
-    HG_TRY(hg_backend_open(backend, 0, &s->b, err));
+    HG_TRY(hg_backend_open(backend, NULL, &s->b, err));
     s->ops = s->b->ops;
     HG_TRY(s->ops->reserve(s->b, &limits, err));
     float *values = malloc(act * sizeof *values);

@@ -26,7 +26,7 @@ enum {
 
 struct inspect {
     const char *root;
-    bool tensors;
+    enum hg_inspect_detail detail;
     struct hg_json_out *o;
     struct hg_inspect_sum llm, vision, fusion, all; /* all: these, plug-ins and VQGAN too */
     size_t n_missing;
@@ -128,7 +128,7 @@ static void weights_of(struct inspect *in, const char *sub, struct hg_inspect_su
     size_t n = list_weights(dir, names);
     for (size_t i = 0; i < n; i++) {
         if (join(path, dir, names[i]) && join(shown, sub[0] ? sub : ".", names[i]))
-            hg_inspect_file(path, sub[0] ? shown : names[i], in->tensors, in->o, &part);
+            hg_inspect_file(path, sub[0] ? shown : names[i], in->detail, in->o, &part);
         free(names[i]);
     }
     check_index(in, dir, sub);
@@ -149,7 +149,7 @@ static void weight_file(struct inspect *in, const char *name, struct hg_inspect_
         miss(in, "%.120s", name);
         return;
     }
-    hg_inspect_file(path, name, in->tensors, in->o, &part);
+    hg_inspect_file(path, name, in->detail, in->o, &part);
     if (sum)
         hg_inspect_add(sum, &part);
     hg_inspect_add(&in->all, &part);
@@ -313,7 +313,7 @@ static void inspect_path(struct inspect *in, bool is_dir)
     hg_out_string(in->o, "path", in->root);
     if (!is_dir) {
         hg_out_open(in->o, "files", '[');
-        hg_inspect_file(in->root, in->root, in->tensors, in->o, &in->all);
+        hg_inspect_file(in->root, in->root, in->detail, in->o, &in->all);
         hg_out_close(in->o, ']');
     } else if (card && hg_model_card_read(in->root, card, &err) == HG_STATUS_OK) {
         card_folder(in, card);
@@ -349,7 +349,10 @@ int hg_cli_inspect(const struct hg_cli *cli)
     hg_out_begin(&o, &text);
     struct inspect *in = calloc(1, sizeof *in);
     if (in) {
-        *in = (struct inspect){.root = cli->args[0], .tensors = cli->tensors, .o = &o};
+        *in = (struct inspect){.root = cli->args[0], .o = &o};
+        in->detail = cli->checksums ? HG_INSPECT_CHECKSUMS
+                     : cli->tensors ? HG_INSPECT_TENSORS
+                                    : HG_INSPECT_SUMS;
         inspect_path(in, S_ISDIR(st.st_mode));
     }
     bool incomplete = in && (in->n_missing > 0 || in->all.n_bad > 0);

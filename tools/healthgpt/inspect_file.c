@@ -1,6 +1,8 @@
-/* tools/healthgpt/inspect_file.c - read headers only; no tensor byte is touched. */
+/* tools/healthgpt/inspect_file.c - read headers only; no tensor byte is touched unless its checksum
+ * is wanted. */
 #include "tools/healthgpt/inspect_file.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -25,8 +27,10 @@ static void add_tensor(struct hg_inspect_sum *sum, const struct hg_tensor *t)
     }
 }
 
-static void put_tensor(struct hg_json_out *o, const struct hg_tensor *t)
+static void put_tensor(struct hg_json_out *o, const struct hg_tensor_file *f,
+                       const struct hg_tensor *t, enum hg_inspect_detail detail)
 {
+    char sum[16];
     hg_out_open(o, NULL, '{');
     hg_out_string(o, "name", t->name);
     hg_out_string(o, "dtype", hg_tensor_type_name(t->type));
@@ -34,6 +38,11 @@ static void put_tensor(struct hg_json_out *o, const struct hg_tensor *t)
     for (int i = 0; i < t->n_dims; i++)
         hg_out_int(o, NULL, t->dims[i]);
     hg_out_close(o, ']');
+    if (detail == HG_INSPECT_CHECKSUMS) {
+        snprintf(sum, sizeof sum, "%08x", (unsigned)hg_tensor_crc32c(t));
+        hg_out_string(o, "crc32c", sum);
+        hg_tensor_file_forget(f, t);
+    }
     hg_out_close(o, '}');
 }
 
@@ -60,8 +69,8 @@ void hg_inspect_add(struct hg_inspect_sum *a, const struct hg_inspect_sum *b)
         a->by_type[i] += b->by_type[i];
 }
 
-void hg_inspect_file(const char *path, const char *shown, bool tensors, struct hg_json_out *o,
-                     struct hg_inspect_sum *sum)
+void hg_inspect_file(const char *path, const char *shown, enum hg_inspect_detail detail,
+                     struct hg_json_out *o, struct hg_inspect_sum *sum)
 {
     struct hg_tensor_file *f = NULL;
     struct hg_error err = {0};
@@ -85,14 +94,14 @@ void hg_inspect_file(const char *path, const char *shown, bool tensors, struct h
     size_t n = hg_tensor_file_count(f);
     hg_out_string(o, "container", hg_tensor_file_container(f));
     hg_out_uint(o, "n_tensors", n);
-    if (tensors)
+    if (detail != HG_INSPECT_SUMS)
         hg_out_open(o, "tensors", '[');
     for (size_t i = 0; i < n; i++) {
         add_tensor(&own, hg_tensor_file_at(f, i));
-        if (tensors)
-            put_tensor(o, hg_tensor_file_at(f, i));
+        if (detail != HG_INSPECT_SUMS)
+            put_tensor(o, f, hg_tensor_file_at(f, i), detail);
     }
-    if (tensors)
+    if (detail != HG_INSPECT_SUMS)
         hg_out_close(o, ']');
     hg_inspect_put_types(&own, o);
     hg_out_close(o, '}');

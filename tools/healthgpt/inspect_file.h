@@ -20,10 +20,14 @@ struct hg_inspect_sum {
 
 void hg_inspect_add(struct hg_inspect_sum *a, const struct hg_inspect_sum *b);
 
+/* CHECKSUMS reads every byte. */
+enum hg_inspect_detail { HG_INSPECT_SUMS, HG_INSPECT_TENSORS, HG_INSPECT_CHECKSUMS };
+
 /* Open one file, add it to `sum`, write its object ("file", "container" or "error", ...) with all
- * its tensors when asked. An unreadable file is reported, not a failure. */
-void hg_inspect_file(const char *path, const char *shown, bool tensors, struct hg_json_out *o,
-                     struct hg_inspect_sum *sum);
+ * its tensors when asked, and the CRC-32C of each (hg_tensor_crc32c). An unreadable file is
+ * reported, not a failure. */
+void hg_inspect_file(const char *path, const char *shown, enum hg_inspect_detail detail,
+                     struct hg_json_out *o, struct hg_inspect_sum *sum);
 
 /* "dtypes":{"bf16":elements,...} of what was summed up. */
 void hg_inspect_put_types(const struct hg_inspect_sum *sum, struct hg_json_out *o);

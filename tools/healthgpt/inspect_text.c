@@ -106,8 +106,9 @@ static void put_file(const json_t *f, struct hg_buf *out)
     for (size_t i = 0; i < json_array_size(tensors); i++) {
         const json_t *t = json_array_get(tensors, i);
         char *shape = json_dumps(json_object_get(t, "shape"), JSON_COMPACT);
-        hg_buf_printf(out, "    %-64s %-5s %s\n", text_of(t, "name"), text_of(t, "dtype"),
-                      shape ? shape : "");
+        hg_buf_printf(out, "    %-64s %-5s %s%s%s\n", text_of(t, "name"), text_of(t, "dtype"),
+                      shape ? shape : "", *text_of(t, "crc32c") ? "  crc32c " : "",
+                      text_of(t, "crc32c"));
         free(shape);
     }
 }

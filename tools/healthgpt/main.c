@@ -136,18 +136,21 @@ static int run(int argc, char **argv)
         return help(command);
     if (hg_cli_parse(command, argc - 2, argv + 2, &cli, &err) != HG_STATUS_OK)
         return hg_cli_fail(command->name, &err);
-    hg_log_set(HG_LOG_ERROR, 0);
+    hg_log_set(cli.verbose ? HG_LOG_INFO : HG_LOG_ERROR, 0);
     return command->run(&cli);
 }
 
 int main(int argc, char **argv)
 {
     struct hg_error err = {0};
-    hg_process_init();
+    hg_process_init("healthgpt");
     int code = run(argc, argv);
-    if (hg_terminal_finish(&err) == HG_STATUS_OK)
-        return code;
-    if (err.text[0])
-        fprintf(stderr, "healthgpt: %s\n", err.text);
-    return hg_status_exit_code(HG_STATUS_IO);
+    if (hg_terminal_finish(&err) != HG_STATUS_OK) {
+        if (err.text[0])
+            fprintf(stderr, "healthgpt: %s\n", err.text);
+        return hg_status_exit_code(HG_STATUS_IO);
+    }
+    if (code == hg_status_exit_code(HG_STATUS_DEVICE))
+        hg_process_leave(code);
+    return code;
 }

@@ -53,6 +53,8 @@ static const struct option_row rows[] = {
      AT(bench_images), 0, 0},
     {"tensors", "", "list every tensor with its type and shape", " inspect ", KIND_FLAG,
      AT(tensors), 0, 0},
+    {"checksums", "", "read all tensors and list the CRC-32C of each", " inspect ", KIND_FLAG,
+     AT(checksums), 0, 0},
     {"tokenizer", "PATH", "a tokenizer folder (or a file in it) instead of a model",
      " tokenize detokenize ", KIND_TEXT, AT(tokenizer), 0, 0},
     {"special", "", "read and show added tokens such as <|end|>", " tokenize detokenize ",
@@ -69,6 +71,9 @@ static const struct option_row rows[] = {
      AT(kv_dtype), 0, 0},
     {"kv-tokens", "N", "KV cache in tokens; 0: as many as fit the batch", ENGINE, KIND_INT,
      AT(kv_tokens), 0, 1 << 30},
+    {"gpu-memory-utilization", "X", "share of the card's free memory to take (default 0.90)",
+     ENGINE, KIND_REAL, AT(gpu_memory_utilization), 0.01, 1},
+    {"verbose", "", "log what is loaded, and how far it is", ENGINE, KIND_FLAG, AT(verbose), 0, 0},
     {"threads", "N", "threads of the CPU backend; 0: all", ENGINE, KIND_INT, AT(threads), 0, 64},
     {"json", "", "print one JSON object", " ask draw inspect bench ", KIND_FLAG, AT(json), 0, 0},
 };

@@ -14,7 +14,8 @@ struct hg_model_options hg_run_options(const struct hg_cli *cli, int max_batch)
                                      .kv_dtype = cli->kv_dtype,
                                      .n_threads = (int)cli->threads,
                                      .max_seqs = max_batch,
-                                     .kv_tokens = cli->kv_tokens};
+                                     .kv_tokens = cli->kv_tokens,
+                                     .gpu_memory_utilization = cli->gpu_memory_utilization};
 }
 
 enum hg_status hg_run_open(const struct hg_cli *cli, int max_batch, struct hg_run *out,

@@ -1,4 +1,5 @@
 /* tests/model/load/test_tensor_convert.c - conversion against common/half, element by element. */
+#include "common/checksum.h"
 #include "tests/test.h"
 
 #include <math.h>
@@ -112,6 +113,28 @@ static void rounding_edges_of_singles_convert(void **state)
     free(v);
 }
 
+/* The checksum is that of the elements one after the other, whatever the strides. */
+static void check_sum(const struct hg_tensor *t, const char *what)
+{
+    size_t size = hg_tensor_type_bytes(t->type);
+    int64_t n = hg_tensor_count(t), at[HG_TENSOR_MAX_DIMS];
+    unsigned char *copy = malloc((size_t)n * size + 1);
+    for (int64_t k = 0; k < n; k++) {
+        int64_t rest = k, offset = 0;
+        for (int i = t->n_dims - 1; i >= 0; i--) {
+            at[i] = rest % t->dims[i];
+            rest /= t->dims[i];
+            offset += at[i] * t->strides[i];
+        }
+        memcpy(copy + (size_t)k * size, t->data + (size_t)offset * size, size);
+        if ((size_t)(offset + 1) * size > hg_tensor_extent(t))
+            fail_msg("%s: element %lld lies beyond the extent", what, (long long)k);
+    }
+    if (hg_tensor_crc32c(t) != hg_crc32c(0, copy, (size_t)n * size))
+        fail_msg("%s: checksum", what);
+    free(copy);
+}
+
 /* Sizes around the block of 512 elements; plain, transposed, stepped, repeated and empty views. */
 static void every_view_of_every_type_converts(void **state)
 {
@@ -146,6 +169,7 @@ static void every_view_of_every_type_converts(void **state)
                 snprintf(what, sizeof what, "view %zu %s -> %s", v, hg_tensor_type_name(t.type),
                          hg_dtype_name(targets[d]));
                 check(&t, targets[d], what);
+                check_sum(&t, what);
             }
     free(data);
     printf("%zu conversions equal\n", n_checked);

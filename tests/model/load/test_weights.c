@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/checksum.h"
 #include "common/file.h"
 #include "model/load/weights.h"
 #include "tests/model/load/build_file.h"
@@ -271,6 +272,40 @@ static void a_torch_folder_is_read(void **state)
     free(data);
 }
 
+/* The sum over the sums, written out: it does not depend on the order of reading, and a tensor that
+ * is read twice counts once. */
+static void what_was_read_is_summed_and_metered(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"b", "a", "unread", NULL};
+    const int64_t two = 2;
+    struct hg_error err = {0};
+    struct hg_load_meter meter;
+    struct hg_weights *w = create();
+    const struct hg_tensor *a, *b;
+    float value = 7, data[2] = {7, 7};
+    write_vectors("x.safetensors", names, value);
+    HG_TEST_OK(hg_weights_add_file(w, in_dir("x.safetensors"), &err), err);
+    assert_int_equal(hg_weights_bytes(w), 3 * sizeof data);
+    hg_load_meter_start(&meter, hg_weights_bytes(w));
+    hg_weights_set_meter(w, &meter);
+    HG_TEST_OK(hg_weights_get(w, "b", 1, &two, &b, &err), err);
+    HG_TEST_OK(hg_weights_get(w, "a", 1, &two, &a, &err), err);
+    assert_int_equal(hg_weights_crc32c(w, 5), 5); /* nothing was read yet */
+    hg_weights_done(w, b);
+    hg_weights_done(w, a);
+    hg_weights_done(w, b);
+    assert_int_equal(meter.done, 2 * sizeof data);
+    uint32_t each = hg_crc32c(0, data, sizeof data), want = 0;
+    unsigned char bytes[] = {(unsigned char)each, (unsigned char)(each >> 8),
+                             (unsigned char)(each >> 16), (unsigned char)(each >> 24)};
+    for (const char *name = "ab"; *name; name++)
+        want = hg_crc32c(hg_crc32c(want, name, 1), bytes, 4);
+    assert_int_equal(hg_weights_crc32c(w, 0), want);
+    assert_true(((const float *)(const void *)a->data)[1] == value); /* its page comes back */
+    hg_weights_free(w);
+}
+
 static void the_demo_model_opens(void **state)
 {
     (void)state;
@@ -317,6 +352,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_folder_is_one_file_or_shards, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(wrong_indices_are_refused, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_torch_folder_is_read, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(what_was_read_is_summed_and_metered, make_dir, remove_dir),
         cmocka_unit_test(the_demo_model_opens),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
