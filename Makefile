@@ -49,7 +49,7 @@ SIMT_FLAGS = -DHG_SIMT -I. -Itests/simt $(if $(filter thread,$(SANITIZE)),-O2,$(
 TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
 
-.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-asan test-tsan bench golden fuzz format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench golden fuzz format format-check lint layers \
   install clean help report programs check-deps
 
 all: programs ## build build/healthgpt and build/healthgptd
@@ -98,6 +98,10 @@ run: check-deps ## build and start the daemon on 127.0.0.1:8080 with the demo mo
 test: check-deps ## build and run every test; ends with "N passed, N failed, N skipped"
 	@$(MAKE) -s all test-programs
 	@python3 tests/run.py $(OUT)
+
+test-simt-full: check-deps ## the whole sweep of shapes on the emulated CUDA kernels, three orders of threads
+	@$(MAKE) -s programs test-programs
+	@python3 tests/full.py $(OUT)
 
 test-asan: check-deps ## the tests under AddressSanitizer and UBSan
 	@$(MAKE) -s programs test-programs SANITIZE=address,undefined
@@ -171,7 +175,7 @@ $(OUT)/kernel-bench: $(call obj,$(sort $(wildcard tools/bench/*.c))) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
-$(OUT)/random-model: $(call obj,tools/random_model/random_model.c)
+$(OUT)/random-model: $(call obj,$(sort $(wildcard tools/random_model/*.c)))
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ -o $@
 

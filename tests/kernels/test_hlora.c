@@ -168,6 +168,54 @@ static void gate_survives_large_router_logits(void **state)
     kt_linear_deinit(&l);
 }
 
+/* A random rank for every slot, absent ones among them, of a multiple of E. */
+static void random_ranks(struct kt_linear_case *c, uint64_t *seed)
+{
+    static const int experts[] = {1, 2, 3, 4, 4, 4, 8};
+    static const int most[] = {8, 16, 40, 64, 120, 256};
+    int left = 440; /* kt_limits.max_rank less the routers */
+    c->n_experts = experts[kt_below(seed, 7)];
+    for (int p = 0; p < c->n_parts; p++)
+        for (int s = 0; s < HG_MAX_PLUGINS; s++) {
+            int rank = kt_below(seed, 4) ? 1 + kt_below(seed, most[kt_below(seed, 6)]) : 0;
+            rank = (rank + c->n_experts - 1) / c->n_experts * c->n_experts;
+            c->rank[p][s] = rank <= left ? rank : 0;
+            left -= c->rank[p][s];
+        }
+}
+
+/* Every number of rows up to 64 and some beyond, with ragged ranks in up to three parts. */
+static void sweep_of_rows_and_ragged_ranks_matches_ref(void **state)
+{
+    static const int more_rows[] = {65, 80, 128, 130, 200, 256};
+    static const int inputs[] = {8, 17, 33, 64, 72, 96, 127, 130, 200, 256, 385, 640};
+    static const int outputs[] = {4, 8, 9, 17, 24, 32, 50, 64, 70, 96, 129, 180, 258};
+    enum { N_TYPES = sizeof stores / sizeof *stores, ROUNDS = 5 };
+    size_t n_rows = 64 + sizeof more_rows / sizeof *more_rows;
+    uint64_t seed = 2000;
+    for (size_t i = 0; i < n_rows * N_TYPES * ROUNDS; i++) {
+        uint64_t s = ++seed;
+        int rows = (int)(i / (N_TYPES * ROUNDS)) + 1;
+        struct kt_linear_case c = {.n_rows = rows > 64 ? more_rows[rows - 65] : rows,
+                                   .n_in = inputs[kt_below(&s, 12)],
+                                   .n_parts = 1 + kt_below(&s, 3),
+                                   .host = HG_DTYPE_BF16,
+                                   .store = stores[i % N_TYPES],
+                                   .bias = kt_below(&s, 2),
+                                   .norm = kt_below(&s, 2),
+                                   .epilogue = (enum hg_epilogue)kt_below(&s, HG_EPILOGUE_ROPE_KV)};
+        if (c.epilogue == HG_EPILOGUE_SWIGLU)
+            c.n_parts = 2;
+        for (int p = 0; p < c.n_parts; p++)
+            c.n_out[p] = outputs[c.epilogue == HG_EPILOGUE_SWIGLU && p ? 0 : kt_below(&s, 13)];
+        if (c.epilogue == HG_EPILOGUE_SWIGLU)
+            c.n_out[1] = c.n_out[0];
+        random_ranks(&c, &s);
+        if (kt_sweep(i, 80))
+            kt_linear_check_ref(*state, &c, seed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +226,7 @@ int main(void)
         cmocka_unit_test(long_prompts_keep_every_token_in_its_slot),
         cmocka_unit_test(gate_is_a_softmax_over_experts_for_every_token),
         cmocka_unit_test(gate_survives_large_router_logits),
+        cmocka_unit_test(sweep_of_rows_and_ragged_ranks_matches_ref),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

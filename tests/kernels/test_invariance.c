@@ -7,7 +7,19 @@
 
 enum { BATCH = 64 };
 
-static const int sizes[] = {1, 2, 3, 7, 16};
+/* Batch sizes to compare with all BATCH rows: some, or with $HG_TEST_FULL more. */
+static int n_sizes(void)
+{
+    return hg_test_full() ? 28 : 5;
+}
+
+static int size_at(int i)
+{
+    static const int sizes[] = {1, 2, 3, 7, 16};
+    static const int more[] = {23, 24, 25, 31, 32, 33, 40, 48, 56, 62, 63};
+    return !hg_test_full() ? sizes[i] : i < 17 ? i + 1 : more[i - 17];
+}
+
 static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
 
 /* The target of the same path with one thread, or itself. */
@@ -40,12 +52,12 @@ static void check_linear(const struct kt_targets *ts, const struct kt_linear_cas
         all[t] = malloc(n * sizeof *all[t]);
         kt_linear_run(&l, b, NULL, BATCH, all[t]);
         kt_identical(l.label, ts->at[t].name, all[t], all[one_thread_twin(ts, t)], n);
-        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-            for (int repeat = 0; repeat < (sizes[s] == 1 ? 10 : 2); repeat++) {
+        for (int s = 0; s < n_sizes(); s++)
+            for (int repeat = 0; repeat < (size_at(s) == 1 ? 10 : 2); repeat++) {
                 int rows[BATCH];
-                choose(&seed, sizes[s], rows);
-                kt_linear_run(&l, b, rows, sizes[s], some);
-                for (int i = 0; i < sizes[s]; i++)
+                choose(&seed, size_at(s), rows);
+                kt_linear_run(&l, b, rows, size_at(s), some);
+                for (int i = 0; i < size_at(s); i++)
                     kt_identical(l.label, ts->at[t].name, some + (size_t)i * dim,
                                  all[t] + (size_t)rows[i] * dim, dim);
             }
@@ -151,12 +163,12 @@ static void check_attention(const struct kt_targets *ts, const struct kt_attenti
         all[t] = malloc(n * sizeof *all[t]);
         kt_attention_run(&a, &cache, NULL, BATCH, all[t]);
         kt_identical(a.label, ts->at[t].name, all[t], all[one_thread_twin(ts, t)], n);
-        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-            for (int repeat = 0; repeat < (sizes[s] == 1 ? 10 : 3); repeat++) {
+        for (int s = 0; s < n_sizes(); s++)
+            for (int repeat = 0; repeat < (size_at(s) == 1 ? 10 : 3); repeat++) {
                 int query[BATCH];
-                choose(&seed, sizes[s], query);
-                kt_attention_run(&a, &cache, query, sizes[s], some);
-                for (int i = 0; i < sizes[s]; i++)
+                choose(&seed, size_at(s), query);
+                kt_attention_run(&a, &cache, query, size_at(s), some);
+                for (int i = 0; i < size_at(s); i++)
                     kt_identical(a.label, ts->at[t].name, some + (size_t)i * dim,
                                  all[t] + (size_t)query[i] * dim, dim);
             }
@@ -216,11 +228,11 @@ static void head_rows_do_not_depend_on_the_batch(void **state)
             all[t] = malloc(n * sizeof *all[t]);
             kt_head_run(&h, ts->at[t].b, NULL, BATCH, all[t]);
             kt_identical("head", ts->at[t].name, all[t], all[one_thread_twin(ts, t)], n);
-            for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            for (int s = 0; s < n_sizes(); s++) {
                 int pick[BATCH];
-                choose(&seed, sizes[s], pick);
-                kt_head_run(&h, ts->at[t].b, pick, sizes[s], some);
-                for (int i = 0; i < sizes[s]; i++)
+                choose(&seed, size_at(s), pick);
+                kt_head_run(&h, ts->at[t].b, pick, size_at(s), some);
+                for (int i = 0; i < size_at(s); i++)
                     kt_identical("head", ts->at[t].name, some + (size_t)i * ld,
                                  all[t] + (size_t)pick[i] * ld, ld);
             }

@@ -218,6 +218,43 @@ static void bf16_weight_rounds_activations_to_nearest_even(void **state)
     }
 }
 
+/* Every number of rows up to 64, and around the tiles beyond, with odd inputs and outputs of every
+ * weight type. */
+static void sweep_of_rows_types_and_odd_shapes_matches_ref(void **state)
+{
+    static const int more_rows[] = {65, 72, 96, 127, 128, 129, 160, 193, 255, 256};
+    static const int inputs[] = {1,   2,   5,   8,   15,  16,   17,   31,   32,  33,  47,
+                                 63,  64,  65,  96,  100, 127,  128,  129,  200, 255, 257,
+                                 330, 384, 511, 513, 770, 1023, 1024, 1031, 2050};
+    static const int outputs[] = {1,  2,  3,  7,  8,  9,   15,  16,  17,  24,  31,  33,
+                                  40, 63, 64, 65, 90, 127, 128, 129, 192, 257, 300, 514};
+    enum { N_TYPES = sizeof stores / sizeof *stores, ROUNDS = 6 };
+    size_t n_rows = 64 + sizeof more_rows / sizeof *more_rows;
+    uint64_t seed = 1000;
+    for (size_t i = 0; i < n_rows * N_TYPES * ROUNDS; i++) {
+        uint64_t s = ++seed;
+        int rows = (int)(i / (N_TYPES * ROUNDS)) + 1;
+        struct kt_linear_case c = {.n_rows = rows > 64 ? more_rows[rows - 65] : rows,
+                                   .n_in =
+                                       inputs[kt_below(&s, (int)(sizeof inputs / sizeof *inputs))],
+                                   .n_parts = 1 + kt_below(&s, 3) / 2,
+                                   .host = hosts[kt_below(&s, 3)],
+                                   .store = stores[i % N_TYPES],
+                                   .bias = kt_below(&s, 2),
+                                   .norm = kt_below(&s, 2),
+                                   .epilogue = (enum hg_epilogue)kt_below(&s, HG_EPILOGUE_ROPE_KV),
+                                   .pad = kt_below(&s, 3) * 3};
+        for (int p = 0; p < c.n_parts; p++)
+            c.n_out[p] = outputs[kt_below(&s, (int)(sizeof outputs / sizeof *outputs))];
+        if (c.epilogue == HG_EPILOGUE_SWIGLU) { /* pairs of outputs */
+            c.n_out[0] *= c.n_parts == 1 ? 2 : 1;
+            c.n_out[1] = c.n_parts == 2 ? c.n_out[0] : 0;
+        }
+        if (kt_sweep(i, 90))
+            kt_linear_check_ref(*state, &c, seed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +266,7 @@ int main(void)
         cmocka_unit_test(all_zero_row_gives_the_bias),
         cmocka_unit_test(int8_rounding_follows_the_hand_computed_example),
         cmocka_unit_test(bf16_weight_rounds_activations_to_nearest_even),
+        cmocka_unit_test(sweep_of_rows_types_and_odd_shapes_matches_ref),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }
