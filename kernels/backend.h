@@ -341,6 +341,10 @@ struct hg_backend_ops {
     enum hg_status (*lookup)(struct hg_backend *b, const struct hg_lookup_args *a);
     enum hg_status (*argmax)(struct hg_backend *b, const struct hg_argmax_args *a);
     enum hg_status (*to_rgb)(struct hg_backend *b, const struct hg_to_rgb_args *a);
+
+    /* Bytes per second that plain reading of the device's memory reaches, measured now (tenths of a
+     * second); 0: cannot be measured. NULL: the memory is the host's. */
+    double (*read_rate)(struct hg_backend *b);
 };
 
 struct hg_backend {

@@ -164,6 +164,7 @@ enum hg_status cuda_conv(struct hg_backend *b, const struct hg_conv_args *a);
 enum hg_status cuda_lookup(struct hg_backend *b, const struct hg_lookup_args *a);
 enum hg_status cuda_argmax(struct hg_backend *b, const struct hg_argmax_args *a);
 enum hg_status cuda_to_rgb(struct hg_backend *b, const struct hg_to_rgb_args *a);
+double cuda_read_rate(struct hg_backend *b);
 
 /* The entry of the shared object; the name that backend.c looks up. n_threads is not used. */
 enum hg_status hg_cuda_open(int n_threads, struct hg_backend **out, struct hg_error *err);

@@ -180,6 +180,7 @@ static const struct hg_backend_ops cuda_ops = {
     .lookup = cuda_lookup,
     .argmax = cuda_argmax,
     .to_rgb = cuda_to_rgb,
+    .read_rate = cuda_read_rate,
 };
 
 /* ---- open ---------------------------------------------------------------------------------------

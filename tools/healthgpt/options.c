@@ -49,6 +49,8 @@ static const struct option_row rows[] = {
      " bench ", KIND_TEXT, AT(batches), 0, 0},
     {"plugins", "LIST", "of none, comprehension, generation, mixed (default comprehension)",
      " bench ", KIND_TEXT, AT(plugins), 0, 0},
+    {"plot", "FILE.svg", "write a bar plot: each step as a share of what memory allows", " bench ",
+     KIND_TEXT, AT(plot), 0, 0},
     {"images", "", "time the vision tower and the drawing of a picture too", " bench ", KIND_FLAG,
      AT(bench_images), 0, 0},
     {"tensors", "", "list every tensor with its type and shape", " inspect ", KIND_FLAG,
