@@ -73,7 +73,8 @@ cuda: $(CUDA) ## build build/libhealthgpt_cuda.so with nvcc (NVCC=), found by th
 
 gpu-pack: check-deps ## build/gpu: all that a machine with a GPU needs for gpu-check (CUDA_ARCHS=, default 90)
 	@$(MAKE) -s programs test-programs
-	@$(MAKE) -s $(CUDA) build/cuda/gpu-peak CUDA_ARCHS="$(GPU_ARCHS)"
+	@$(MAKE) -s $(CUDA) build/cuda/gpu-peak $(if $(wildcard $(CUDA_HOME)/include/cublasLt.h),build/cuda/gpu-gemm) \
+	  CUDA_ARCHS="$(GPU_ARCHS)"
 	@python3 tools/gpu/pack.py $(OUT) $(GPU_PACK)
 
 gpu-check: ## check and measure the cuda backend with build/gpu (ARGS=); BACKEND=simt: rehearse without a GPU
@@ -112,7 +113,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
@@ -175,6 +176,10 @@ $(OUT)/kernel-bench: $(call obj,$(sort $(wildcard tools/bench/*.c))) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
+$(OUT)/greedy: $(call obj,tools/gpu/greedy.c) $(LIB)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
 $(OUT)/random-model: $(call obj,$(sort $(wildcard tools/random_model/*.c)))
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ -o $@
@@ -215,6 +220,10 @@ FORCE:
 build/cuda/gpu-peak: tools/gpu/peak.cu build/cuda/archs
 	@echo "NVCC $<"
 	@$(NVCC) -std=c++17 -O3 $(CUDA_GENCODE) -cudart static $(STATIC_CXX) $< -o $@
+
+build/cuda/gpu-gemm: tools/gpu/gemm_shapes.cu build/cuda/archs
+	@echo "NVCC $<"
+	@$(NVCC) -std=c++17 -O3 $(CUDA_GENCODE) -cudart static $(STATIC_CXX) $< -ldl -o $@
 
 build/cuda/%.o: %.c
 	@mkdir -p $(@D)
