@@ -87,16 +87,24 @@ template <int type> struct Rows {
     }
     MEMBER uint4 load(int step, int t, int plane) const
     {
-        int64_t in_row = (int64_t)step * (STEP_BYTES * Dot<type>::row) + plane * STEP_BYTES;
+        uint32_t in_row = (uint32_t)step * (STEP_BYTES * Dot<type>::row) + plane * STEP_BYTES;
         return *(const uint4 *)(at + t * pitch + in_row);
     }
 };
 
-/* Steps [begin, end) of MT tiles times 8 NT tokens, weights `ring` steps ahead. fold() is called
- * after every `slice` steps and at the end. Warp-uniform arguments. */
-template <int type, int MT, int NT, class Source, class Fold>
+/* Nothing to wait for before rows are read. */
+struct AlwaysReady {
+    MEMBER void wait() const
+    {
+    }
+};
+
+/* Steps [begin, end) of MT tiles times 8 NT tokens, weights `ring` steps ahead. ready.wait() comes
+ * before the first row is read and after the first weights are asked for; fold() is called after
+ * every `slice` steps and at the end. Warp-uniform arguments. */
+template <int type, int MT, int NT, class Source, class Ready, class Fold>
 DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const char *const (&weight)[MT],
-                    Source &source, int begin, int end, int slice, Fold fold)
+                    Source &source, int begin, int end, int slice, const Ready &ready, Fold fold)
 {
     enum {
         W = Dot<type>::weight,
@@ -118,11 +126,12 @@ DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const char *const
                 x[d][t][i] = source.load(step, t0 + t, i);
     };
     UNROLL_FOR (int d = 0; d < D; d++)
-        if (begin + d < end) {
+        if (begin + d < end)
             load_weights(d, begin + d);
-            if (ahead)
-                load_rows(d % (ahead ? D : 1), begin + d, 0);
-        }
+    ready.wait();
+    UNROLL_FOR (int d = 0; d < D; d++)
+        if (ahead && begin + d < end)
+            load_rows(d % (ahead ? D : 1), begin + d, 0);
     int fold_at = begin + slice;
     for (int s = begin; s < end; s += D)
         UNROLL_FOR (int d = 0; d < D; d++) {
@@ -184,6 +193,8 @@ template <int NT> struct Stream {
     enum {
         tokens = 8 * NT,
         tiles = 1,
+        prepares = 1, /* the launch prepares its rows itself: see linear_kernel.cuh */
+        loads = 0,    /* may take W x from elsewhere */
         shared_floats = SLICES * tokens * PITCH,
         pairs = (tokens * 8 + BLOCK_THREADS - 1) / BLOCK_THREADS
     };
@@ -200,8 +211,9 @@ template <int NT> struct Stream {
 
     /* v += m x; tile 0 of m is tile `tile0` of the block's numbering. Block-uniform; ends in step.
      */
-    template <int type, class Source>
-    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns)
+    template <int type, class Source, class Ready = AlwaysReady>
+    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
+                        const Ready &ready = Ready())
     {
         typedef typename Dot<type>::sum sum_t;
         sum_t sum[1][NT][4] = {}, *partial = (sum_t *)shared;
@@ -213,7 +225,7 @@ template <int NT> struct Stream {
         const char *weight[1] = {(const char *)m.data +
                                  (int64_t)at * m.steps * (Dot<type>::weight * 512) + lane * 16};
         if (begin < end)
-            accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, [] {});
+            accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, ready, [] {});
         __syncthreads(); /* the sums of the product before have been read */
         UNROLL_FOR (int t = 0; t < NT; t++)
             UNROLL_FOR (int i = 0; i < 4; i++)
@@ -255,7 +267,13 @@ template <int NT> struct Stream {
 
 /* 8 MT tiles and 8 NT tokens per block; each warp has MT tiles and all of K. */
 template <int MT, int NT> struct Grid {
-    enum { tokens = 8 * NT, tiles = 8 * MT, shared_floats = SLICES * tokens * PITCH };
+    enum {
+        tokens = 8 * NT,
+        tiles = 8 * MT,
+        prepares = 0,
+        loads = MT == 1,
+        shared_floats = SLICES * tokens * PITCH
+    };
     float *shared;    /* [warp][token][PITCH] */
     int tile, token0; /* tile: the warp's first */
     float v[MT][NT][4];
@@ -270,8 +288,9 @@ template <int MT, int NT> struct Grid {
                     v[m][t][i] = 0;
     }
 
-    template <int type, class Source>
-    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns)
+    template <int type, class Source, class Ready = AlwaysReady>
+    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
+                        const Ready &ready = Ready())
     {
         typename Dot<type>::sum sum[MT][NT][4] = {};
         const char *weight[MT];
@@ -285,7 +304,7 @@ template <int MT, int NT> struct Grid {
             weight[i] = (const char *)m.data + (int64_t)at * m.steps * (Dot<type>::weight * 512) +
                         lane * 16;
         }
-        accumulate<type, MT, NT>(sum, weight, source, 0, m.steps, slice, [&] {
+        accumulate<type, MT, NT>(sum, weight, source, 0, m.steps, slice, ready, [&] {
             UNROLL_FOR (int t = 0; t < NT; t++)
                 UNROLL_FOR (int i = 0; i < 2; i++) {
                     int token = token0 + t * 8 + lane % 4 * 2 + i;
@@ -302,6 +321,23 @@ template <int MT, int NT> struct Grid {
                         }
                 }
         });
+    }
+
+    /* v = sums made elsewhere: y [tokens, ld], rows of tile `tile0` first, tiles before `end`. */
+    MEMBER void load(const cuda_matrix &m, const float *y, int64_t ld, int tile0, int end,
+                     const Columns &columns)
+    {
+        int lane = lane_id();
+        UNROLL_FOR (int j = 0; j < MT; j++)
+            UNROLL_FOR (int t = 0; t < NT; t++)
+                UNROLL_FOR (int i = 0; i < 4; i++) {
+                    int token = token0 + t * 8 + lane % 4 * 2 + i % 2;
+                    int r = lane / 4 + i / 2 * 8;
+                    if (token < columns.n_tokens && tile + j < end)
+                        v[j][t][i] =
+                            y[token * ld + (tile + j - tile0) * TILE_ROWS + r] *
+                            product_scale(m, columns, (int64_t)(tile + j) * TILE_ROWS + r, token);
+                }
     }
 
     template <class F> MEMBER void each_pair(F f)
