@@ -185,13 +185,13 @@ class Rules:
     def read_limits(words, where):
         limits, shared = [], "0"
         for word in words:
-            m = re.fullmatch(r"(\w+)(<=|>=)(\d+)", word)
+            m = re.fullmatch(r"(\w+)(?:@(\d+))?(<=|>=)(\d+)", word)
             if word.startswith("shared="):
                 shared = word[7:]
             elif m:
-                limits.append((m.group(1), m.group(2), int(m.group(3))))
+                limits.append((m.group(1), m.group(3), int(m.group(4)), int(m.group(2) or 0)))
             else:
-                raise SystemExit(f"form: {where}: '{word}' is not like regs<=64 or LDG128>=2")
+                raise SystemExit(f"form: {where}: '{word}' is not like regs<=64, LDG128>=2 or regs@120<=64")
         return limits, shared
 
     def find(self, name):
@@ -222,10 +222,16 @@ class Rules:
         return {n: values[t] if t in values else int(t) for n, t in terms.items()}
 
 
-def broken(facts, limits):
-    """What a kernel of one architecture breaks; every kernel must fit, none may spill or use local memory."""
-    always = [("spill", "<=", 0), ("stack", "<=", 0), ("LDL", "<=", 0), ("STL", "<=", 0), ("blocks", ">=", 1)]
-    for what, sign, n in limits + [a for a in always if a[0] not in [x[0] for x in limits]]:
+ALWAYS = (("spill", "<=", 0), ("stack", "<=", 0), ("LDL", "<=", 0), ("STL", "<=", 0), ("blocks", ">=", 1))
+
+
+def broken(facts, limits, arch):
+    """What a kernel of one architecture breaks; every kernel must fit, none may spill or use local memory, unless its line says
+    what it may for that architecture (spill@120<=64)."""
+    own = {(what, sign): n for what, sign, n in ALWAYS}
+    for wanted in (0, arch):  # what is said for one architecture replaces what is said for all
+        own.update({(what, sign): n for what, sign, n, only in limits if only == wanted})
+    for (what, sign), n in own.items():
         if facts[what] > n if sign == "<=" else facts[what] < n:
             yield f"{what} {facts[what]}, wants {sign} {n}"
 
@@ -278,7 +284,7 @@ def report(kernels, rules, archs):
         name = short[mangled]
         rule = rules.find(name)
         used.add(rule and rule[0])
-        bad = {a: list(broken(by_arch[a], rule[1]) if rule else ["has no line in the rules"]) for a in by_arch}
+        bad = {a: list(broken(by_arch[a], rule[1], a) if rule else ["has no line in the rules"]) for a in by_arch}
         failures += [f"{name} ({source}) sm_{a}: {b}" for a in bad for b in bad[a]]
         n_bad += sum(bool(b) for b in bad.values())
         columns = [" ".join(f"{by_arch[a][what]:>4}" for a in archs) for what in ("regs", "blocks")]

@@ -38,11 +38,11 @@ def kernel_table(ctx, cases):
         values = [linear.get((name, kind, adapters, r)) for r in rows]
         table.append("%-12s %-5s %-6s" % (name, kind, adapters) +
                      "".join("%7s" % (share(floor_us(ctx, c), c["us"]).strip() if c else "-") for c in values))
-    table.append("%-32s %6s %8s %9s  share" % ("attention", "rows", "context", "us"))
+    table.append("%-32s %-5s %6s %8s %9s  share" % ("attention", "cache", "rows", "context", "us"))
     for c in cases:
         if c["op"] != "linear":
-            table.append("%-32s %6d %8d %9.1f %s" % (c["op"] + " " + c["shape"], c["rows"], c["context"], c["us"],
-                                                     share(floor_us(ctx, c), c["us"])))
+            table.append("%-32s %-5s %6d %8d %9.1f %s" % (c["op"] + " " + c["shape"], c["type"], c["rows"], c["context"], c["us"],
+                                                          share(floor_us(ctx, c), c["us"])))
     return table
 
 
@@ -151,7 +151,8 @@ def sdpa(ctx):
     if ctx.simt:
         return rehearsed(len(rows), "cases of torch")
     kinds = {"attention": "decode", "prefill_attention": "prefill", "dense_attention": "dense"}
-    ours = {(kinds[c["op"]], c["shape"], c["rows"]): c["us"] for c in ctx.done.get("bench", {}).get("cases", []) if c["op"] in kinds}
+    ours = {(kinds[c["op"]], c["shape"], c["rows"]): c["us"] for c in ctx.done.get("bench", {}).get("cases", [])
+            if c["op"] in kinds and c["type"] in ("f16", "f32")}
     table = ["", "torch %s scaled_dot_product_attention (contiguous cache): us" % rows[0]["torch"],
              "%-24s %6s %6s %9s %9s %7s" % ("", "rows", "keys", "torch", "ours", "times")]
     for r in rows:

@@ -129,6 +129,23 @@ def mixed_lines(rows):
     return lines
 
 
+def bubble_lines(ctx, rows):
+    """A step of M3 against the sum of its linears and attentions alone: what is between them."""
+    alone = {}
+    for c in ctx.done.get("bench", {}).get("cases", []):
+        plain = c["op"] == "linear" and (c["model"], c["type"], c["adapters"]) == ("m3", "bf16", "com")
+        if plain or (c["op"] == "attention" and (c["shape"], c["type"]) == ("mha32x96", "f16")):
+            alone.setdefault(c["rows"], []).append(c["us"])
+    lines = []
+    for r in rows:
+        parts = alone.get(r["sequences"], [])
+        if r["plugin"] == "comprehension" and len(parts) == 5:
+            r["kernels_ms"] = SHAPES["m3"]["layers"] * sum(parts) / 1e3
+            lines.append("comprehension, batch %d: step %.3f ms, its linears and attentions (at 1024) alone %.3f ms" % (
+                r["sequences"], r["step_ms_p50"], r["kernels_ms"]))
+    return lines
+
+
 def steps_of(ctx, name, title, plugins, batches):
     prompt, new, batches = (8, 3, (1, 2)) if ctx.simt else (PROMPT, NEW, batches)
     rows, _, text, code = bench(ctx, name, plugins, batches, prompt, new)
@@ -137,7 +154,7 @@ def steps_of(ctx, name, title, plugins, batches):
             raise Fail("bench: exit %s: %s" % (code, text[-500:]))
         return rehearsed(len(rows), "runs of a small model of that layout")
     result = {"note": "%d runs" % len(rows), "shape": shape(ctx, name), "runs": rows,
-              "table": table_of(title, rows) + mixed_lines(rows)}
+              "table": table_of(title, rows) + mixed_lines(rows) + (bubble_lines(ctx, rows) if name == "m3" else [])}
     if code != 0 or not rows:
         raise Fail("bench: exit %s after %d runs: %s" % (code, len(rows), text[-300:]), **result)
     return result
