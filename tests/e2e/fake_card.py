@@ -31,7 +31,8 @@ def kernel_bench(args):
             for adapters in ("none", "com", "gen"):
                 show(op="linear", model="m3", shape=shape, n=9216, k=3072, type="bf16", rows=rows, adapters=adapters, weights=9,
                      bytes=57e6, flops=57e6 * rows, **times(20))
-    for op, shape, rows in (("attention", "mha32x96", 1), ("attention", "mha32x96", 8), ("prefill_attention", "mha32x96", 700), ("dense_attention", "clip", 577)):
+    for op, shape, rows in (("attention", "mha32x96", 1), ("attention", "mha32x96", 8), ("prefill_attention", "mha32x96", 700),
+                            ("dense_attention", "clip", 577)):
         show(op=op, shape=shape, type="f16", context=1024, rows=rows, bytes=1e8, flops=1e9, **times(50))
 
 

@@ -133,8 +133,8 @@ def lines(results):
 def bars(results):
     out = []
     for row in lines(results):
-        wanted = row["stage"] != "bench" or (row["dtype"] == "bf16" and row["B"] in (1, 8, 64) and row["adapters"] in ("none", "gen")) \
-            or "attention" in row["what"]
+        some = row["dtype"] == "bf16" and row["B"] in (1, 8, 64) and row["adapters"] in ("none", "gen")
+        wanted = row["stage"] != "bench" or some or "attention" in row["what"]
         if row["percent"] and wanted:
             label = " ".join(str(v) for v in (row["what"], row["dtype"] if row["dtype"] != "bf16" else "", row["adapters"] or "",
                                               "B=%s" % row["B"]) if v)
