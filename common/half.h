@@ -1,5 +1,5 @@
-/* common/half.h - IEEE binary16 and bfloat16 <-> binary32, round to nearest even, subnormals kept.
- */
+/* common/half.h - IEEE binary16, bfloat16 and E4M3 <-> binary32, round to nearest even, subnormals
+ * kept. */
 #ifndef HG_COMMON_HALF_H
 #define HG_COMMON_HALF_H
 
@@ -37,5 +37,11 @@ static inline uint16_t hg_f32_to_bf16(float f)
 
 float hg_f16_to_f32(uint16_t h);
 uint16_t hg_f32_to_f16(float f);
+
+/* E4M3 of the OCP 8-bit formats: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no infinity, 0x7f
+ * and 0xff are NaN, the largest value is 448. Larger ones and infinities saturate; NaN becomes
+ * 0x7f. */
+float hg_e4m3_to_f32(uint8_t v);
+uint8_t hg_f32_to_e4m3(float f);
 
 #endif

@@ -16,8 +16,15 @@
  * Numerics of a linear, by stored weight type: F32, F16 - activations stay fp32; BF16 - activations
  * are rounded to bf16 (nearest even) first; I8 - W is quantised per output row (symmetric, scale =
  * max|w|/127) and activations per row and call (scale = max|x|/127, nearest even), the integer sum
- * is exact. Accumulation is fp32 or better. Adapters (A, B, R) are kept in the weight's stored
- * type, or BF16 where that is I8, and follow the same rule.
+ * is exact; F8 - W is E4M3 times a scale per output row (max|w|/448, nearest even, saturating),
+ * activations stay fp32; I4 - W is q in [-8, 7] times a binary16 scale per output row and group of
+ * 128 inputs (the group's value of largest magnitude / -8: that one is met exactly, and the step is
+ * 1/8 of it where a scale of max|w|/7 would waste q = -8), activations are quantised per row and
+ * group as I8 does per row; the result is the sum over the groups, ascending, of s_w * s_x * (the
+ * exact integer sum of the group); the last group may be shorter. A row of W that is not finite
+ * gives NaN under I8, F8 and I4 (kernels/quantise.h). Accumulation is fp32 or better. Adapters (A,
+ * B, R) are kept in the weight's stored type, or BF16 where that is I8, F8 or I4, and follow the
+ * same rule.
  *
  * Dims: T tokens in the batch, S sequence length, D model dim, H query heads, G kv heads, P head
  * dim, F ffn dim, V vocab, K in features, N out features, R total rank, E experts. */
@@ -72,7 +79,7 @@ struct hg_weight_desc {
     int n_in;
     int n_parts;
     struct hg_weight_part parts[HG_MAX_PARTS];
-    enum hg_dtype store; /* how W is kept: F32, F16, BF16, I8 */
+    enum hg_dtype store; /* how W is kept */
     int pair; /* outputs i and i + pair/2 of every group of `pair` meet in the epilogue, so a
                  backend may lay them side by side: P for ROPE_KV, N for SWIGLU, else 0 */
 };

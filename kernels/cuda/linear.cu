@@ -22,7 +22,7 @@
 enum { CONTROL = 4 /* words of shared memory in front: ticket and answers for the whole block */ };
 
 template <int type> struct Adapter {
-    enum { value = type == HG_DTYPE_I8 ? (int)HG_DTYPE_BF16 : type };
+    enum { quantised = type >= HG_DTYPE_I8, value = quantised ? (int)HG_DTYPE_BF16 : type };
 };
 
 /* ---- the gate -------------------------------------------------------------------------------- */
@@ -99,9 +99,9 @@ DEV void shrink(const Product &p, int block, int token_tile, float *shared)
     }
     if (slots_here<Team>(p, token0) >> slot & 1) {
         Team team(shared + CONTROL, block * Team::tiles, token0);
-        bool i8 = type == HG_DTYPE_I8;
-        Rows<adapter> rows(i8 ? p.x.rows16 : p.x.rows, i8 ? p.x.pitch16 : p.x.pitch, token0);
-        Columns columns = {i8 ? nullptr : p.x.scale, 1, p.slot_of, slot, p.n_tokens};
+        bool own = Adapter<type>::quantised;
+        Rows<adapter> rows(own ? p.x.rows16 : p.x.rows, own ? p.x.pitch16 : p.x.pitch, token0);
+        Columns columns = {own ? nullptr : p.x.scale, 1, p.slot_of, slot, p.n_tokens};
         team.template product<adapter>(p.slot[slot].shrink, 0, rows, columns);
         int n_rows = p.slot[slot].rows;
         team.each_pair([&](int tile, int r, int token, float v0, float v1) {
@@ -150,8 +150,9 @@ DEV void output(const Product &p, int block, int token_tile, float *shared)
 {
     int token0 = token_tile * Team::tokens, end = p.first_tile + p.n_tiles;
     Team team(shared + CONTROL, p.first_tile + block * Team::tiles, token0);
-    team.template product<type>(p.w, 0, Rows<type>(p.x.rows, p.x.pitch, token0),
-                                Columns{p.x.scale, 1, nullptr, 0, p.n_tokens});
+    Rows<type> rows(p.x.rows, p.x.pitch, token0, p.x.scale, p.x.scale_pitch);
+    const float *scale = type == HG_DTYPE_I4 ? nullptr : p.x.scale; /* I4: rows has them */
+    team.template product<type>(p.w, 0, rows, Columns{scale, 1, nullptr, 0, p.n_tokens});
     int slots = p.slots ? slots_here<Team>(p, token0) : 0;
     if (slots)
         expand<Adapter<type>::value>(p, team, token_tile, slots);
@@ -229,6 +230,10 @@ enum hg_status cuda_product(struct cuda_backend *c, struct Product *p)
         return launch_type<HG_DTYPE_F16>(c, *p);
     case HG_DTYPE_BF16:
         return launch_type<HG_DTYPE_BF16>(c, *p);
+    case HG_DTYPE_F8:
+        return launch_type<HG_DTYPE_F8>(c, *p);
+    case HG_DTYPE_I4:
+        return launch_type<HG_DTYPE_I4>(c, *p);
     default:
         return launch_type<HG_DTYPE_I8>(c, *p);
     }

@@ -5,7 +5,7 @@
  *
  * Mapping: one block of 256 threads per row, 8 values per thread and round; three passes over a row
  * that stays in L1. Bound by latency at a few rows, by reading x at many. A row's sums depend on
- * its length alone. Definition: kernels/ref/rmsnorm.c, ref_quantise of kernels/ref/matrix.c. */
+ * its length alone. Definition: kernels/ref/rmsnorm.c, ref_row_set of kernels/ref/matrix.c. */
 #include "kernels/cuda/prepare.cuh"
 
 #include "kernels/cuda/linear.cuh"
@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(ROW_THREADS) prepare_rows(const RowSource p, c
         get.norm = p.norm;
     }
     prepare_row<type>(get, p.dim, team, to.rows + row * to.pitch,
-                      to.scale ? to.scale + row : nullptr);
+                      to.scale ? to.scale + row : nullptr, to.scale_pitch);
     if (to.rows16)
         prepare_row<HG_DTYPE_BF16>(get, p.dim, team, to.rows16 + row * to.pitch16, nullptr);
 }
@@ -76,7 +76,7 @@ bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool ada
     enum hg_dtype type = w->w.type;
     size_t rows = (size_t)cuda_padded_rows(n);
     out->pitch = (int64_t)w->w.steps * cuda_row_step_bytes(type);
-    out->pitch16 = type == HG_DTYPE_I8 && adapters
+    out->pitch16 = hg_dtype_is_quantised(type) && adapters
                        ? (int64_t)cuda_steps(HG_DTYPE_BF16, w->n_in) * STEP_BYTES
                        : 0;
     out->rows = (char *)c->scratch.x;
@@ -84,7 +84,9 @@ bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool ada
     out->scale = type == HG_DTYPE_BF16
                      ? NULL
                      : (float *)(out->rows + rows * (size_t)(out->pitch + out->pitch16));
-    return rows * (size_t)(out->pitch + out->pitch16 + (int64_t)sizeof(float)) <=
+    out->scale_pitch = (int64_t)rows;
+    int64_t scales = type == HG_DTYPE_I4 ? w->w.steps : 1;
+    return rows * (size_t)(out->pitch + out->pitch16 + scales * (int64_t)sizeof(float)) <=
            c->scratch.x_bytes;
 }
 
@@ -101,7 +103,10 @@ enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from
     case HG_DTYPE_I8:
         LAUNCH(prepare_rows<HG_DTYPE_I8>, p.n, ROW_THREADS, shared, c->stream, p, t);
         break;
-    default: /* F16 and F32 alike */
+    case HG_DTYPE_I4:
+        LAUNCH(prepare_rows<HG_DTYPE_I4>, p.n, ROW_THREADS, shared, c->stream, p, t);
+        break;
+    default: /* F16, F32 and F8 alike */
         LAUNCH(prepare_rows<HG_DTYPE_F32>, p.n, ROW_THREADS, shared, c->stream, p, t);
     }
     return cuda_status(c, "prepare");

@@ -154,7 +154,8 @@ static void check(struct kt_targets *ts, const struct conv_case *c, uint64_t see
     float *got = malloc(v.n_y * sizeof *got);
     /* the reasons of kt_linear_bound; the prologue plays the part of the norm */
     bool prologue = c->groups || c->swish;
-    double bound = c->store == HG_DTYPE_I8     ? prologue ? 6e-3 : 2e-6
+    bool integers = c->store == HG_DTYPE_I8 || c->store == HG_DTYPE_I4;
+    double bound = integers                    ? prologue ? 6e-3 : 2e-6
                    : c->store == HG_DTYPE_BF16 ? prologue ? 3e-3 : 2e-5
                                                : 2e-5;
     conv_formula(&v, want);
@@ -170,8 +171,6 @@ static void check(struct kt_targets *ts, const struct conv_case *c, uint64_t see
     conv_deinit(&v);
 }
 
-static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
-
 static void plain_convolutions_match_the_formula(void **state)
 {
     static const struct conv_case cases[] = {
@@ -182,9 +181,9 @@ static void plain_convolutions_match_the_formula(void **state)
         {3, 1, 1, 1, 1, 8, 8, 20, 3, 0, false, true, 0, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (size_t t = 0; t < 4; t++) {
+        for (size_t t = 0; t < KT_STORES; t++) {
             struct conv_case c = cases[i];
-            c.store = stores[t];
+            c.store = kt_stores[t];
             check(*state, &c, i * 4 + t);
         }
 }
@@ -192,29 +191,32 @@ static void plain_convolutions_match_the_formula(void **state)
 /* The encoder's downsampling: zeros on the right and bottom only, stride 2. */
 static void asymmetric_padding_with_stride_two(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
-        check(*state, &(struct conv_case){3, 2, 0, 1, 1, 8, 6, 7, 4, 0, false, false, stores[t], 1},
+    for (size_t t = 0; t < KT_STORES; t++) {
+        check(*state,
+              &(struct conv_case){3, 2, 0, 1, 1, 8, 6, 7, 4, 0, false, false, kt_stores[t], 1},
               30 + t);
-        check(*state, &(struct conv_case){3, 2, 0, 1, 1, 5, 5, 4, 9, 0, false, true, stores[t], 1},
+        check(*state,
+              &(struct conv_case){3, 2, 0, 1, 1, 5, 5, 4, 9, 0, false, true, kt_stores[t], 1},
               40 + t);
     }
 }
 
 static void input_is_upsampled_by_repeating_pixels(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
+    for (size_t t = 0; t < KT_STORES; t++) {
         check(*state,
-              &(struct conv_case){3, 1, 1, 1, 2, 4, 3, 10, 6, 0, false, false, stores[t], 1},
+              &(struct conv_case){3, 1, 1, 1, 2, 4, 3, 10, 6, 0, false, false, kt_stores[t], 1},
               50 + t);
-        check(*state, &(struct conv_case){1, 1, 0, 0, 2, 3, 2, 5, 4, 0, false, true, stores[t], 1},
+        check(*state,
+              &(struct conv_case){1, 1, 0, 0, 2, 3, 2, 5, 4, 0, false, true, kt_stores[t], 1},
               60 + t);
     }
 }
 
 static void group_norm_and_swish_come_before_the_padding(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
-        struct conv_case c = {3, 1, 1, 1, 1, 6, 5, 12, 7, 4, true, true, stores[t], 1};
+    for (size_t t = 0; t < KT_STORES; t++) {
+        struct conv_case c = {3, 1, 1, 1, 1, 6, 5, 12, 7, 4, true, true, kt_stores[t], 1};
         check(*state, &c, 70 + t);
         c.swish = false;
         c.groups = 12;
@@ -254,9 +256,9 @@ static void whole_steps_of_channels_match_the_formula(void **state)
         {3, 1, 1, 1, 1, 5, 5, 32, 8, 0, false, false, 0, 1e-9f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (size_t t = 0; t < 4; t++) {
+        for (size_t t = 0; t < KT_STORES; t++) {
             struct conv_case c = cases[i];
-            c.store = stores[t];
+            c.store = kt_stores[t];
             check(*state, &c, 120 + i * 4 + t);
         }
 }

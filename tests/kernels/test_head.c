@@ -1,22 +1,23 @@
 /* Final norm and head sets, restricted to each row's id range. */
 #include "tests/kernels/head_case.h"
 
-static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
-
 static void logits_of_the_allowed_ids_match_the_formula(void **state)
 {
     struct kt_targets *ts = *state;
     static const int dims[] = {40, 129};
     enum { OUT = 9 };
-    for (size_t t = 0; t < 4; t++)
+    for (size_t t = 0; t < KT_STORES; t++)
         for (size_t d = 0; d < 2; d++) {
             struct kt_head h;
-            kt_head_init(&h, 7, dims[d], OUT, stores[t], 1 + t * 2 + d);
+            kt_head_init(&h, 7, dims[d], OUT, kt_stores[t], 1 + t * 2 + d);
             float want[OUT * 93], ref[OUT * 93], got[OUT * 93];
             char label[64];
             /* the reasons are those of kt_linear_bound with a norm */
-            double bound = t == 3 ? 6e-3 : t == 2 ? 3e-3 : 2e-5;
-            snprintf(label, sizeof label, "head D %d store %s", dims[d], hg_dtype_name(stores[t]));
+            enum hg_dtype s = kt_stores[t];
+            bool integers = s == HG_DTYPE_I8 || s == HG_DTYPE_I4;
+            double bound = integers ? 6e-3 : s == HG_DTYPE_BF16 ? 3e-3 : 2e-5;
+            snprintf(label, sizeof label, "head D %d store %s", dims[d],
+                     hg_dtype_name(kt_stores[t]));
             kt_head_formula(&h, want);
             kt_head_run(&h, ts->at[0].b, NULL, OUT, ref);
             kt_compare(label, "ref against the formula", ref, want, OUT * 93, bound / 10);
