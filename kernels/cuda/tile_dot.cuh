@@ -52,11 +52,11 @@ template <> struct Dot<HG_DTYPE_I8> {
 
 template <> struct Dot<HG_DTYPE_F8> {
     typedef float sum;
-    enum { weight = 1, row = 2, ring = 6 };
+    enum { weight = 1, row = 2, ring = 8 };
 };
 template <> struct Dot<HG_DTYPE_I4> {
     typedef float sum;
-    enum { weight = 2, row = 2, ring = 3 };
+    enum { weight = 2, row = 2, ring = 4 };
 };
 
 /* 4 values of F8 as fp16 pairs, 2^-8 of each; the layout is that of weight.h. */
@@ -175,8 +175,11 @@ DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const Weights<MT>
     enum {
         W = Dot<type>::weight,
         X = Dot<type>::row,
-        D = MT * NT * X > 4 ? 2 : Dot<type>::ring,
-        ahead = NT * X <= 2, /* rows travel with the weights while registers last */
+        D = MT * NT * X <= 4 ? Dot<type>::ring
+            : W == 1         ? 4
+                             : 2,
+        ahead = NT * X <= 2 &&
+                type < HG_DTYPE_F8, /* rows travel with the weights while registers last */
         G = ahead || NT < 4 ? NT : 4
     };
     uint4 w[D][MT][W], x[ahead ? D : 1][G][X];
@@ -259,9 +262,9 @@ DEV float product_scale(const cuda_matrix &m, const Columns &c, int64_t row, int
  * registers last. */
 template <int type, class Team> struct Blocks {
     enum {
-        least = Team::tiles > 1 || Dot<type>::row *Team::tokens > 64 ? 1
-                : Dot<type>::row *Team::tokens > 8                   ? 2
-                                                                     : 3
+        least = Team::tiles > 1 || Dot<type>::row *Team::tokens > 64            ? 1
+                : Dot<type>::row *Team::tokens > (type >= HG_DTYPE_F8 ? 16 : 8) ? 2
+                                                                                : 3
     };
 };
 
