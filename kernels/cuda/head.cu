@@ -3,7 +3,7 @@
  *
  *     logits[i][v - lo_i] = head_{set_i}[v] . norm_{set_i}(x[out_row_i])
  *
- * Mapping: per set that is present one launch prepares its rows (gathered by out_row) and one
+ * Mapping: per set that is present one launch prepares its rows (gathered by out_row) and
  * multiplies them with the tiles that hold any id asked of the set; a row is stored where it
  * belongs to the set and the id to its range. Rows of other sets ride along unused: they cost
  * nothing while the weight is the bound. Bound by the stream of the head. An id's logit has the
@@ -46,11 +46,10 @@ static enum hg_status run_set(struct cuda_backend *c, const struct hg_head_args 
     if (!cuda_place_rows(c, w, false, n, &p.x))
         return cuda_refuse("head: %d rows of %d do not fit %zu bytes", n, w->n_in,
                            c->scratch.x_bytes);
-    RowSource from = {
-        (const float *)a->x, w->n_in,           n,  w->n_in, a->norms[set], a->norm_eps,
-        c->plan.out_row,     c->plan.out_table, set};
-    HG_TRY(cuda_prepare(c, &from, w->w.type, &p.x));
+    p.from = {(const float *)a->x, w->n_in,           n,  w->n_in, a->norms[set], a->norm_eps,
+              c->plan.out_row,     c->plan.out_table, set};
     p.w = w->w;
+    p.tickets = c->scratch.tickets;
     p.n_tokens = n;
     p.first_tile = lo / TILE_ROWS;
     p.n_tiles = (hi + TILE_ROWS - 1) / TILE_ROWS - p.first_tile;

@@ -33,7 +33,7 @@ struct Finish {
     int set;
 };
 
-/* Rows in the layout that dot products read: see prepare.cu. */
+/* Rows in the layout that dot products read: see prepare.cuh. */
 struct Prepared {
     char *rows;
     int64_t pitch;
@@ -55,9 +55,10 @@ struct RowSource {
     int set;
 };
 
-/* Weight times prepared rows, with the adapters of `slots`: see linear.cu. */
+/* Weight times rows, with the adapters of `slots`: see linear_kernel.cuh. */
 struct Product {
     struct cuda_matrix w;
+    struct RowSource from; /* to prepare as x first; x NULL: x is prepared */
     struct Prepared x;
     struct Finish finish;
     int n_tokens, token_tiles;
@@ -71,8 +72,10 @@ struct Product {
     char *zp; /* [n_tokens, zp_pitch] bytes: gated z, prepared, part after part */
     int64_t zp_pitch;
     float *zp_scale; /* [n_tokens, HG_MAX_PARTS] */
-    int *tickets;    /* [0] next, [1] done, [2 + token tile] finished shrink tiles */
-    int n_shrink;    /* blocks per token tile, 0: no tickets */
+    int *tickets;    /* zero between launches */
+    int n_prepare;   /* rows that blocks of this launch prepare */
+    int n_shrink;    /* blocks per token tile */
+    int n_first;     /* blocks before the output blocks; 0: no tickets */
     int n_blocks;    /* output blocks per token tile */
 };
 
@@ -83,7 +86,14 @@ bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool ada
                      struct Prepared *out);
 enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from,
                             enum hg_dtype type, const struct Prepared *to);
-/* Fills in how the work is cut and launches. */
+/* Fills in how the work is cut and launches. By weight type: one file each, for the compiler's
+ * sake. */
 enum hg_status cuda_product(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_f32(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_f16(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_bf16(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_i8(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_f8(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_i4(struct cuda_backend *c, struct Product *p);
 
 #endif

@@ -149,7 +149,7 @@ template <int type> struct Rows {
     }
     MEMBER uint4 load(int step, int t, int plane) const
     {
-        int64_t in_row = (int64_t)step * (STEP_BYTES * Dot<type>::row) + plane * STEP_BYTES;
+        uint32_t in_row = (uint32_t)step * (STEP_BYTES * Dot<type>::row) + plane * STEP_BYTES;
         return *(const uint4 *)(at + t * pitch + in_row);
     }
 };
@@ -166,11 +166,19 @@ template <int MT> struct Weights {
     }
 };
 
-/* Steps [begin, end) of MT tiles times 8 NT tokens, weights `ring` steps ahead. fold() is called
- * after every `slice` steps and at the end. Warp-uniform arguments. */
-template <int type, int MT, int NT, class Source, class Fold>
+/* Nothing to wait for before rows are read. */
+struct AlwaysReady {
+    MEMBER void wait() const
+    {
+    }
+};
+
+/* Steps [begin, end) of MT tiles times 8 NT tokens, weights `ring` steps ahead. ready.wait() comes
+ * before the first row is read and after the first weights are asked for; fold() is called after
+ * every `slice` steps and at the end. Warp-uniform arguments. */
+template <int type, int MT, int NT, class Source, class Ready, class Fold>
 DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const Weights<MT> &weight,
-                    Source &source, int begin, int end, int slice, Fold fold)
+                    Source &source, int begin, int end, int slice, const Ready &ready, Fold fold)
 {
     enum {
         W = Dot<type>::weight,
@@ -203,11 +211,12 @@ DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const Weights<MT>
         }
     };
     UNROLL_FOR (int d = 0; d < D; d++)
-        if (begin + d < end) {
+        if (begin + d < end)
             load_weights(d, begin + d);
-            if (ahead)
-                load_rows(d % (ahead ? D : 1), begin + d, 0);
-        }
+    ready.wait();
+    UNROLL_FOR (int d = 0; d < D; d++)
+        if (ahead && begin + d < end)
+            load_rows(d % (ahead ? D : 1), begin + d, 0);
     int fold_at = begin + slice;
     for (int s = begin; s < end; s += D)
         UNROLL_FOR (int d = 0; d < D; d++) {
@@ -274,6 +283,7 @@ template <int NT> struct Stream {
     enum {
         tokens = 8 * NT,
         tiles = 1,
+        prepares = 1, /* the launch prepares its rows itself: see linear_kernel.cuh */
         shared_floats = SLICES * tokens * PITCH,
         pairs = (tokens * 8 + BLOCK_THREADS - 1) / BLOCK_THREADS
     };
@@ -290,8 +300,9 @@ template <int NT> struct Stream {
 
     /* v += m x; tile 0 of m is tile `tile0` of the block's numbering. Block-uniform; ends in step.
      */
-    template <int type, class Source>
-    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns)
+    template <int type, class Source, class Ready = AlwaysReady>
+    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
+                        const Ready &ready = Ready())
     {
         typedef typename Dot<type>::sum sum_t;
         sum_t sum[1][NT][4] = {}, *partial = (sum_t *)shared;
@@ -303,7 +314,7 @@ template <int NT> struct Stream {
         Weights<1> weight;
         weight.set(m, 0, at, Dot<type>::weight);
         if (begin < end)
-            accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, [] {});
+            accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, ready, [] {});
         __syncthreads(); /* the sums of the product before have been read */
         UNROLL_FOR (int t = 0; t < NT; t++)
             UNROLL_FOR (int i = 0; i < 4; i++)
@@ -345,7 +356,7 @@ template <int NT> struct Stream {
 
 /* 8 MT tiles and 8 NT tokens per block; each warp has MT tiles and all of K. */
 template <int MT, int NT> struct Grid {
-    enum { tokens = 8 * NT, tiles = 8 * MT, shared_floats = SLICES * tokens * PITCH };
+    enum { tokens = 8 * NT, tiles = 8 * MT, prepares = 0, shared_floats = SLICES * tokens * PITCH };
     float *shared;    /* [warp][token][PITCH] */
     int tile, token0; /* tile: the warp's first */
     float v[MT][NT][4];
@@ -360,8 +371,9 @@ template <int MT, int NT> struct Grid {
                     v[m][t][i] = 0;
     }
 
-    template <int type, class Source>
-    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns)
+    template <int type, class Source, class Ready = AlwaysReady>
+    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
+                        const Ready &ready = Ready())
     {
         typename Dot<type>::sum sum[MT][NT][4] = {};
         Weights<MT> weight;
@@ -374,7 +386,7 @@ template <int MT, int NT> struct Grid {
             int at = first + i < 0 ? 0 : first + i < m.tiles ? first + i : m.tiles - 1;
             weight.set(m, i, at, Dot<type>::weight);
         }
-        accumulate<type, MT, NT>(sum, weight, source, 0, m.steps, slice, [&] {
+        accumulate<type, MT, NT>(sum, weight, source, 0, m.steps, slice, ready, [&] {
             UNROLL_FOR (int t = 0; t < NT; t++)
                 UNROLL_FOR (int i = 0; i < 2; i++) {
                     int token = token0 + t * 8 + lane % 4 * 2 + i;
