@@ -13,18 +13,21 @@
  * alone. A row's result never depends on how many rows, or which, share the call, nor on the thread
  * count.
  *
- * Numerics of a linear, by stored weight type: F32, F16 - activations stay fp32; BF16 - activations
- * are rounded to bf16 (nearest even) first; I8 - W is quantised per output row (symmetric, scale =
- * max|w|/127) and activations per row and call (scale = max|x|/127, nearest even), the integer sum
- * is exact; F8 - W is E4M3 times a scale per output row (max|w|/448, nearest even, saturating),
- * activations stay fp32; I4 - W is q in [-8, 7] times a binary16 scale per output row and group of
- * 128 inputs (the group's value of largest magnitude / -8: that one is met exactly, and the step is
- * 1/8 of it where a scale of max|w|/7 would waste q = -8), activations are quantised per row and
- * group as I8 does per row; the result is the sum over the groups, ascending, of s_w * s_x * (the
- * exact integer sum of the group); the last group may be shorter. A row of W that is not finite
- * gives NaN under I8, F8 and I4 (kernels/quantise.h). Accumulation is fp32 or better. Adapters (A,
- * B, R) are kept in the weight's stored type, or BF16 where that is I8, F8 or I4, and follow the
- * same rule.
+ * Numerics of a linear, by stored weight type. Quotients are true fp32 divisions, rounding is to
+ * nearest even; accumulation is fp32 or better.
+ * - F32, F16: activations stay fp32.
+ * - BF16: activations are rounded to bf16.
+ * - I8: W = q * scale, scale = max|w| / 127 per output row; activations likewise per row and call;
+ * the integer sum is exact.
+ * - F8: W = E4M3 * scale, scale = max|w| / 448 per output row, saturating; activations stay fp32.
+ * - I4: W = q * scale, q in [-8, 7], a binary16 scale per output row and group of 128 inputs (the
+ * last may be shorter): the group's value of largest magnitude / -8, so that value is met exactly
+ * and the step is max|w| / 8 where -7..7 would give max|w| / 7. Activations are quantised per row
+ * and group as those of I8 per row. y = the sum over groups, ascending, of s_w * s_x * (the exact
+ * integer sum).
+ *
+ * A row of W that is not finite gives NaN under I8, F8 and I4 (kernels/quantise.h). Adapters (A, B,
+ * R) are kept in the weight's stored type, or BF16 beside I8, F8 and I4, and follow the same rule.
  *
  * Dims: T tokens in the batch, S sequence length, D model dim, H query heads, G kv heads, P head
  * dim, F ffn dim, V vocab, K in features, N out features, R total rank, E experts. */

@@ -1,13 +1,14 @@
 /* kernels/cuda/prepare.cuh - an fp32 row becomes what a dot product of tile_dot.cuh reads.
  *
- * Per step of 64 bytes, natural order of k, zeros past the end of the row:
- *     BF16           32 values, rounded to nearest even
- *     F16, F32, F8   32 fp16 `high`, then 32 fp16 `low`: x / scale = high + low, scale a power of
- *                    two that brings the largest |x| into [2^14, 2^15): 22 bits of every value
- *                    within 2^-28 of the largest. A row that is not finite has scale 1 and keeps
- * its NaN and infinities I8             64 values q = round(x / scale), scale = max|x| / 127, NaN
- * for a row that is not finite (and q = 0) I4             128 values (two times 64 bytes): a group,
- * quantised as a row of I8. Kept is scale / 16: a nibble reaches the product as 16 q
+ * Per step, natural order of k, zeros past the end of the row:
+ * - BF16: 32 values, rounded to nearest even.
+ * - F16, F32, F8: 32 fp16 `high`, then 32 fp16 `low`: x / scale = high + low, scale a power of two
+ * that brings the largest |x| into [2^14, 2^15): 22 bits of every value within 2^-28 of the
+ * largest. A row that is not finite has scale 1 and keeps its NaN and infinities.
+ * - I8: 64 values q = round(x / scale), scale = max|x| / 127, NaN for a row that is not finite (and
+ * q = 0).
+ * - I4: 128 values, a group, quantised as a row of I8. Kept is scale / 16: a nibble reaches the
+ * product as 16 q.
  *
  * A row is made by n_threads threads with index i; `Team` says how they reduce. Get::eight(k, v)
  * gives values k..k+7.*/

@@ -10,13 +10,15 @@
  * its natural order and a lane needs the 16 bytes at 16 q of it. F32 is two fp16 planes per step, w
  * / scale = high + low, one after the other.
  *
- * F8: a step is 32 values, 16 bytes per lane: word 2 h + r has row g + 8 r, values 8 q + 4 h ..
- * + 4. The first two lie as fp16 with 2^-8 of the value would (bits 15, 13..7 of a half), the other
- * two in the bits that this leaves (14, 6..0): unpack_f8 of tile_dot.cuh. The row's scale has the
- * 2^8. I4: a step is one group of 128 values, 16 bytes per lane for each plane p of 64: word 2 h +
- * r has row g + 8 r, values 64 p + 16 q + 8 h .. + 8, the first four in the low nibbles of its
- * bytes, the others in the high ones, two's complement. Scales of a step: 8 words, g: rows g (lower
- * half) and g + 8.
+ * F8: a step is 32 values, 16 bytes per lane. Word 2 h + r has row g + 8 r and the 4 values from 8
+ * q + 4 h on. The first two lie as fp16 with 2^-8 of the value would (bits 15 and 13..7 of a half),
+ * the other two in the bits that this leaves (14 and 6..0); unpack_f8 of tile_dot.cuh takes them
+ * apart. The row's scale has the 2^8.
+ *
+ * I4: a step is one group of 128 values, 16 bytes per lane for each plane p of 64. Word 2 h + r has
+ * row g + 8 r and the 8 values from 64 p + 16 q + 8 h on: the first four in the low nibbles of its
+ * bytes, the others in the high ones, two's complement. Word g of a step's 8 scales has those of
+ * rows g (lower half) and g + 8.
  *
  * Rows are laid out by `pair`: when outputs i and i + pair/2 of a group of `pair` meet in the
  * epilogue, a tile holds 8 rows of the first half and the 8 that meet them; else a tile holds 16
