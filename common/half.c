@@ -53,18 +53,3 @@ float hg_e4m3_to_f32(uint8_t v)
         return hg_bits_float((uint32_t)(v & 0x80u) << 24 | 0x7fc00000u);
     return hg_f16_to_f32((uint16_t)((v & 0x80u) << 8 | (v & 0x7fu) << 7)) * 256.0f;
 }
-
-uint8_t hg_f32_to_e4m3(float f)
-{
-    uint32_t u = hg_float_bits(f), sign = u >> 24 & 0x80u;
-    u &= 0x7fffffffu;
-    if (u > 0x7f800000u)
-        return 0x7f;
-    if (u >= 0x43e00000u) /* 448 */
-        return (uint8_t)(sign | 0x7eu);
-    if (u >= 0x3c800000u) /* 2^-6 and above */
-        return (uint8_t)(sign | shift_round(u - (120u << 23), 20));
-    if (u < 0x3a800000u) /* below 2^-10, half of the smallest subnormal */
-        return (uint8_t)sign;
-    return (uint8_t)(sign | shift_round((u & 0x7fffffu) | 0x800000u, 141u - (u >> 23)));
-}

@@ -42,6 +42,18 @@ uint16_t hg_f32_to_f16(float f);
  * and 0xff are NaN, the largest value is 448. Larger ones and infinities saturate; NaN becomes
  * 0x7f. */
 float hg_e4m3_to_f32(uint8_t v);
-uint8_t hg_f32_to_e4m3(float f);
+
+/* Without a branch, so that a compiler can make vectors of it. Below 2^-6 adding 2^14 leaves the
+ * multiple of 2^-9 in the last bits. */
+static inline uint8_t hg_f32_to_e4m3(float f)
+{
+    uint32_t u = hg_float_bits(f), sign = u >> 24 & 0x80u;
+    u &= 0x7fffffffu;
+    uint32_t normal = ((u + 0x7ffffu + (u >> 20 & 1u)) >> 20) - (120u << 3);
+    uint32_t small = hg_float_bits(hg_bits_float(u) + 0x1p14f) & 15u;
+    uint32_t v = u < 0x3c800000u ? small : normal;
+    v = u >= 0x43e00000u ? 0x7eu : v;
+    return (uint8_t)(sign | (u > 0x7f800000u ? 0x7fu : v));
+}
 
 #endif
