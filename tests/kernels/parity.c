@@ -174,6 +174,35 @@ float kt_quantise_i4(const float *w, int n, int *q)
     return scale;
 }
 
+static void stored_i4(const float *row, int n, float *stored)
+{
+    int q[HG_I4_GROUP];
+    for (int at = 0; at < n; at += HG_I4_GROUP) {
+        int len = n - at < HG_I4_GROUP ? n - at : HG_I4_GROUP;
+        float scale = kt_quantise_i4(row + at, len, q);
+        for (int i = 0; i < len; i++)
+            stored[at + i] = (float)q[i] * scale;
+    }
+}
+
+void kt_stored(enum hg_dtype type, const float *row, int n, float *stored)
+{
+    float max = 0;
+    for (int i = 0; i < n; i++)
+        max = fabsf(row[i]) > max ? fabsf(row[i]) : max;
+    float levels = type == HG_DTYPE_I8 ? 127 : 448, scale = max / levels;
+    if (type == HG_DTYPE_I4) {
+        stored_i4(row, n, stored);
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        double q = scale > 0 ? (double)(row[i] / scale) : 0;
+        stored[i] = type == HG_DTYPE_I8   ? (float)rint(q) * scale
+                    : type == HG_DTYPE_F8 ? (float)kt_round(type, q) * scale
+                                          : (float)kt_round(type, row[i]);
+    }
+}
+
 static double dot_f8(const float *w, const float *x, int n)
 {
     double sum = 0;

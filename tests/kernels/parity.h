@@ -55,6 +55,8 @@ float kt_quantise(const float *x, int n, int *q);
 /* One group of int4: q[i] = nearest even of w[i] / scale in [-8, 7]; scale = the first value of
  * largest magnitude / -8 as a binary16. */
 float kt_quantise_i4(const float *w, int n, int *q);
+/* What a row of weights stands for once it is stored. */
+void kt_stored(enum hg_dtype type, const float *row, int n, float *stored);
 /* dot of a weight row with an activation row, both fp32, under the rule of a stored type. */
 double kt_dot(enum hg_dtype store, const float *w, const float *x, int n);
 

@@ -4,31 +4,6 @@
 #include "kernels/cpu/panels.h"
 #include "tests/kernels/parity.h"
 
-/* What a stored row stands for. */
-static void expect(enum hg_dtype type, const float *row, int n, int *q, float *want)
-{
-    float max = 0;
-    for (int i = 0; i < n; i++)
-        max = fabsf(row[i]) > max ? fabsf(row[i]) : max;
-    float scale = type == HG_DTYPE_I8 ? kt_quantise(row, n, q) : max / 448.0f;
-    for (int i = 0; i < n; i++)
-        switch (type) {
-        case HG_DTYPE_I8:
-            want[i] = (float)q[i] * scale;
-            break;
-        case HG_DTYPE_F8:
-            want[i] = scale > 0 ? (float)kt_round(type, (double)(row[i] / scale)) * scale : 0;
-            break;
-        case HG_DTYPE_I4:
-            if (i % HG_I4_GROUP == 0)
-                scale = kt_quantise_i4(row + i, n - i < 128 ? n - i : 128, q + i);
-            want[i] = (float)q[i] * scale;
-            break;
-        default:
-            want[i] = (float)kt_round(type, (double)row[i]);
-        }
-}
-
 static void check(int n_out, int n_in, enum hg_dtype type, enum hg_dtype host)
 {
     struct hg_error err = {0};
@@ -37,12 +12,10 @@ static void check(int n_out, int n_in, enum hg_dtype type, enum hg_dtype host)
     float *x = kt_random(n, (uint64_t)n_out * 1000 + (uint64_t)n_in, 1.5f);
     float *row = malloc((size_t)n_in * sizeof *row);
     float *want = malloc((size_t)n_in * sizeof *want);
-    int *q = calloc((size_t)n_in, sizeof *q);
     void *encoded = kt_encode(x, n, host);
     struct hg_host_tensor t = {encoded, host};
     assert_non_null(row);
     assert_non_null(want);
-    assert_non_null(q);
     HG_TEST_OK(cpu_panels_init(&p, n_out, n_in, type, &err), err);
     assert_int_equal((uintptr_t)p.data % 64, 0);
     cpu_panels_set(&p, 0, n_out / 2, &t, 0, row); /* two calls: the order of rows does not matter */
@@ -50,18 +23,16 @@ static void check(int n_out, int n_in, enum hg_dtype type, enum hg_dtype host)
     for (int o = 0; o < n_out; o++) {
         for (int i = 0; i < n_in; i++)
             row[i] = (float)kt_round(host, (double)x[(size_t)o * (size_t)n_in + (size_t)i]);
-        expect(type, row, n_in, q, want);
-        for (int i = 0; i < n_in; i++) {
+        kt_stored(type, row, n_in, want);
+        for (int i = 0; i < n_in; i++)
             if (cpu_panels_get(&p, o, i) != want[i])
                 fail_msg("[%d, %d] of %s from %s: element %d, %d is %.9g, expected %.9g", n_out,
                          n_in, hg_dtype_name(type), hg_dtype_name(host), o, i,
                          (double)cpu_panels_get(&p, o, i), (double)want[i]);
-        }
     }
     cpu_panels_deinit(&p);
     free(encoded);
     free(want);
-    free(q);
     free(row);
     free(x);
 }

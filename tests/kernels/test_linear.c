@@ -161,6 +161,50 @@ static void all_zero_row_gives_the_bias(void **state)
     }
 }
 
+/* Packing and back: row k of x is 1 at k, so row k of y is column k of the stored W. A scale, a
+ * product of scales and the 127 of an int8 activation round once each: 3 * 2^-24 of a value. */
+static void one_hot_rows_read_every_stored_weight_back(void **state)
+{
+    enum { K = 200, N = 45 };
+    struct kt_targets *ts = *state;
+    float *x = calloc((size_t)K * K, sizeof *x), *y = calloc((size_t)K * N, sizeof *y);
+    float *w = kt_random((size_t)N * K, 600, 0.3f), *want = calloc((size_t)K * N, sizeof *want);
+    float stored[K];
+    for (int k = 0; k < K; k++)
+        x[k * K + k] = 1;
+    for (size_t t = 0; t < KT_STORES; t++) {
+        struct hg_weight_desc d = {.name = "packed",
+                                   .n_in = K,
+                                   .n_parts = 1,
+                                   .parts = {{.w = {w, HG_DTYPE_F32}, .n_out = N}},
+                                   .store = kt_stores[t]};
+        for (int n = 0; n < N; n++) {
+            kt_stored(kt_stores[t], w + n * K, K, stored);
+            for (int k = 0; k < K; k++)
+                want[k * N + n] = stored[k];
+        }
+        for (int i = 0; i < ts->n; i++) {
+            struct hg_backend *b = ts->at[i].b;
+            struct hg_error err = {0};
+            struct hg_weight *weight = NULL;
+            HG_TEST_OK(b->ops->weight_create(b, &d, &weight, &err), err);
+            void *dx = kt_upload_act(b, x, (size_t)K * K), *dy = kt_alloc_act(b, (size_t)K * N);
+            struct hg_linear_args a = {
+                .w = weight, .n_rows = K, .x = dx, .ldx = K, .y = dy, .ldy = N};
+            assert_int_equal(b->ops->linear(b, &a), HG_STATUS_OK);
+            kt_download_act(b, y, dy, (size_t)K * N);
+            kt_compare(hg_dtype_name(kt_stores[t]), ts->at[i].name, y, want, (size_t)K * N, 2e-7);
+            b->ops->free(b, dx);
+            b->ops->free(b, dy);
+            b->ops->weight_free(b, weight);
+        }
+    }
+    free(x);
+    free(y);
+    free(w);
+    free(want);
+}
+
 /* One row of K inputs through N outputs of a hand-made weight on every target. */
 static void hand_computed(struct kt_targets *ts, enum hg_dtype store, const float *w, int n_in,
                           int n_out, const float *x, const float *want, double bound)
@@ -265,6 +309,7 @@ int main(void)
         cmocka_unit_test(parts_are_stacked_along_the_outputs),
         cmocka_unit_test(faulty_row_is_visible_and_does_not_touch_its_neighbours),
         cmocka_unit_test(all_zero_row_gives_the_bias),
+        cmocka_unit_test(one_hot_rows_read_every_stored_weight_back),
         cmocka_unit_test(int8_rounding_follows_the_hand_computed_example),
         cmocka_unit_test(e4m3_rounding_follows_the_hand_computed_example),
         cmocka_unit_test(int4_rounding_follows_the_hand_computed_example),
