@@ -133,9 +133,10 @@ lint: ## clang-tidy, and the limits: functions <= 80 lines, files <= 600
 layers: ## fail when a folder includes what stands to its right
 	@tools/build/layers.sh
 
-install: all ## install programs, the demo model and the service files under PREFIX
+install: all ## install programs, the CUDA backend if it was built, the demo model and the service files under PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/healthgpt/models
 	install -m 755 build/healthgpt build/healthgptd $(DESTDIR)$(PREFIX)/bin
+	[ ! -f $(CUDA) ] || { install -d $(DESTDIR)$(PREFIX)/lib && install -m 755 $(CUDA) $(DESTDIR)$(PREFIX)/lib; }
 	cp -R config/models/demo $(DESTDIR)$(PREFIX)/share/healthgpt/models/
 	cp -R deploy config/default.json $(DESTDIR)$(PREFIX)/share/healthgpt/
 
@@ -225,7 +226,7 @@ build/cuda/%.o: %.cu build/cuda/archs
 
 $(CUDA): $(patsubst %,build/cuda/%.o,$(basename $(CUDA_C) $(CUDA_CU)))
 	@echo "LD $@"
-	@$(NVCC) -shared -cudart static $(STATIC_CXX) -Xlinker -z,defs $(CUDA_GENCODE) $^ -lm -lpthread -o $@
+	@$(NVCC) -shared -cudart static $(STATIC_CXX) -Xlinker -z,defs $(CUDA_GENCODE) $^ -lm -lpthread -ldl -o $@
 
 $(OUT)/tests/simt/test_simt: $(OUT)/tests/simt/test_simt.o \
   $(patsubst %,$(OUT)/simt/%.o,$(basename $(SIMT_SRC)) tests/simt/cases common/half)

@@ -9,9 +9,9 @@
  *
  * Threading: one engine thread calls everything. Ops are asynchronous until download() or sync().
  *
- * THE ORDER RULE: every reduction behind an output row has an order fixed by the layer's shape
- * alone. A row's result never depends on how many rows, or which, share the call, nor on the thread
- * count.
+ * THE ORDER RULE: every reduction behind an output row has an order fixed by the layer's shape and
+ * by what the row is: of a prompt or image (n_prompt), or a generated token. A row's result never
+ * depends on how many rows, or which, share the call, nor on the thread count.
  *
  * Numerics of a linear, by stored weight type. Quotients are true fp32 divisions, rounding is to
  * nearest even; accumulation is fp32 or better.
@@ -104,6 +104,7 @@ struct hg_sample_params {
 
 struct hg_plan {
     int n_tokens; /* T */
+    int n_prompt; /* the last n_prompt tokens are of prompts, those before were generated */
     int n_seqs;
     int n_out;                  /* rows that get logits and a sample */
     int max_blocks;             /* columns of block_table */
@@ -163,6 +164,8 @@ enum hg_epilogue {
 struct hg_linear_args {
     const struct hg_weight *w;
     int n_rows;
+    int n_prompt;  /* the last n_prompt rows are of prompts or images: a backend may multiply these
+                      in another way, as long as it does so for every such row */
     const void *x; /* (dev) [n_rows, K] */
     int64_t ldx;
     const float *norm; /* (dev) [K] RMSNorm weight applied to x first, or NULL */

@@ -202,11 +202,16 @@ static enum hg_status plan_step(struct hg_model *m, const struct hg_step_item *i
     if (total > m->max_batch_tokens)
         return hg_fail(err, HG_STATUS_INTERNAL, "step: at most %d tokens, got %lld",
                        m->max_batch_tokens, (long long)total);
-    int t = 0;
+    int t = 0, generated = 0;
     st->n_out = 0;
-    for (size_t i = 0; i < n; i++)
-        t += plan_item(m, &items[i], (int)i, t);
+    for (int prompts = 0; prompts < 2; prompts++) { /* generated tokens come first */
+        for (size_t i = 0; i < n; i++)
+            if ((hg_seq_n_waiting(items[i].seq) > 0) == prompts)
+                t += plan_item(m, &items[i], (int)i, t);
+        generated = prompts ? generated : t;
+    }
     *plan = (struct hg_plan){.n_tokens = t,
+                             .n_prompt = t - generated,
                              .n_seqs = (int)n,
                              .n_out = st->n_out,
                              .max_blocks = st->max_blocks,

@@ -26,6 +26,7 @@ static enum hg_status attention_block(struct hg_llm *m, const struct hg_plan *pl
                               .head_dim = c->head_dim};
     HG_TRY(ops->linear(m->backend, &(struct hg_linear_args){.w = layer->qkv,
                                                             .n_rows = plan->n_tokens,
+                                                            .n_prompt = plan->n_prompt,
                                                             .x = m->x,
                                                             .ldx = c->dim,
                                                             .norm = layer->norm1,
@@ -48,6 +49,7 @@ static enum hg_status attention_block(struct hg_llm *m, const struct hg_plan *pl
                                                       .y = m->y}));
     return ops->linear(m->backend, &(struct hg_linear_args){.w = layer->o,
                                                             .n_rows = plan->n_tokens,
+                                                            .n_prompt = plan->n_prompt,
                                                             .x = m->y,
                                                             .ldx = width,
                                                             .slot = plan->slot,
@@ -65,6 +67,7 @@ static enum hg_status mlp_block(struct hg_llm *m, const struct hg_plan *plan, in
     const struct hg_llm_layer *layer = &m->layers[index];
     HG_TRY(ops->linear(m->backend, &(struct hg_linear_args){.w = layer->gate_up,
                                                             .n_rows = plan->n_tokens,
+                                                            .n_prompt = plan->n_prompt,
                                                             .x = m->x,
                                                             .ldx = c->dim,
                                                             .norm = layer->norm2,
@@ -75,6 +78,7 @@ static enum hg_status mlp_block(struct hg_llm *m, const struct hg_plan *plan, in
                                                             .ldy = c->ffn_dim}));
     return ops->linear(m->backend, &(struct hg_linear_args){.w = layer->down,
                                                             .n_rows = plan->n_tokens,
+                                                            .n_prompt = plan->n_prompt,
                                                             .x = m->hidden,
                                                             .ldx = c->ffn_dim,
                                                             .slot = plan->slot,

@@ -82,6 +82,7 @@ enum hg_status hg_projector_run(struct hg_projector *p, const void *x, int n_row
         return HG_STATUS_INTERNAL;
     struct hg_linear_args first = {.w = p->first,
                                    .n_rows = n_rows,
+                                   .n_prompt = n_rows,
                                    .x = x,
                                    .ldx = p->in_dim,
                                    .epilogue = HG_EPILOGUE_GELU,
@@ -89,6 +90,7 @@ enum hg_status hg_projector_run(struct hg_projector *p, const void *x, int n_row
                                    .ldy = p->out_dim};
     struct hg_linear_args second = {.w = p->second,
                                     .n_rows = n_rows,
+                                    .n_prompt = n_rows,
                                     .x = p->hidden,
                                     .ldx = p->out_dim,
                                     .epilogue = HG_EPILOGUE_NONE,

@@ -44,6 +44,7 @@ static enum hg_status linear(struct hg_vision *v, const struct hg_weight *w, int
 {
     struct hg_linear_args a = {.w = w,
                                .n_rows = n_rows,
+                               .n_prompt = n_rows,
                                .x = x,
                                .ldx = n_in,
                                .epilogue = epilogue,

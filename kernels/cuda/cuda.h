@@ -31,6 +31,17 @@ struct cuda_plan {
 
 enum { CUDA_SAMPLE_BLOCKS = 64 }; /* rows that are sampled at a time; more take turns */
 
+/* Of gemm.c: what products of many rows take; all NULL without cuBLASLt. */
+struct cuda_gemm_scratch {
+    void *weight; /* a slab of unpacked weights */
+    size_t weight_bytes;
+    float *result; /* its product with rows */
+    size_t result_bytes;
+    float *trial; /* of 64 rows, to compare */
+    int *differs;
+    void *workspace;
+};
+
 /* Working memory, sized once by reserve. */
 struct cuda_scratch {
     void *x; /* prepared rows of a linear or pixels of a convolution: see linear.cu */
@@ -47,6 +58,7 @@ struct cuda_scratch {
     float *partial; /* ATTENTION_COUNTERS ints, zero between kernels, then records of attention: see
                        attend.cuh */
     size_t partial_bytes;
+    struct cuda_gemm_scratch gemm;
 };
 
 enum {
@@ -76,6 +88,7 @@ struct cuda_backend {
     struct hg_backend base;
     cudaStream_t stream;
     int device, n_sms;
+    bool early; /* launches may overlap: sm_90 and later, unless HG_CUDA_EARLY=0 */
     char description[160];
     struct hg_backend_limits limits;
     struct cuda_scratch scratch;
@@ -84,7 +97,8 @@ struct cuda_backend {
     void *plan_device, *plan_host; /* one block each: tables back to back; host side is pinned */
     size_t plan_bytes;
     struct cuda_attention_plan attention;
-    bool lost; /* a sticky error: everything fails from now on */
+    struct cuda_gemm *gemm; /* cuBLASLt, or NULL: see gemm.h */
+    bool lost;              /* a sticky error: everything fails from now on */
 };
 
 static inline struct cuda_backend *cuda_of(struct hg_backend *b)

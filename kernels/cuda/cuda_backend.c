@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/gemm.h"
 
 enum {
     MAX_HISTORIES = 256,
@@ -36,10 +37,21 @@ enum hg_status cuda_status(struct cuda_backend *c, const char *kernel)
 
 static void release_scratch(struct cuda_backend *c)
 {
-    void *const all[] = {c->scratch.x,       c->scratch.z,       c->scratch.tickets,
-                         c->scratch.rows,    c->scratch.stats,   c->scratch.result,
-                         c->scratch.sample,  c->scratch.partial, c->plan_device,
-                         c->attention.device};
+    void *const all[] = {c->scratch.x,
+                         c->scratch.z,
+                         c->scratch.tickets,
+                         c->scratch.rows,
+                         c->scratch.stats,
+                         c->scratch.result,
+                         c->scratch.sample,
+                         c->scratch.partial,
+                         c->plan_device,
+                         c->attention.device,
+                         c->scratch.gemm.weight,
+                         c->scratch.gemm.result,
+                         c->scratch.gemm.trial,
+                         c->scratch.gemm.differs,
+                         c->scratch.gemm.workspace};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         cudaFree(all[i]);
     cudaFreeHost(c->plan_host);
@@ -54,6 +66,7 @@ static void cuda_close(struct hg_backend *b)
 {
     struct cuda_backend *c = cuda_of(b);
     release_scratch(c);
+    cuda_gemm_close(c->gemm);
     if (c->stream)
         cudaStreamDestroy(c->stream);
     free(c);
@@ -127,6 +140,7 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     HG_TRY_OUT(allocate(b, &s->partial, s->partial_bytes, err));
     HG_TRY_OUT(allocate(b, &c->plan_device, c->plan_bytes, err));
     HG_TRY_OUT(allocate(b, &c->attention.device, work_bytes, err));
+    HG_TRY_OUT(cuda_gemm_reserve(c, &l, err));
     if (cudaMallocHost(&c->plan_host, c->plan_bytes) != cudaSuccess ||
         cudaMallocHost((void **)&c->attention.host, work_bytes) != cudaSuccess)
         status = hg_fail(err, HG_STATUS_NO_MEMORY, "pinned memory: %zu bytes", c->plan_bytes);
@@ -224,6 +238,8 @@ static enum hg_status find_device(struct cuda_backend *c, struct hg_error *err)
         return hg_fail(err, HG_STATUS_UNSUPPORTED,
                        "cuda: %s has compute capability %d.%d, expected 8.0 or more", props.name,
                        major, minor);
+    const char *early = getenv("HG_CUDA_EARLY");
+    c->early = major >= 9 && !(early && strcmp(early, "0") == 0);
     snprintf(c->description, sizeof c->description, "cuda %.64s sm_%d%d", props.name, major, minor);
     return HG_STATUS_OK;
 }

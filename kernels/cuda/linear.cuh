@@ -60,6 +60,9 @@ struct Product {
     struct cuda_matrix w;
     struct RowSource from; /* to prepare as x first; x NULL: x is prepared */
     struct Prepared x;
+    const float
+        *base; /* W x where it is at hand: [n_tokens, ld_base] from row 0 of first_tile on */
+    int64_t ld_base;
     struct Finish finish;
     int n_tokens, token_tiles;
     int first_tile, n_tiles; /* tiles of w to compute */
@@ -72,11 +75,13 @@ struct Product {
     char *zp; /* [n_tokens, zp_pitch] bytes: gated z, prepared, part after part */
     int64_t zp_pitch;
     float *zp_scale; /* [n_tokens, HG_MAX_PARTS] */
+    bool z_ready;    /* zp is at hand from a launch before */
     int *tickets;    /* zero between launches */
     int n_prepare;   /* rows that blocks of this launch prepare */
     int n_shrink;    /* blocks per token tile */
     int n_first;     /* blocks before the output blocks; 0: no tickets */
     int n_blocks;    /* output blocks per token tile */
+    bool early;      /* blocks may start before the kernel before has ended */
 };
 
 /* Rows are padded to whole token tiles of 8, 16, 32 or 64 n. */

@@ -104,7 +104,8 @@ template <class Team> struct GatedReady {
     int token0;
     MEMBER void wait() const
     {
-        wait_for(shrunk(p, token0 / Team::tokens), p.n_shrink + 1);
+        if (!Team::loads || !p.z_ready)
+            wait_for(shrunk(p, token0 / Team::tokens), p.n_shrink + 1);
     }
 };
 
@@ -205,10 +206,18 @@ DEV void output(const Product &p, int block, int token_tile, float *shared)
 {
     int token0 = token_tile * Team::tokens;
     Team team(shared + CONTROL, p.first_tile + block * Team::tiles, token0);
+    bool given = false;
+    if constexpr (Team::loads) {
+        given = p.base != nullptr;
+        if (given)
+            team.load(p.w, p.base, p.ld_base, p.first_tile, p.first_tile + p.n_tiles,
+                      Columns{p.x.scale, 1, nullptr, 0, p.n_tokens});
+    }
     Rows<type> rows(p.x.rows, p.x.pitch, token0, p.x.scale, p.x.scale_pitch);
     const float *scale = type == HG_DTYPE_I4 ? nullptr : p.x.scale; /* I4: rows has them */
-    team.template product<type>(p.w, 0, rows, Columns{scale, 1, nullptr, 0, p.n_tokens},
-                                RowsReady<Team>{p, token0});
+    if (!given)
+        team.template product<type>(p.w, 0, rows, Columns{scale, 1, nullptr, 0, p.n_tokens},
+                                    RowsReady<Team>{p, token0});
     int slots = p.slots ? slots_here<Team>(p, token0) : 0;
     if (slots)
         expand<Adapter<type>::value>(p, team, token0, slots);
@@ -218,12 +227,27 @@ DEV void output(const Product &p, int block, int token_tile, float *shared)
     });
 }
 
+/* Weights do not depend on the kernel before: the first of the tile that this block will probably
+ * get, which is a matter of tickets. */
+template <int type, class Team> DEV void prefetch(const Product &p)
+{
+    int tile = p.first_tile + ((int)blockIdx.x - p.n_first) / p.token_tiles;
+    int slice = (p.w.steps + SLICES - 1) / SLICES, begin = (int)threadIdx.x / 32 * slice;
+    uint32_t step = Dot<type>::weight * 512, n = slice < Dot<type>::ring ? slice : Dot<type>::ring;
+    if ((int)blockIdx.x >= p.n_first && lane_id() == 0 && begin + (int)n <= p.w.steps)
+        prefetch_l2((const char *)p.w.data + ((int64_t)tile * p.w.steps + begin) * step, n * step);
+}
+
 template <int type, class Team>
 __global__ void __launch_bounds__(BLOCK_THREADS, (Blocks<type, Team>::least))
     hlora_linear(const Product p)
 {
     DYN_SMEM(float, shared);
     int *control = (int *)shared, ticket = blockIdx.x;
+    if (Team::prepares && p.early)
+        prefetch<type, Team>(p);
+    grid_let_next_start();
+    grid_wait();
     if (p.n_first) {
         if (threadIdx.x == 0)
             control[0] = take_ticket(p.tickets);
@@ -258,12 +282,14 @@ template <int type, class Team> static enum hg_status launch(struct cuda_backend
         HG_TRY(cuda_prepare(c, &p.from, (enum hg_dtype)type, &p.x));
     p.n_shrink = 0;
     for (int s = 0; s < HG_MAX_PLUGINS; s++)
-        if (p.slots >> s & 1)
+        if (!p.z_ready && p.slots >> s & 1)
             p.n_shrink += (p.slot[s].shrink.tiles + Team::tiles - 1) / Team::tiles;
     p.n_first = p.n_prepare + p.n_shrink * p.token_tiles;
     int64_t blocks = (int64_t)p.n_blocks * p.token_tiles + p.n_first;
+    p.early = c->early && Team::prepares;
     const Product fixed = p;
-    LAUNCH((hlora_linear<type, Team>), (unsigned)blocks, BLOCK_THREADS, shared, c->stream, fixed);
+    LAUNCH_EARLY(fixed.early, (hlora_linear<type, Team>), (unsigned)blocks, BLOCK_THREADS, shared,
+                 c->stream, fixed);
     return cuda_status(c, "linear");
 }
 
@@ -272,6 +298,8 @@ template <int type, class Team> static enum hg_status launch(struct cuda_backend
 template <int type> static enum hg_status launch_type(struct cuda_backend *c, Product &p)
 {
     enum { NT = Dot<type>::row == 2 ? 4 : 8 };
+    if (p.base)
+        return launch<type, Grid<1, NT>>(c, p);
     int64_t grid = (int64_t)((p.n_tokens + 8 * NT - 1) / (8 * NT)) * ((p.n_tiles + 7) / 8);
     if (p.n_tokens <= 8)
         return launch<type, Stream<1>>(c, p);

@@ -284,6 +284,7 @@ template <int NT> struct Stream {
         tokens = 8 * NT,
         tiles = 1,
         prepares = 1, /* the launch prepares its rows itself: see linear_kernel.cuh */
+        loads = 0,    /* may take W x from elsewhere */
         shared_floats = SLICES * tokens * PITCH,
         pairs = (tokens * 8 + BLOCK_THREADS - 1) / BLOCK_THREADS
     };
@@ -356,7 +357,13 @@ template <int NT> struct Stream {
 
 /* 8 MT tiles and 8 NT tokens per block; each warp has MT tiles and all of K. */
 template <int MT, int NT> struct Grid {
-    enum { tokens = 8 * NT, tiles = 8 * MT, prepares = 0, shared_floats = SLICES * tokens * PITCH };
+    enum {
+        tokens = 8 * NT,
+        tiles = 8 * MT,
+        prepares = 0,
+        loads = MT == 1,
+        shared_floats = SLICES * tokens * PITCH
+    };
     float *shared;    /* [warp][token][PITCH] */
     int tile, token0; /* tile: the warp's first */
     float v[MT][NT][4];
@@ -403,6 +410,23 @@ template <int MT, int NT> struct Grid {
                         }
                 }
         });
+    }
+
+    /* v = sums made elsewhere: y [tokens, ld], rows of tile `tile0` first, tiles before `end`. */
+    MEMBER void load(const cuda_matrix &m, const float *y, int64_t ld, int tile0, int end,
+                     const Columns &columns)
+    {
+        int lane = lane_id();
+        UNROLL_FOR (int j = 0; j < MT; j++)
+            UNROLL_FOR (int t = 0; t < NT; t++)
+                UNROLL_FOR (int i = 0; i < 4; i++) {
+                    int token = token0 + t * 8 + lane % 4 * 2 + i % 2;
+                    int r = lane / 4 + i / 2 * 8;
+                    if (token < columns.n_tokens && tile + j < end)
+                        v[j][t][i] =
+                            y[token * ld + (tile + j - tile0) * TILE_ROWS + r] *
+                            product_scale(m, columns, (int64_t)(tile + j) * TILE_ROWS + r, token);
+                }
     }
 
     template <class F> MEMBER void each_pair(F f)

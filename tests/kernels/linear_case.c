@@ -102,8 +102,12 @@ void kt_linear_run(const struct kt_linear *l, struct hg_backend *b, const int *r
     HG_TEST_OK(ops->weight_create(b, &l->desc, &w, &err), err);
     int32_t *slot = calloc((size_t)n, sizeof *slot);
     assert_non_null(slot);
-    for (int i = 0; i < n; i++)
-        slot[i] = l->slot[rows ? rows[i] : i];
+    int n_prompt = 0;
+    for (int i = 0; i < n; i++) {
+        int row = rows ? rows[i] : i;
+        slot[i] = l->slot[row];
+        n_prompt += row >= c->n_rows - c->n_prompt;
+    }
     size_t pitch = (size_t)(l->y_dim + c->pad);
     bool residual = c->epilogue == HG_EPILOGUE_RESIDUAL;
     void *x = spread(b, l->x, rows, n, c->n_in, c->pad);
@@ -113,6 +117,7 @@ void kt_linear_run(const struct kt_linear *l, struct hg_backend *b, const int *r
     struct hg_linear_args a = {
         .w = w,
         .n_rows = n,
+        .n_prompt = n_prompt,
         .x = x,
         .ldx = c->n_in + c->pad,
         .norm = c->norm ? norm : NULL,
@@ -270,10 +275,13 @@ void kt_linear_check(const struct kt_targets *ts, const struct kt_linear_case *c
     kt_linear_formula(&l, want);
     kt_linear_run(&l, ts->at[0].b, NULL, c->n_rows, ref);
     kt_compare(l.label, "ref against the formula", ref, want, n, kt_linear_bound(c) / 10);
-    for (int i = 1; i < ts->n; i++) {
-        kt_linear_run(&l, ts->at[i].b, NULL, c->n_rows, got);
-        kt_compare(l.label, ts->at[i].name, got, ref, n, kt_linear_bound(c));
-    }
+    static const int prompts[] = {0, 1, 2}; /* no row, the second half, all */
+    for (int i = 1; i < ts->n; i++)
+        for (int k = 0; k < 3; k++) {
+            l.c.n_prompt = c->n_rows * prompts[k] / 2;
+            kt_linear_run(&l, ts->at[i].b, NULL, c->n_rows, got);
+            kt_compare(l.label, ts->at[i].name, got, ref, n, kt_linear_bound(c));
+        }
     free(want);
     free(ref);
     free(got);

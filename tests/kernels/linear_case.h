@@ -7,6 +7,7 @@
 
 struct kt_linear_case {
     int n_rows, n_in;
+    int n_prompt; /* the last of the rows that are of prompts */
     int n_parts, n_out[HG_MAX_PARTS];
     int rank[HG_MAX_PARTS][HG_MAX_PLUGINS]; /* 0: this slot has none */
     int n_experts;

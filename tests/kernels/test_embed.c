@@ -11,7 +11,15 @@ static void check(struct kt_targets *ts, int D)
     size_t n_table = (size_t)(V * D), n_y = (size_t)(T * D), n_features = (size_t)(F * D);
     float *t0 = kt_random(n_table, 1, 1), *t3 = kt_random(n_table, 2, 1);
     float *f = kt_random(n_features, 3, 1);
-    struct hg_plan plan = {T, 1, 0, 1, token, zero, zero, zero, set, zero, NULL, NULL, NULL};
+    struct hg_plan plan = {.n_tokens = T,
+                           .n_seqs = 1,
+                           .max_blocks = 1,
+                           .token = token,
+                           .pos = zero,
+                           .seq = zero,
+                           .slot = zero,
+                           .table = set,
+                           .block_table = zero};
     for (size_t k = 0; k < 3; k++) {
         void *e0 = kt_encode(t0, n_table, types[k]), *e3 = kt_encode(t3, n_table, types[k]);
         for (int t = 0; t < T; t++)

@@ -1,6 +1,6 @@
 /* THE ORDER RULE of kernels/backend.h: a row's bits depend neither on the rows beside it nor on the
  * number of threads. Rows are compared alone, in batches of 2, 3, 7, 16 and 64 with mixed plug-ins,
- * and between the 1- and 2-thread backends of one path. */
+ * generated ones beside those of prompts, and between the 1- and 2-thread backends of one path. */
 #include "tests/kernels/attention_case.h"
 #include "tests/kernels/head_case.h"
 #include "tests/kernels/linear_case.h"
@@ -68,9 +68,12 @@ static void linear_rows_do_not_depend_on_the_batch(void **state)
                                    .store = kt_stores[t],
                                    .norm = true};
         check_linear(*state, &c, t);
+        c.n_prompt = 29;
+        check_linear(*state, &c, t);
         c.n_in = 1040; /* beyond any block of K */
         c.n_out[0] = 12;
         check_linear(*state, &c, 10 + t);
+        c.n_prompt = 0;
         c.n_in = 64;
         c.n_out[0] = 300; /* beyond any tile of N */
         c.norm = false;
@@ -102,16 +105,17 @@ static void rows_of_a_long_prompt_do_not_depend_on_its_length(void **state)
     static const int lengths[] = {1, 5, 12, 30, 64, 70, 130};
     enum { ROWS = 200, DIM = 150 };
     struct kt_targets *ts = *state;
-    for (size_t k = 0; k < KT_STORES; k++) {
+    for (size_t k = 0; k < 2 * KT_STORES; k++) {
         struct kt_linear l;
         struct kt_linear_case c = {.n_rows = ROWS,
+                                   .n_prompt = k < KT_STORES ? 0 : ROWS,
                                    .n_in = 330,
                                    .n_parts = 2,
                                    .n_out = {DIM, DIM},
                                    .rank = {{16, 64, 0, 12}, {300, 0, 8, 12}},
                                    .n_experts = 4,
                                    .host = HG_DTYPE_BF16,
-                                   .store = kt_stores[k],
+                                   .store = kt_stores[k % KT_STORES],
                                    .bias = true,
                                    .norm = true,
                                    .epilogue = HG_EPILOGUE_SWIGLU};

@@ -30,7 +30,15 @@ static void read_value(struct kt_cache *c, int layer, int32_t block, int entry, 
 {
     struct hg_backend *b = c->b;
     int32_t pos = entry, zero = 0, none = -1;
-    struct hg_plan plan = {1, 1, 0, 1, &zero, &pos, &zero, &none, &zero, &block, NULL, NULL, NULL};
+    struct hg_plan plan = {.n_tokens = 1,
+                           .n_seqs = 1,
+                           .max_blocks = 1,
+                           .token = &zero,
+                           .pos = &pos,
+                           .seq = &zero,
+                           .slot = &none,
+                           .table = &zero,
+                           .block_table = &block};
     void *q = kt_alloc_act(b, (size_t)c->head_dim), *dy = kt_alloc_act(b, (size_t)c->head_dim);
     struct hg_attention_args a = {&plan, c->kv, layer, 1, 1, c->head_dim, 1, 1, q, dy};
     assert_int_equal(b->ops->step_begin(b, &plan), HG_STATUS_OK);

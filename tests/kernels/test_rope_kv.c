@@ -154,7 +154,15 @@ static void one_call_appends_for_many_sequences_and_only_its_layer(void **state)
         float x[T * DIM], y[T * P], want[T * P];
         for (int j = 0; j < T * DIM; j++)
             x[j] = (float)j;
-        struct hg_plan plan = {T, 3, 0, 2, zero, pos, seq, none, zero, table, NULL, NULL, NULL};
+        struct hg_plan plan = {.n_tokens = T,
+                               .n_seqs = 3,
+                               .max_blocks = 2,
+                               .token = zero,
+                               .pos = pos,
+                               .seq = seq,
+                               .slot = none,
+                               .table = zero,
+                               .block_table = table};
         struct hg_rope_kv rope = {&plan, c.inv_freq, c.kv, 1, 1, 1, P};
         void *dx = kt_upload_act(b, x, T * DIM), *dy = kt_alloc_act(b, T * P);
         struct hg_linear_args a = {.w = c.identity,
