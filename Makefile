@@ -32,7 +32,7 @@ obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
 # the few files of common/ that they need.
-CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c common/status.c common/log.c common/utf8.c common/half.c
+CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c kernels/quantise.c common/status.c common/log.c common/utf8.c common/half.c
 CUDA_CU := $(sort $(wildcard kernels/cuda/*.cu))
 SIMT_SRC := $(sort $(wildcard tests/simt/*.cpp))
 SIMT := $(OUT)/libhealthgpt_simt.so

@@ -88,6 +88,7 @@ struct cuda_backend {
     struct hg_backend base;
     cudaStream_t stream;
     int device, n_sms;
+    bool early; /* launches may overlap: sm_90 and later, unless HG_CUDA_EARLY=0 */
     char description[160];
     struct hg_backend_limits limits;
     struct cuda_scratch scratch;

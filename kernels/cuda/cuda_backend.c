@@ -112,9 +112,10 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     size_t in = (at_least_one(l.max_in) + 63) / 64 * 64, rows64 = (rows + 63) / 64 * 64;
     release_scratch(c);
     c->limits = l;
-    /* 4 bytes a value: two fp16 halves, or int8 and bf16; a row's scale beside it; whole token
-     * tiles. A convolution needs as much per input, and 8 rows of a tiny one */
-    s->x_bytes = rows64 * (in * 4 + 64);
+    /* 6 bytes a value: two fp16 halves and, beside F8, bf16, or int8, bf16 and a scale per 128; a
+     * row's scale beside it; whole token tiles and whole groups. A convolution needs 4 per input,
+     * and 8 rows of a tiny one */
+    s->x_bytes = rows64 * (in * 6 + 256);
     size_t conv = at_least_one(l.max_conv),
            conv_bytes = conv * 4 + (conv < 16384 ? conv : 16384) * 32 + 4096;
     s->x_bytes = s->x_bytes < conv_bytes ? conv_bytes : s->x_bytes;
@@ -238,6 +239,8 @@ static enum hg_status find_device(struct cuda_backend *c, struct hg_error *err)
         return hg_fail(err, HG_STATUS_UNSUPPORTED,
                        "cuda: %s has compute capability %d.%d, expected 8.0 or more", props.name,
                        major, minor);
+    const char *early = getenv("HG_CUDA_EARLY");
+    c->early = major >= 9 && !(early && strcmp(early, "0") == 0);
     snprintf(c->description, sizeof c->description, "cuda %.64s sm_%d%d", props.name, major, minor);
     return HG_STATUS_OK;
 }

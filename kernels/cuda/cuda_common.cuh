@@ -38,6 +38,52 @@
     while (!(condition)) {                                                                         \
     }
 
+/* A launch whose blocks may start while the kernel before it ends (programmatic dependent launch);
+ * such a kernel calls grid_wait() before it touches what others write. early: false on devices
+ * before sm_90, which have no such launch. */
+template <typename... P, typename... A>
+static inline void launch_early(bool early, void (*kernel)(P...), dim3 grid, unsigned block,
+                                size_t shared, cudaStream_t stream, A... args)
+{
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(block);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = early ? 1 : 0;
+    cudaLaunchKernelEx(&config, kernel, args...);
+}
+#define LAUNCH_EARLY(early, kernel, grid, block, shared, stream, ...)                              \
+    launch_early(early, kernel, grid, block, shared, stream, __VA_ARGS__)
+
+/* Everything written by the kernels before this one is visible. */
+DEV void grid_wait()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/* Once every block has said so or ended, the next kernel's blocks take what room there is. */
+DEV void grid_let_next_start()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+/* A hint; address and bytes in multiples of 16. */
+DEV void prefetch_l2(const void *p, uint32_t bytes)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p), "r"(bytes));
+#else
+    (void)p, (void)bytes;
+#endif
+}
+
 DEV unsigned lane_id()
 {
     return threadIdx.x % 32;
@@ -182,9 +228,23 @@ DEV int load_acquire(const int *p)
 #define LAUNCH(kernel, grid, block, shared, stream, ...)                                           \
     ((void)(stream), simt::launch(#kernel, (const void *)(kernel), grid, block, shared,            \
                                   [=] { (kernel)(__VA_ARGS__); }))
+#define LAUNCH_EARLY(early, kernel, grid, block, shared, stream, ...)                              \
+    ((void)(early), LAUNCH(kernel, grid, block, shared, stream, __VA_ARGS__))
 #define SPIN_UNTIL(condition)                                                                      \
     while (!(condition))                                                                           \
     simt::spin()
+
+DEV void grid_wait()
+{
+}
+DEV void grid_let_next_start()
+{
+}
+DEV void prefetch_l2(const void *p, uint32_t bytes)
+{
+    if ((uintptr_t)p % 16 || bytes % 16)
+        simt::fail("prefetch_l2 is misaligned");
+}
 
 DEV unsigned lane_id()
 {

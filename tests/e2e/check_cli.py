@@ -150,7 +150,8 @@ def check_inspect_shows_a_whole_folder(build):
     equal(doc["missing"], [], "missing")
     names = [t["name"] for f in doc["files"] for t in f["tensors"]]
     require(len(names) == doc["n_tensors"] > 100, "every tensor is listed")
-    require(doc["memory"]["int8"] < doc["memory"]["bf16"] < doc["memory"]["f32"], "memory by type")
+    sizes = [doc["memory"][t] for t in ("int4", "int8", "bf16", "f32")]
+    require(sizes == sorted(set(sizes)) and doc["memory"]["fp8"] == doc["memory"]["int8"], "memory by type")
     text = cli_ok(build, "inspect", DEMO)
     require("safetensors" in text and "KV cache per token" in text, "text form")
     require("healthgpt-demo: phi3" in text and "F16 2.1M" in text, "variant and dtypes")

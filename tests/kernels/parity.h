@@ -10,6 +10,10 @@
 #include "kernels/backend.h"
 #include "tests/test.h"
 
+/* Every type that a weight can be stored in, in the order of the enum. */
+enum { KT_STORES = HG_DTYPE_COUNT };
+extern const enum hg_dtype kt_stores[KT_STORES];
+
 struct kt_target {
     char name[32]; /* "cpu-avx2 x2" */
     struct hg_backend *b;
@@ -50,10 +54,15 @@ void kt_download_act(struct hg_backend *b, float *y, const void *dev, size_t n);
 void kt_note(const struct hg_backend *b, const float *y, size_t n);
 
 /* ---- oracles, written apart from kernels/ref ---- */
-/* The nearest value of a type, ties to even, subnormals kept. F32, F16, BF16. */
+/* The nearest value of a type, ties to even, subnormals kept. F32, F16, BF16; F8 saturates. */
 double kt_round(enum hg_dtype type, double v);
 /* Symmetric int8: q[i] = nearest even of x[i] / scale, scale = max|x| / 127, both in fp32. */
 float kt_quantise(const float *x, int n, int *q);
+/* One group of int4: q[i] = nearest even of w[i] / scale in [-8, 7]; scale = the first value of
+ * largest magnitude / -8 as a binary16. */
+float kt_quantise_i4(const float *w, int n, int *q);
+/* What a row of weights stands for once it is stored. */
+void kt_stored(enum hg_dtype type, const float *row, int n, float *stored);
 /* dot of a weight row with an activation row, both fp32, under the rule of a stored type. */
 double kt_dot(enum hg_dtype store, const float *w, const float *x, int n);
 

@@ -154,7 +154,8 @@ static void compare(struct kt_targets *ts, const struct conv_case *c, uint64_t s
     float *got = malloc(v.n_y * sizeof *got);
     /* the reasons of kt_linear_bound; the prologue plays the part of the norm */
     bool prologue = c->groups || c->swish;
-    double bound = c->store == HG_DTYPE_I8     ? prologue ? 6e-3 : 2e-6
+    bool integers = c->store == HG_DTYPE_I8 || c->store == HG_DTYPE_I4;
+    double bound = integers                    ? prologue ? 6e-3 : 2e-6
                    : c->store == HG_DTYPE_BF16 ? prologue ? 3e-3 : 2e-5
                                                : 2e-5;
     conv_run(&v, ts->at[0].b, ref);
@@ -177,8 +178,6 @@ static void check(struct kt_targets *ts, const struct conv_case *c, uint64_t see
     compare(ts, c, seed, true);
 }
 
-static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
-
 static void plain_convolutions_match_the_formula(void **state)
 {
     static const struct conv_case cases[] = {
@@ -189,9 +188,9 @@ static void plain_convolutions_match_the_formula(void **state)
         {3, 1, 1, 1, 1, 8, 8, 20, 3, 0, false, true, 0, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (size_t t = 0; t < 4; t++) {
+        for (size_t t = 0; t < KT_STORES; t++) {
             struct conv_case c = cases[i];
-            c.store = stores[t];
+            c.store = kt_stores[t];
             check(*state, &c, i * 4 + t);
         }
 }
@@ -199,29 +198,32 @@ static void plain_convolutions_match_the_formula(void **state)
 /* The encoder's downsampling: zeros on the right and bottom only, stride 2. */
 static void asymmetric_padding_with_stride_two(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
-        check(*state, &(struct conv_case){3, 2, 0, 1, 1, 8, 6, 7, 4, 0, false, false, stores[t], 1},
+    for (size_t t = 0; t < KT_STORES; t++) {
+        check(*state,
+              &(struct conv_case){3, 2, 0, 1, 1, 8, 6, 7, 4, 0, false, false, kt_stores[t], 1},
               30 + t);
-        check(*state, &(struct conv_case){3, 2, 0, 1, 1, 5, 5, 4, 9, 0, false, true, stores[t], 1},
+        check(*state,
+              &(struct conv_case){3, 2, 0, 1, 1, 5, 5, 4, 9, 0, false, true, kt_stores[t], 1},
               40 + t);
     }
 }
 
 static void input_is_upsampled_by_repeating_pixels(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
+    for (size_t t = 0; t < KT_STORES; t++) {
         check(*state,
-              &(struct conv_case){3, 1, 1, 1, 2, 4, 3, 10, 6, 0, false, false, stores[t], 1},
+              &(struct conv_case){3, 1, 1, 1, 2, 4, 3, 10, 6, 0, false, false, kt_stores[t], 1},
               50 + t);
-        check(*state, &(struct conv_case){1, 1, 0, 0, 2, 3, 2, 5, 4, 0, false, true, stores[t], 1},
+        check(*state,
+              &(struct conv_case){1, 1, 0, 0, 2, 3, 2, 5, 4, 0, false, true, kt_stores[t], 1},
               60 + t);
     }
 }
 
 static void group_norm_and_swish_come_before_the_padding(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
-        struct conv_case c = {3, 1, 1, 1, 1, 6, 5, 12, 7, 4, true, true, stores[t], 1};
+    for (size_t t = 0; t < KT_STORES; t++) {
+        struct conv_case c = {3, 1, 1, 1, 1, 6, 5, 12, 7, 4, true, true, kt_stores[t], 1};
         check(*state, &c, 70 + t);
         c.swish = false;
         c.groups = 12;
@@ -261,9 +263,9 @@ static void whole_steps_of_channels_match_the_formula(void **state)
         {3, 1, 1, 1, 1, 5, 5, 32, 8, 0, false, false, 0, 1e-9f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (size_t t = 0; t < 4; t++) {
+        for (size_t t = 0; t < KT_STORES; t++) {
             struct conv_case c = cases[i];
-            c.store = stores[t];
+            c.store = kt_stores[t];
             check(*state, &c, 120 + i * 4 + t);
         }
 }
@@ -273,7 +275,7 @@ static void sweep_of_sizes_channels_and_prologues_matches_ref(void **state)
 {
     static const int channels[] = {1, 3, 4, 5, 8, 12, 16, 20, 31, 32, 32, 33, 64, 64, 96, 128};
     static const int outputs[] = {1, 2, 3, 4, 8, 9, 16, 17, 33, 40, 64, 65, 90, 128, 130, 290};
-    enum { N_TYPES = sizeof stores / sizeof *stores, ROUNDS = 80 };
+    enum { N_TYPES = KT_STORES, ROUNDS = 80 };
     uint64_t seed = 4000;
     for (size_t i = 0; i < (size_t)ROUNDS * N_TYPES; i++) {
         uint64_t s = ++seed;
@@ -286,7 +288,7 @@ static void sweep_of_sizes_channels_and_prologues_matches_ref(void **state)
                               .n_out = outputs[kt_below(&s, 16)],
                               .swish = kt_below(&s, 2),
                               .residual = kt_below(&s, 2),
-                              .store = stores[i % N_TYPES],
+                              .store = kt_stores[i % N_TYPES],
                               .scale = 1};
         int group = 1 + kt_below(&s, c.channels);
         c.groups = kt_below(&s, 2) ? 0 : c.channels % group ? 1 : group;

@@ -2,8 +2,6 @@
 #include "tests/kernels/head_case.h"
 #include "tests/kernels/linear_case.h"
 
-static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
-
 /* The reasons are those of kt_linear_bound with a norm. */
 static double bound_of(enum hg_dtype store)
 {
@@ -33,17 +31,17 @@ static void check(struct kt_targets *ts, int dim, int n_out, enum hg_dtype store
 static void logits_of_the_allowed_ids_match_the_formula(void **state)
 {
     static const int dims[] = {40, 129};
-    for (size_t t = 0; t < sizeof stores / sizeof *stores; t++)
+    for (size_t t = 0; t < KT_STORES; t++)
         for (size_t d = 0; d < 2; d++)
-            check(*state, dims[d], 9, stores[t], 1 + t * 2 + d);
+            check(*state, dims[d], 9, kt_stores[t], 1 + t * 2 + d);
 }
 
 static void sweep_of_rows_and_dims_matches_the_formula(void **state)
 {
     static const int dims[] = {8, 16, 33, 64, 100, 128, 257};
-    for (size_t i = 0; i < 64 * sizeof stores / sizeof *stores; i++)
+    for (size_t i = 0; i < 64 * KT_STORES; i++)
         if (kt_sweep(i, 60))
-            check(*state, dims[i % 7], (int)(i % 64) + 1, stores[i / 64], 7000 + i);
+            check(*state, dims[i % 7], (int)(i % 64) + 1, kt_stores[i / 64], 7000 + i);
 }
 
 static void ids_outside_the_range_are_not_written(void **state)

@@ -20,8 +20,6 @@ static int size_at(int i)
     return !hg_test_full() ? sizes[i] : i < 17 ? i + 1 : more[i - 17];
 }
 
-static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
-
 /* The target of the same path with one thread, or itself. */
 static int one_thread_twin(const struct kt_targets *ts, int i)
 {
@@ -70,7 +68,7 @@ static void check_linear(const struct kt_targets *ts, const struct kt_linear_cas
 
 static void linear_rows_do_not_depend_on_the_batch(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
+    for (size_t t = 0; t < KT_STORES; t++) {
         struct kt_linear_case c = {.n_rows = BATCH,
                                    .n_in = 131,
                                    .n_parts = 1,
@@ -78,7 +76,7 @@ static void linear_rows_do_not_depend_on_the_batch(void **state)
                                    .rank = {{16, 64, 0, 12}},
                                    .n_experts = 4,
                                    .host = HG_DTYPE_BF16,
-                                   .store = stores[t],
+                                   .store = kt_stores[t],
                                    .norm = true};
         check_linear(*state, &c, t);
         c.n_prompt = 29;
@@ -97,7 +95,7 @@ static void linear_rows_do_not_depend_on_the_batch(void **state)
 
 static void stacked_parts_do_not_depend_on_the_batch(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
+    for (size_t t = 0; t < KT_STORES; t++) {
         struct kt_linear_case c = {.n_rows = BATCH,
                                    .n_in = 72,
                                    .n_parts = 3,
@@ -105,7 +103,7 @@ static void stacked_parts_do_not_depend_on_the_batch(void **state)
                                    .rank = {{16, 8, 0, 0}, {16, 4, 8, 0}, {0, 4, 8, 12}},
                                    .n_experts = 4,
                                    .host = HG_DTYPE_F32,
-                                   .store = stores[t],
+                                   .store = kt_stores[t],
                                    .bias = true,
                                    .epilogue = HG_EPILOGUE_RESIDUAL};
         check_linear(*state, &c, 30 + t);
@@ -118,17 +116,17 @@ static void rows_of_a_long_prompt_do_not_depend_on_its_length(void **state)
     static const int lengths[] = {1, 5, 12, 30, 64, 70, 130};
     enum { ROWS = 200, DIM = 150 };
     struct kt_targets *ts = *state;
-    for (size_t k = 0; k < 8; k++) {
+    for (size_t k = 0; k < 2 * KT_STORES; k++) {
         struct kt_linear l;
         struct kt_linear_case c = {.n_rows = ROWS,
-                                   .n_prompt = k < 4 ? 0 : ROWS,
+                                   .n_prompt = k < KT_STORES ? 0 : ROWS,
                                    .n_in = 330,
                                    .n_parts = 2,
                                    .n_out = {DIM, DIM},
                                    .rank = {{16, 64, 0, 12}, {300, 0, 8, 12}},
                                    .n_experts = 4,
                                    .host = HG_DTYPE_BF16,
-                                   .store = stores[k % 4],
+                                   .store = kt_stores[k % KT_STORES],
                                    .bias = true,
                                    .norm = true,
                                    .epilogue = HG_EPILOGUE_SWIGLU};
@@ -222,9 +220,9 @@ static void attention_rows_do_not_depend_on_how_contexts_are_cut(void **state)
 static void head_rows_do_not_depend_on_the_batch(void **state)
 {
     struct kt_targets *ts = *state;
-    for (size_t k = 0; k < 4; k++) {
+    for (size_t k = 0; k < KT_STORES; k++) {
         struct kt_head h;
-        kt_head_init(&h, 20, 67, BATCH, stores[k], 60 + k);
+        kt_head_init(&h, 20, 67, BATCH, kt_stores[k], 60 + k);
         size_t ld = (size_t)h.ld, n = BATCH * ld;
         float *all[8] = {0}, *some = malloc(n * sizeof *some);
         uint64_t seed = 70 + k;
@@ -253,9 +251,9 @@ static void head_rows_do_not_depend_on_the_batch(void **state)
 static void logits_do_not_depend_on_the_range_they_are_asked_in(void **state)
 {
     struct kt_targets *ts = *state;
-    for (size_t k = 0; k < 4; k++) {
+    for (size_t k = 0; k < KT_STORES; k++) {
         struct kt_head h;
-        kt_head_init(&h, 2, 67, 2, stores[k], 80 + k);
+        kt_head_init(&h, 2, 67, 2, kt_stores[k], 80 + k);
         for (int i = 0; i < 2; i++) {
             h.row[i] = 1;
             h.set[i] = 2;

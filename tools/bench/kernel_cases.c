@@ -21,7 +21,7 @@ enum {
     EXPERTS = 4,
     FILL_IN = 64,
     N_SLOTS = 4,
-    N_TYPES = 3,
+    N_TYPES = 5,
     PROMPT = 700 /* rows of a prefill */
 };
 
@@ -58,7 +58,8 @@ static const struct heads full_heads[] = {
 static const struct heads tiny_heads[] = {{"mha2x32", 2, 2, 32, 48, 2}, {0}};
 static const int full_seqs[] = {1, 8, 32, 64, 0}, tiny_seqs[] = {1, 3, 0};
 
-static const enum hg_dtype types[N_TYPES] = {HG_DTYPE_BF16, HG_DTYPE_F16, HG_DTYPE_I8};
+static const enum hg_dtype types[N_TYPES] = {HG_DTYPE_BF16, HG_DTYPE_F16, HG_DTYPE_I8, HG_DTYPE_F8,
+                                             HG_DTYPE_I4};
 static const char *const slots[N_SLOTS] = {"none", "com", "gen", "mixed"};
 
 struct bench {
@@ -168,7 +169,9 @@ static enum hg_status linears(struct bench *s, void *ctx)
 static enum hg_status linear_case(struct bench *s, struct set *t, int n_rows, int which)
 {
     const struct shape *p = t->shape;
-    double element = (double)hg_dtype_bytes(t->type), rank = 0, n = p->n, k = p->k;
+    double element = (double)hg_dtype_bits(t->type) / 8, rank = 0, n = p->n, k = p->k;
+    element += t->type == HG_DTYPE_I4 ? 2.0 / HG_I4_GROUP : 0; /* the scales */
+    double beside = (double)hg_dtype_bytes(hg_dtype_beside(t->type));
     if (which == 3 && n_rows == 1)
         return HG_STATUS_OK; /* one row is not mixed */
     for (int i = 0; i < n_rows; i++)
@@ -185,10 +188,10 @@ static enum hg_status linear_case(struct bench *s, struct set *t, int n_rows, in
                                .slot = s->slot,
                                .table = s->zero,
                                .block_table = s->zero};
-    /* a value of int8 has its adapters in bf16; activations are read and written once, in fp32 */
+    /* quantised weights have their adapters in bf16; activations are read and written once, in fp32
+     */
     double outs = p->epilogue == HG_EPILOGUE_SWIGLU ? n / 2 : n;
-    double bytes = n * k * element + rank * (n + k) * (element < 2 ? 2 : element) +
-                   n_rows * (k + outs) * sizeof(float);
+    double bytes = n * k * element + rank * (n + k) * beside + n_rows * (k + outs) * sizeof(float);
     double per_row = which == 3 ? rank / 2 : rank;
     HG_TRY(measure(s, linears, t, t->n_weights, bytes));
     printf("{\"op\":\"linear\",\"model\":\"%s\",\"shape\":\"%s\",\"n\":%d,\"k\":%d,\"type\":\"%s\","
@@ -203,7 +206,8 @@ static enum hg_status linear_cases(struct bench *s, const struct shape *p, enum 
                                    struct hg_error *err)
 {
     struct set t = {.shape = p, .type = type};
-    size_t bytes = (size_t)p->n * (size_t)p->k * hg_dtype_bytes(type);
+    /* packing is the host's time: as many values of I4 as of I8, half the bytes */
+    size_t bytes = (size_t)p->n * (size_t)p->k * ((hg_dtype_bits(type) + 7) / 8);
     size_t n = s->tiny ? 2 : (s->mib * 1024 * 1024 + bytes - 1) / bytes;
     enum hg_status status = HG_STATUS_OK;
     t.w = calloc(n, sizeof(struct hg_weight *));
