@@ -17,7 +17,7 @@ import run
 
 ORDERS = ("0", "1", "2")
 # Programs about another backend, or whose checks start no kernel.
-ELSEWHERE = {"test_backend", "test_cpu_panels", "test_cpu_simd", "test_cpu_threads", "test_cuda_faults", "test_oom"}
+ELSEWHERE = {"test_backend", "test_cpu_panels", "test_cpu_simd", "test_cpu_threads", "test_cuda_faults", "test_cuda_pool", "test_oom"}
 LAYOUTS = ("phi3_mha_p96", "phi3_gqa5_p128", "qwen2_gqa5_p64", "qwen2_gqa4_p128")
 SLOWEST_FIRST = ("test_llm_parity", "test_invariance", "test_attention", "test_hlora", "test_linear")
 

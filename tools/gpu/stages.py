@@ -12,7 +12,8 @@ import models
 from common import LEAST_S, Fail, Skip, count, json_lines, must, run  # noqa: F401
 
 # Not of this backend.
-ELSEWHERE = ("test_cpu_panels", "test_cpu_simd", "test_cpu_threads", "test_oom", "test_cuda_faults")
+ELSEWHERE = ("test_cpu_panels", "test_cpu_simd", "test_cpu_threads", "test_oom", "test_cuda_faults", "test_cuda_gemm",
+             "test_cuda_pool")
 OFFSETS = "test_offsets"
 QUICK = {"test_layernorm", "test_embed", "test_argmax"}
 PICTURES = (("tests/data/demo/brain_left.png", "Describe the image."),
