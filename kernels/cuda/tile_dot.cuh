@@ -267,11 +267,20 @@ DEV float product_scale(const cuda_matrix &m, const Columns &c, int64_t row, int
     return m.scale ? s * m.scale[row] : s;
 }
 
+/* sm_120 takes some registers more for the same code and would spill: there a warp of Grid sums its
+ * tiles one after the other, and wide Streams have a multiprocessor to themselves. The additions
+ * behind an output are the same. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+enum { TILES_AT_ONCE = 1, MOST_SHARED = 63 };
+#else
+enum { TILES_AT_ONCE = 2, MOST_SHARED = 64 };
+#endif
+
 /* Blocks that must fit a multiprocessor: weights in flight hide the latency of memory, as far as
  * registers last. */
 template <int type, class Team> struct Blocks {
     enum {
-        least = Team::tiles > 1 || Dot<type>::row *Team::tokens > 64            ? 1
+        least = Team::tiles > 1 || Dot<type>::row *Team::tokens > MOST_SHARED   ? 1
                 : Dot<type>::row *Team::tokens > (type >= HG_DTYPE_F8 ? 16 : 8) ? 2
                                                                                 : 3
     };
@@ -382,29 +391,39 @@ template <int MT, int NT> struct Grid {
     MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
                         const Ready &ready = Ready())
     {
-        typename Dot<type>::sum sum[MT][NT][4] = {};
-        Weights<MT> weight;
-        int first = tile - tile0, lane = lane_id();
+        enum { A = MT < TILES_AT_ONCE ? MT : TILES_AT_ONCE };
+        UNROLL_FOR (int i = 0; i < MT; i += A)
+            part<type, A>(m, tile - tile0 + i, v + i, source, columns, ready);
+    }
+
+    /* to += m x for A tiles from `first`. */
+    template <int type, int A, class Source, class Ready>
+    MEMBER void part(const cuda_matrix &m, int first, float (*to)[NT][4], Source source,
+                     const Columns &columns, const Ready &ready)
+    {
+        typename Dot<type>::sum sum[A][NT][4] = {};
+        Weights<A> weight;
+        int lane = lane_id();
         int slice = type == HG_DTYPE_I8 ? m.steps : (m.steps + SLICES - 1) / SLICES;
-        if (first + MT <= 0 || first >= m.tiles)
+        if (first + A <= 0 || first >= m.tiles)
             return;
-        UNROLL_FOR (int i = 0; i < MT;
+        UNROLL_FOR (int i = 0; i < A;
                     i++) { /* a tile outside repeats one inside and is not added */
             int at = first + i < 0 ? 0 : first + i < m.tiles ? first + i : m.tiles - 1;
             weight.set(m, i, at, Dot<type>::weight);
         }
-        accumulate<type, MT, NT>(sum, weight, source, 0, m.steps, slice, ready, [&] {
+        accumulate<type, A, NT>(sum, weight, source, 0, m.steps, slice, ready, [&] {
             UNROLL_FOR (int t = 0; t < NT; t++)
                 UNROLL_FOR (int i = 0; i < 2; i++) {
                     int token = token0 + t * 8 + lane % 4 * 2 + i;
                     bool wanted = takes(columns, token);
-                    UNROLL_FOR (int j = 0; j < MT; j++)
+                    UNROLL_FOR (int j = 0; j < A; j++)
                         UNROLL_FOR (int h = 0; h < 2; h++) {
                             if (wanted && first + j >= 0 && first + j < m.tiles) {
                                 int64_t row = (int64_t)(first + j) * TILE_ROWS + lane / 4 + h * 8;
-                                v[j][t][2 * h + i] =
-                                    fmaf((float)sum[j][t][2 * h + i],
-                                         product_scale(m, columns, row, token), v[j][t][2 * h + i]);
+                                to[j][t][2 * h + i] = fmaf((float)sum[j][t][2 * h + i],
+                                                           product_scale(m, columns, row, token),
+                                                           to[j][t][2 * h + i]);
                             }
                             sum[j][t][2 * h + i] = 0;
                         }
