@@ -25,15 +25,15 @@ CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -fno-math-errno -fno-trapping
 LDFLAGS_ALL := -pie -rdynamic -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 
 LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path 'kernels/cuda/*'))
-CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c))
+CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c)) tools/bench/peak.c
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>/dev/null))
 TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
 # the few files of common/ that they need.
-CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c common/status.c common/log.c common/utf8.c common/half.c \
-  common/region.c
+CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c kernels/quantise.c common/status.c common/log.c common/utf8.c \
+  common/half.c common/region.c
 CUDA_CU := $(sort $(wildcard kernels/cuda/*.cu))
 SIMT_SRC := $(sort $(wildcard tests/simt/*.cpp))
 SIMT := $(OUT)/libhealthgpt_simt.so
@@ -50,7 +50,7 @@ SIMT_FLAGS = -DHG_SIMT -DHG_CUDA_ARCHS='"sm_90, emulated"' -I. -Itests/simt $(if
 TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)/tests/simt/test_streams
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
 
-.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-asan test-tsan bench golden fuzz format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench golden fuzz format format-check lint layers \
   install clean help report programs check-deps
 
 all: programs ## build build/healthgpt and build/healthgptd
@@ -74,7 +74,8 @@ cuda: $(CUDA) ## build build/libhealthgpt_cuda.so with nvcc (NVCC=), found by th
 
 gpu-pack: check-deps ## build/gpu: all that a machine with a GPU needs for gpu-check (CUDA_ARCHS=, default 90)
 	@$(MAKE) -s programs test-programs
-	@$(MAKE) -s $(CUDA) build/cuda/gpu-peak CUDA_ARCHS="$(GPU_ARCHS)"
+	@$(MAKE) -s $(CUDA) build/cuda/gpu-peak $(if $(wildcard $(CUDA_HOME)/include/cublasLt.h),build/cuda/gpu-gemm) \
+	  CUDA_ARCHS="$(GPU_ARCHS)"
 	@python3 tools/gpu/pack.py $(OUT) $(GPU_PACK)
 
 gpu-check: ## check and measure the cuda backend with build/gpu (ARGS=); BACKEND=simt: rehearse without a GPU
@@ -100,6 +101,10 @@ test: check-deps ## build and run every test; ends with "N passed, N failed, N s
 	@$(MAKE) -s all test-programs
 	@python3 tests/run.py $(OUT)
 
+test-simt-full: check-deps ## the whole sweep of shapes on the emulated CUDA kernels, three orders of threads
+	@$(MAKE) -s programs test-programs
+	@python3 tests/full.py $(OUT)
+
 test-asan: check-deps ## the tests under AddressSanitizer and UBSan
 	@$(MAKE) -s programs test-programs SANITIZE=address,undefined
 	@python3 tests/run.py build/address-undefined
@@ -109,7 +114,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
@@ -173,7 +178,11 @@ $(OUT)/kernel-bench: $(call obj,$(sort $(wildcard tools/bench/*.c))) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
-$(OUT)/random-model: $(call obj,tools/random_model/random_model.c)
+$(OUT)/greedy: $(call obj,tools/gpu/greedy.c) $(LIB)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/random-model: $(call obj,$(sort $(wildcard tools/random_model/*.c)))
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ -o $@
 
@@ -214,6 +223,10 @@ FORCE:
 build/cuda/gpu-peak: tools/gpu/peak.cu build/cuda/archs
 	@echo "NVCC $<"
 	@$(NVCC) -std=c++17 -O3 $(CUDA_GENCODE) -cudart static $(STATIC_CXX) $< -o $@
+
+build/cuda/gpu-gemm: tools/gpu/gemm_shapes.cu build/cuda/archs
+	@echo "NVCC $<"
+	@$(NVCC) -std=c++17 -O3 $(CUDA_GENCODE) -cudart static $(STATIC_CXX) $< -ldl -o $@
 
 build/cuda/%.o: %.c build/cuda/archs
 	@mkdir -p $(@D)

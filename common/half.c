@@ -1,4 +1,5 @@
-/* common/half.c - binary16 <-> binary32 in integer arithmetic: the same bits on every machine. */
+/* common/half.c - binary16 and E4M3 <-> binary32 in integer arithmetic: the same bits on every
+ * machine. */
 #include "common/half.h"
 
 /* Layout: 1 sign, 5 exponent (bias 15), 10 mantissa bits against 1, 8 (bias 127), 23. */
@@ -42,4 +43,13 @@ uint16_t hg_f32_to_f16(float f)
         return (uint16_t)sign;
     uint32_t mantissa = (u & 0x7fffffu) | 0x800000u;
     return (uint16_t)(sign | shift_round(mantissa, 126u - (u >> 23)));
+}
+
+/* As a binary16 with 2^-8 of the value: the exponent lies 8 lower, subnormals become normal or
+ * binary16 subnormals by themselves. */
+float hg_e4m3_to_f32(uint8_t v)
+{
+    if ((v & 0x7fu) == 0x7fu)
+        return hg_bits_float((uint32_t)(v & 0x80u) << 24 | 0x7fc00000u);
+    return hg_f16_to_f32((uint16_t)((v & 0x80u) << 8 | (v & 0x7fu) << 7)) * 256.0f;
 }

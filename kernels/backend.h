@@ -14,11 +14,21 @@
  * by what the row is: of a prompt or image (n_prompt), or a generated token. A row's result never
  * depends on how many rows, or which, share the call, nor on the thread count.
  *
- * Numerics of a linear, by stored weight type: F32, F16 - activations stay fp32; BF16 - activations
- * are rounded to bf16 (nearest even) first; I8 - W is quantised per output row (symmetric, scale =
- * max|w|/127) and activations per row and call (scale = max|x|/127, nearest even), the integer sum
- * is exact. Accumulation is fp32 or better. Adapters (A, B, R) are kept in the weight's stored
- * type, or BF16 where that is I8, and follow the same rule.
+ * Numerics of a linear, by stored weight type. Quotients are true fp32 divisions, rounding is to
+ * nearest even; accumulation is fp32 or better.
+ * - F32, F16: activations stay fp32.
+ * - BF16: activations are rounded to bf16.
+ * - I8: W = q * scale, scale = max|w| / 127 per output row; activations likewise per row and call;
+ * the integer sum is exact.
+ * - F8: W = E4M3 * scale, scale = max|w| / 448 per output row, saturating; activations stay fp32.
+ * - I4: W = q * scale, q in [-8, 7], a binary16 scale per output row and group of 128 inputs (the
+ * last may be shorter): the group's value of largest magnitude / -8, so that value is met exactly
+ * and the step is max|w| / 8 where -7..7 would give max|w| / 7. Activations are quantised per row
+ * and group as those of I8 per row. y = the sum over groups, ascending, of s_w * s_x * (the exact
+ * integer sum).
+ *
+ * A row of W that is not finite gives NaN under I8, F8 and I4 (kernels/quantise.h). Adapters (A, B,
+ * R) are kept in the weight's stored type, or BF16 beside I8, F8 and I4, and follow the same rule.
  *
  * Dims: T tokens in the batch, S sequence length, D model dim, H query heads, G kv heads, P head
  * dim, F ffn dim, V vocab, K in features, N out features, R total rank, E experts. */
@@ -75,7 +85,7 @@ struct hg_weight_desc {
     int n_in;
     int n_parts;
     struct hg_weight_part parts[HG_MAX_PARTS];
-    enum hg_dtype store; /* how W is kept: F32, F16, BF16, I8 */
+    enum hg_dtype store; /* how W is kept */
     int pair; /* outputs i and i + pair/2 of every group of `pair` meet in the epilogue, so a
                  backend may lay them side by side: P for ROPE_KV, N for SWIGLU, else 0 */
 };
@@ -382,6 +392,10 @@ struct hg_backend_ops {
     enum hg_status (*lookup)(struct hg_backend *b, const struct hg_lookup_args *a);
     enum hg_status (*argmax)(struct hg_backend *b, const struct hg_argmax_args *a);
     enum hg_status (*to_rgb)(struct hg_backend *b, const struct hg_to_rgb_args *a);
+
+    /* Bytes per second that plain reading of the device's memory reaches, measured now (tenths of a
+     * second); 0: cannot be measured. NULL: the memory is the host's. */
+    double (*read_rate)(struct hg_backend *b);
 };
 
 struct hg_backend {

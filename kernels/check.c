@@ -19,9 +19,11 @@ static enum hg_status check_adapter(const char *name, int part, int slot,
     if (!a->a.data || !a->b.data || !a->route.data)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d slot %d: adapter tensor is absent",
                        name, part, slot);
-    if (a->a.type == HG_DTYPE_I8 || a->b.type == HG_DTYPE_I8 || a->route.type == HG_DTYPE_I8)
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d slot %d: i8 adapter tensor", name,
-                       part, slot);
+    const struct hg_host_tensor *tensors[] = {&a->a, &a->b, &a->route};
+    for (int i = 0; i < 3; i++)
+        if (hg_dtype_is_quantised(tensors[i]->type))
+            return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d slot %d: %s adapter tensor",
+                           name, part, slot, hg_dtype_name(tensors[i]->type));
     return HG_STATUS_OK;
 }
 
@@ -31,8 +33,10 @@ static enum hg_status check_part(const struct hg_weight_desc *d, int i, struct h
     if (p->n_out <= 0 || !p->w.data)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d has %d outputs%s", d->name, i,
                        p->n_out, p->w.data ? "" : " and no weight");
-    if (p->w.type == HG_DTYPE_I8 || (p->bias.data && p->bias.type == HG_DTYPE_I8))
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d: i8 host tensor", d->name, i);
+    enum hg_dtype bias = p->bias.data ? p->bias.type : HG_DTYPE_F32;
+    if (hg_dtype_is_quantised(p->w.type) || hg_dtype_is_quantised(bias))
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d: %s host tensor", d->name, i,
+                       hg_dtype_name(hg_dtype_is_quantised(bias) ? bias : p->w.type));
     for (int s = 0; s < HG_MAX_PLUGINS; s++)
         HG_TRY(check_adapter(d->name, i, s, &p->adapters[s], err));
     return HG_STATUS_OK;

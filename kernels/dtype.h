@@ -2,18 +2,47 @@
 #ifndef HG_KERNELS_DTYPE_H
 #define HG_KERNELS_DTYPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
-enum hg_dtype { HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8, HG_DTYPE_COUNT };
+/* From I8 on: quantised, only base weights are kept so; backend.h defines how. */
+enum hg_dtype {
+    HG_DTYPE_F32,
+    HG_DTYPE_F16,
+    HG_DTYPE_BF16,
+    HG_DTYPE_I8,
+    HG_DTYPE_F8, /* E4M3 */
+    HG_DTYPE_I4,
+    HG_DTYPE_COUNT
+};
 
+enum { HG_I4_GROUP = 128 /* inputs that share a scale */ };
+
+static inline bool hg_dtype_is_quantised(enum hg_dtype t)
+{
+    return t >= HG_DTYPE_I8;
+}
+
+/* What adapters and tables beside base weights of a type are kept in. */
+static inline enum hg_dtype hg_dtype_beside(enum hg_dtype t)
+{
+    return hg_dtype_is_quantised(t) ? HG_DTYPE_BF16 : t;
+}
+
+static inline size_t hg_dtype_bits(enum hg_dtype t)
+{
+    return t == HG_DTYPE_F32 ? 32 : t == HG_DTYPE_I4 ? 4 : hg_dtype_is_quantised(t) ? 8 : 16;
+}
+
+/* Of the types that are not quantised. */
 static inline size_t hg_dtype_bytes(enum hg_dtype t)
 {
-    return t == HG_DTYPE_F32 ? 4 : t == HG_DTYPE_I8 ? 1 : 2;
+    return hg_dtype_bits(t) / 8;
 }
 
 static inline const char *hg_dtype_name(enum hg_dtype t)
 {
-    static const char *const names[] = {"f32", "f16", "bf16", "i8"};
+    static const char *const names[] = {"f32", "f16", "bf16", "i8", "f8", "i4"};
     return (unsigned)t < HG_DTYPE_COUNT ? names[t] : "?";
 }
 

@@ -29,25 +29,24 @@ bool hg_model_is_stop(const struct hg_model *m, int32_t id)
 }
 
 static enum hg_status parse_dtype(const char *option, const char *text, enum hg_dtype automatic,
-                                  bool allow_int8, enum hg_dtype *out, struct hg_error *err)
+                                  bool weights, enum hg_dtype *out, struct hg_error *err)
 {
     static const struct {
         const char *name;
         enum hg_dtype type;
-    } names[] = {{"f32", HG_DTYPE_F32},
-                 {"f16", HG_DTYPE_F16},
-                 {"bf16", HG_DTYPE_BF16},
-                 {"int8", HG_DTYPE_I8}};
+    } names[] = {{"f32", HG_DTYPE_F32}, {"f16", HG_DTYPE_F16}, {"bf16", HG_DTYPE_BF16},
+                 {"int8", HG_DTYPE_I8}, {"fp8", HG_DTYPE_F8},  {"int4", HG_DTYPE_I4}};
     *out = automatic;
     if (!text || strcmp(text, "auto") == 0)
         return HG_STATUS_OK;
-    for (int i = 0; i < (allow_int8 ? 4 : 3); i++)
-        if (strcmp(text, names[i].name) == 0) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(text, names[i].name) == 0 &&
+            (weights || !hg_dtype_is_quantised(names[i].type))) {
             *out = names[i].type;
             return HG_STATUS_OK;
         }
     return hg_fail(err, HG_STATUS_BAD_REQUEST, "%s: expected auto, f32, f16, bf16%s, got \"%s\"",
-                   option, allow_int8 ? " or int8" : "", text);
+                   option, weights ? ", int8, fp8 or int4" : "", text);
 }
 
 static enum hg_status parse_rope(const char *text, enum hg_rope_mode *out, struct hg_error *err)

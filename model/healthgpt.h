@@ -27,7 +27,8 @@ enum hg_task { HG_TASK_COMPREHENSION, HG_TASK_GENERATION, HG_TASK_COUNT };
 struct hg_model_options {
     const char *path;     /* folder with healthgpt.json; NULL: the demo model that was built in */
     const char *backend;  /* "auto", see hg_backend_open */
-    const char *dtype;    /* base weights: "auto" (as stored), "f32", "f16", "bf16", "int8" */
+    const char *dtype;    /* base weights: "auto" (as stored), "f32", "f16", "bf16", "int8", "fp8",
+                             "int4" */
     const char *rope;     /* NULL (the card decides), "fp32", "fp16", "bf16" */
     const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16" */
     int n_threads;        /* 0: all */

@@ -31,6 +31,12 @@ const char *hg_test_backend(void)
     return name && *name ? name : NULL;
 }
 
+bool hg_test_full(void)
+{
+    const char *full = getenv("HG_TEST_FULL");
+    return full && strcmp(full, "1") == 0;
+}
+
 unsigned char *hg_test_read(const char *path, size_t *n)
 {
     FILE *f = fopen(path, "rb");

@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,6 +26,9 @@ const char *hg_test_file(const char *name);
 /* $HG_TEST_BACKEND: run the kernel and parity tests on this backend alone ("cuda", "simt"), beside
  * `ref`; a backend that cannot be opened then fails them. NULL: the usual ones. */
 const char *hg_test_backend(void);
+
+/* $HG_TEST_FULL is 1: tables of shapes are run whole (make test-simt-full) instead of in part. */
+bool hg_test_full(void);
 
 /* Read a whole file or fail the test. Free with free(). */
 unsigned char *hg_test_read(const char *path, size_t *n);

@@ -81,8 +81,8 @@ struct cpu_backend {
     float *x32;                 /* [chunk, ld_x] activations as they meet the weight */
     uint16_t *x16;              /* [chunk, ld_x] */
     int8_t *x8;                 /* [chunk, ld_x] */
-    float *x_scale;             /* [chunk] of x8 */
-    int32_t *x_sum;             /* [chunk] */
+    float *x_scale;             /* of x8: [chunk], I4: [chunk, groups] */
+    int32_t *x_sum;             /* sums of x8, likewise */
     float *z, *z_act;           /* [chunk, ld_z] A x and R x; gated, in the adapter's form */
     float *sum;                 /* [chunk, ld_sum] outputs of an epilogue that needs whole rows */
     int32_t *row;               /* [chunk] */
@@ -97,6 +97,12 @@ struct cpu_backend {
 static inline struct cpu_backend *cpu_of(struct hg_backend *b)
 {
     return (struct cpu_backend *)(void *)b;
+}
+
+/* Activations meet the form as floats. */
+static inline bool cpu_meets_float(enum cpu_form form)
+{
+    return form == CPU_FORM_F32 || form == CPU_FORM_F16 || form == CPU_FORM_F8;
 }
 
 static inline int64_t cpu_round_up(int64_t n, int64_t to)

@@ -93,8 +93,9 @@ static enum hg_status reserve_rows(struct cpu_backend *c, const struct hg_backen
     HG_TRY(cpu_scratch(&c->x32, c->x_cap, sizeof *c->x32, err));
     HG_TRY(cpu_scratch(&c->x16, c->x_cap, sizeof *c->x16, err));
     HG_TRY(cpu_scratch(&c->x8, c->x_cap, sizeof *c->x8, err));
-    HG_TRY(cpu_scratch(&c->x_scale, n, sizeof *c->x_scale, err));
-    HG_TRY(cpu_scratch(&c->x_sum, n, sizeof *c->x_sum, err));
+    int64_t scales = n + c->x_cap / 64; /* rows are padded to 64 inputs, so groups fit */
+    HG_TRY(cpu_scratch(&c->x_scale, scales, sizeof *c->x_scale, err));
+    HG_TRY(cpu_scratch(&c->x_sum, scales, sizeof *c->x_sum, err));
     HG_TRY(cpu_scratch(&c->z, n * c->ld_z, sizeof *c->z, err));
     HG_TRY(cpu_scratch(&c->z_act, n * c->ld_z, sizeof *c->z_act, err));
     HG_TRY(cpu_scratch(&c->sum, n * c->ld_sum, sizeof *c->sum, err));

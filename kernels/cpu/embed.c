@@ -22,7 +22,7 @@ enum hg_status cpu_embed(struct hg_backend *b, const struct hg_embed_args *a)
 {
     const struct hg_plan *p = a->plan;
     size_t dim = (size_t)a->dim;
-    if (a->table_type == HG_DTYPE_I8)
+    if (hg_dtype_is_quantised(a->table_type))
         return cpu_refuse("embed: table of %s", hg_dtype_name(a->table_type));
     for (int t = 0; t < p->n_tokens; t++) {
         float *y = (float *)a->y + (size_t)t * dim;

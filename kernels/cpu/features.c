@@ -33,8 +33,10 @@ static void select_avx512(const struct cpu_features *f, struct cpu_simd *out)
     out->name = names[f->bf16][f->vnni];
     if (f->bf16)
         out->tile[CPU_FORM_BF16] = cpu_tile_avx512_bf16;
-    if (f->vnni)
+    if (f->vnni) {
         out->tile[CPU_FORM_I8] = cpu_tile_avx512_vnni;
+        out->tile[CPU_FORM_I4] = cpu_tile_avx512_vnni_i4;
+    }
 }
 #else
 struct cpu_features cpu_features_here(void)

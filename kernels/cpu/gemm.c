@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernels/cpu/cpu.h"
+#include "kernels/quantise.h"
 
 enum {
     MANY_ROWS = 12,          /* above: a pair is read from cache again, so cut K to fit it */
@@ -25,31 +26,47 @@ static int64_t ld_of(const struct cpu_gemm *g)
     return cpu_round_up(g->w->n_in, 64);
 }
 
+static int64_t scales_per_row(const struct cpu_gemm *g)
+{
+    return g->w->form == CPU_FORM_I4 ? hg_i4_groups(g->w->n_in) : 1;
+}
+
+/* int8 with one scale, or one per group. */
+static void quantise_row(const struct cpu_gemm *g, int i, const float *x)
+{
+    struct cpu_backend *c = g->c;
+    int n = g->w->n_in, step = g->w->form == CPU_FORM_I4 ? HG_I4_GROUP : n;
+    int64_t ld = ld_of(g), s = i * scales_per_row(g);
+    int8_t *q = c->x8 + i * ld;
+    for (int at = 0; at < n; at += step, s++)
+        c->x_scale[s] =
+            c->simd.quantise(x + at, n - at < step ? n - at : step, q + at, &c->x_sum[s]);
+    memset(q + n, 0, (size_t)(ld - n));
+}
+
 void cpu_prepare_row(const struct cpu_gemm *g, int i, const float *x)
 {
     struct cpu_backend *c = g->c;
     int n = g->w->n_in;
     int64_t ld = ld_of(g);
     bool adapted = i >= g->slot_at[0];
-    if (g->w->form == CPU_FORM_I8) {
-        int8_t *q = c->x8 + i * ld;
-        c->x_scale[i] = c->simd.quantise(x, n, q, &c->x_sum[i]);
-        memset(q + n, 0, (size_t)(ld - n));
-    }
-    if (g->w->form == CPU_FORM_BF16 || (g->w->form == CPU_FORM_I8 && adapted)) {
+    if (g->w->form == CPU_FORM_I8 || g->w->form == CPU_FORM_I4)
+        quantise_row(g, i, x);
+    if (g->w->form == CPU_FORM_BF16 || (g->w->adapter_form == CPU_FORM_BF16 && adapted)) {
         uint16_t *h = c->x16 + i * ld;
         c->simd.to_bf16(x, n, h);
         memset(h + n, 0, (size_t)(ld - n) * sizeof *h);
     }
-    if ((g->w->form == CPU_FORM_F32 || g->w->form == CPU_FORM_F16) && x != c->x32 + i * ld)
+    if (cpu_meets_float(g->w->form) && x != c->x32 + i * ld)
         memcpy(c->x32 + i * ld, x, (size_t)n * sizeof *x);
 }
 
 static const void *prepared(const struct cpu_gemm *g, enum cpu_form form, int64_t *ld)
 {
     int64_t n = ld_of(g);
-    *ld = n * (form == CPU_FORM_I8 ? 1 : form == CPU_FORM_BF16 ? 2 : 4);
-    return form == CPU_FORM_I8     ? (const void *)g->c->x8
+    bool bytes = form == CPU_FORM_I8 || form == CPU_FORM_I4;
+    *ld = n * (bytes ? 1 : form == CPU_FORM_BF16 ? 2 : 4);
+    return bytes                   ? (const void *)g->c->x8
            : form == CPU_FORM_BF16 ? (const void *)g->c->x16
                                    : (const void *)g->c->x32;
 }
@@ -65,13 +82,14 @@ static void base_block(const struct cpu_gemm *g, const struct cpu_panels *p, int
                        int end, float *block)
 {
     int width = cpu_pair_width(p, pair), n_k = p->n_k;
-    int64_t step = (int64_t)width * cpu_group_bytes(p->form);
+    int64_t step = (int64_t)width * cpu_group_bytes(p->form), scales = scales_per_row(g);
     if (end - first > MANY_ROWS && n_k > BLOCK_BYTES / step)
-        n_k = (int)(BLOCK_BYTES / step);
+        n_k = (int)(BLOCK_BYTES / step); /* whole groups of I4 too */
     for (int k = 0; k < p->n_k; k += n_k) {
         struct cpu_tile t = {.w = cpu_pair_at(p, pair) + k * step,
                              .w_step = step,
-                             .x = (const char *)g->x + first * g->ldx + (int64_t)k * 4,
+                             .x = (const char *)g->x + first * g->ldx +
+                                  (int64_t)k * cpu_group_x_bytes(p->form),
                              .ldx = g->ldx,
                              .acc = block,
                              .ld_acc = CPU_PAIR,
@@ -79,6 +97,13 @@ static void base_block(const struct cpu_gemm *g, const struct cpu_panels *p, int
                              .n_rows = end - first,
                              .width = width,
                              .first = k == 0};
+        if (p->form == CPU_FORM_I4) {
+            int64_t at = first * scales + k / CPU_I4_STEPS;
+            t.w_scale = cpu_group_scale_at(p, pair, k);
+            t.x_scale = g->c->x_scale + at;
+            t.x_sum = g->c->x_sum + at;
+            t.ld_scale = scales;
+        }
         g->c->simd.tile[p->form](&t);
     }
 }
@@ -124,7 +149,7 @@ static void one_pair(const struct cpu_gemm *g, int pair, int first, int end,
                            .width = cpu_pair_width(p, pair),
                            .bias = part->bias + pair * CPU_PAIR,
                            .w_scale = p->scale ? p->scale + pair * CPU_PAIR : NULL,
-                           .x_scale = g->c->x_scale + first,
+                           .x_scale = p->form == CPU_FORM_I8 ? g->c->x_scale + first : NULL,
                            .x_sum = g->c->x_sum + first};
     g->c->simd.finish(&f);
     add_adapters(g, part, pair, first, end, t->acc, t->up);

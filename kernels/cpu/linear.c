@@ -113,7 +113,8 @@ static void run_chunk(struct cpu_gemm *g, const struct hg_linear_args *a, int ro
 {
     bool same = sort_rows(g, a->slot, row0, n);
     g->n_rows = n;
-    if (same && !a->norm && (g->w->form == CPU_FORM_F32 || g->w->form == CPU_FORM_F16)) {
+    bool as_it_is = g->w->adapter_form == g->w->form || g->slot_at[0] == n;
+    if (same && !a->norm && as_it_is && cpu_meets_float(g->w->form)) {
         g->x = g->xa = (const float *)a->x + row0 * a->ldx;
         g->ldx = g->ldxa = a->ldx * (int64_t)sizeof(float);
     } else {

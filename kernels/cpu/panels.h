@@ -16,10 +16,11 @@ struct cpu_panels {
     enum hg_dtype type;
     enum cpu_form form;
     int n_out, n_in;
-    int n_k;      /* k groups of one panel */
-    int n_pairs;  /* the last may be a single panel */
-    void *data;   /* 64-byte aligned */
-    float *scale; /* I8: [n_pairs * 32] per output row, 0 in the padding */
+    int n_k;               /* k groups of one panel */
+    int n_pairs;           /* the last may be a single panel */
+    void *data;            /* 64-byte aligned */
+    float *scale;          /* I8, F8 (times 2^8): [n_pairs * 32] per output row, 0 in the padding */
+    uint16_t *group_scale; /* I4: binary16 [n_pairs][groups of 128 inputs][32 or 16] */
 };
 
 /* 64-byte aligned, in huge pages where the system gives them: a panel of the cache is as small as
@@ -36,7 +37,7 @@ size_t cpu_panels_bytes(const struct cpu_panels *p);
  * different panels may be set by different threads. */
 void cpu_panels_set(struct cpu_panels *p, int row0, int n_rows, const struct hg_host_tensor *t,
                     int first, float *row);
-/* The stored value of one element (I8: q * scale). */
+/* The stored value of one element (quantised: q * scale). */
 float cpu_panels_get(const struct cpu_panels *p, int out, int in);
 
 /* Columns of a pair (32, or 16 for an odd last panel), its first byte, the bytes of a k group. */
@@ -47,18 +48,31 @@ static inline int cpu_pair_width(const struct cpu_panels *p, int pair)
 
 static inline int cpu_group_bytes(enum cpu_form form) /* of one panel */
 {
-    return form == CPU_FORM_F16 || form == CPU_FORM_BF16_FLAT ? 32 : 64;
+    return form == CPU_FORM_F16 || form == CPU_FORM_BF16_FLAT ? 32 : form == CPU_FORM_F8 ? 16 : 64;
 }
 
 static inline int cpu_group_size(enum cpu_form form) /* inputs per k group */
 {
-    return form == CPU_FORM_BF16 ? 2 : form == CPU_FORM_I8 ? 4 : 1;
+    return form == CPU_FORM_BF16 ? 2 : form == CPU_FORM_I8 ? 4 : form == CPU_FORM_I4 ? 8 : 1;
+}
+
+static inline int cpu_group_x_bytes(enum cpu_form form) /* of one row of activations */
+{
+    return form == CPU_FORM_I4 ? 8 : 4;
 }
 
 static inline const char *cpu_pair_at(const struct cpu_panels *p, int pair)
 {
     int64_t bytes = (int64_t)p->n_k * 2 * cpu_group_bytes(p->form);
     return (const char *)p->data + pair * bytes;
+}
+
+/* The binary16 scales of I4 from k group `k` of a pair on. */
+static inline const uint16_t *cpu_group_scale_at(const struct cpu_panels *p, int pair, int k)
+{
+    int64_t groups = (p->n_k + CPU_I4_STEPS - 1) / CPU_I4_STEPS;
+    int64_t width = (int64_t)cpu_pair_width(p, pair) * CPU_LANES;
+    return p->group_scale + pair * groups * CPU_PAIR + k / CPU_I4_STEPS * width;
 }
 
 enum cpu_form cpu_form_of(enum hg_dtype type);

@@ -19,12 +19,18 @@ enum cpu_form {
     CPU_FORM_F16,       /* [K][16] binary16; x float */
     CPU_FORM_BF16,      /* [K/2][16][2] bf16; x bf16 */
     CPU_FORM_I8,        /* [K/4][16][4] w + 128 as uint8; x int8; sums are int32 */
+    CPU_FORM_F8,        /* [K][16] E4M3; x float; sums are 2^-8 of the value */
+    CPU_FORM_I4,        /* [K/8][16][4] w + 8 in nibbles: of a group's 8 inputs the first 4 low in
+                           their bytes, the others high; x int8; sums are float, scaled per group */
     CPU_FORM_BF16_FLAT, /* [K][16] bf16; x float: the KV cache */
     CPU_FORM_COUNT
 };
 
+enum { CPU_I4_STEPS = 16 /* k groups that share the scales of I4: 128 inputs */ };
+
 /* acc[r][c] (+)= sum over k of x[r][k] * w[k][c] for n_rows rows and 16 * width columns: one chain
- * over ascending k per element, so a sum may be cut into several calls at any k group. */
+ * over ascending k per element, so a sum may be cut into several calls at any k group (I4: at any
+ * CPU_I4_STEPS of them). */
 struct cpu_tile {
     const void *w;
     int64_t w_step; /* bytes from one k group of the panel (or pair of panels) to the next */
@@ -32,10 +38,15 @@ struct cpu_tile {
     int64_t ldx;    /* bytes between rows */
     float *acc;     /* int32 bits for CPU_FORM_I8 */
     int64_t ld_acc; /* elements between rows */
-    int n_k;        /* k groups: of 1, 2 (BF16) or 4 (I8) inputs */
+    int n_k;        /* k groups: of 1, 2 (BF16), 4 (I8) or 8 (I4) inputs */
     int n_rows;
     int width;  /* 1, or 2: the second panel lies 16 columns after the first in every k group */
     bool first; /* true: start from 0 instead of acc */
+    /* I4, from the first group of this call on */
+    const uint16_t *w_scale; /* binary16 [groups][16 * width] */
+    const float *x_scale;    /* [n_rows, ld_scale] per group */
+    const int32_t *x_sum;    /* [n_rows, ld_scale] sum of x, which takes the 8 off again */
+    int64_t ld_scale;
 };
 
 typedef void cpu_tile_fn(const struct cpu_tile *t);
@@ -66,13 +77,14 @@ typedef void cpu_strip_fn(const struct cpu_strip *s);
 #define CPU_EACH_ROW_12(M) CPU_EACH_ROW_6(M) M(6) M(7) M(8) M(9) M(10) M(11)
 
 /* What follows the tiles of a pair of panels: acc[r][c] becomes the float sum + bias[c]. int32 sums
- * of offset weights are (acc - 128 * x_sum[r]) * x_scale[r] * w_scale[c] first. */
+ * of offset weights are (acc - 128 * x_sum[r]) * x_scale[r] * w_scale[c] first, those of F8 acc *
+ * w_scale[c]. */
 struct cpu_finish {
     float *acc; /* [n_rows, 32] */
     int n_rows, width;
     const float *bias;    /* [16 * width] */
-    const float *w_scale; /* [16 * width], NULL: acc holds floats */
-    const float *x_scale;
+    const float *w_scale; /* [16 * width], NULL: 1 */
+    const float *x_scale; /* NULL: acc holds floats */
     const int32_t *x_sum;
 };
 
@@ -109,7 +121,7 @@ extern const struct cpu_simd cpu_simd_scalar;
 extern const struct cpu_simd cpu_simd_avx2;
 extern const struct cpu_simd cpu_simd_avx512;
 /* The tiles that need more than AVX-512 F/BW/DQ/VL. */
-cpu_tile_fn cpu_tile_avx512_bf16, cpu_tile_avx512_vnni;
+cpu_tile_fn cpu_tile_avx512_bf16, cpu_tile_avx512_vnni, cpu_tile_avx512_vnni_i4;
 #endif
 
 #endif

@@ -62,6 +62,20 @@ INLINE v16 v_load_bf16(const void *p)
     return (v16){widen_bf16(_mm_loadu_si128(h)), widen_bf16(_mm_loadu_si128(h + 1))};
 }
 
+/* E4M3 as binary16 of 2^-8 of the value: sign extended, the sign lands on bits 15 and 14; bit 14 is
+ * cleared. */
+INLINE __m256 widen_f8(const void *p)
+{
+    __m128i wide = _mm_cvtepi8_epi16(_mm_loadl_epi64(p));
+    wide = _mm_and_si128(_mm_slli_epi16(wide, 7), _mm_set1_epi16((short)0xbfff));
+    return _mm256_cvtph_ps(wide);
+}
+
+INLINE v16 v_load_f8(const void *p)
+{
+    return (v16){widen_f8(p), widen_f8((const char *)p + 8)};
+}
+
 #define TWICE(name, intrinsic)                                                                     \
     INLINE v16 name(v16 x, v16 y)                                                                  \
     {                                                                                              \
@@ -181,10 +195,34 @@ INLINE v16i vi_dot4(v16i acc, v16i w, v16i x)
     return (v16i){dot4_half(acc.a, w.a, x.a), dot4_half(acc.b, w.b, x.b)};
 }
 
+INLINE v16i vi_low4(v16i v)
+{
+    __m256i mask = _mm256_set1_epi8(15);
+    return (v16i){_mm256_and_si256(v.a, mask), _mm256_and_si256(v.b, mask)};
+}
+
+INLINE v16i vi_high4(v16i v)
+{
+    return vi_low4((v16i){_mm256_srli_epi16(v.a, 4), _mm256_srli_epi16(v.b, 4)});
+}
+
+/* Bytes of w and v are at most 15: the four products of a pair are within 16 bits. */
+INLINE __m256i dot8_half(__m256i acc, __m256i w, __m256i x, __m256i v, __m256i y)
+{
+    __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w, x), _mm256_maddubs_epi16(v, y));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+INLINE v16i vi_dot8(v16i acc, v16i w, v16i x, v16i v, v16i y)
+{
+    return (v16i){dot8_half(acc.a, w.a, x.a, v.a, y.a), dot8_half(acc.b, w.b, x.b, v.b, y.b)};
+}
+
 /* 16 registers: 12 sums, 2..4 columns, 1 broadcast. */
 #define MOST_ROWS 6
 #define ROWS_1 6
 #define ROWS_2 3
+#define ROWS_I4 2
 #define SIMD_TABLE cpu_simd_avx2
 #define SIMD_NAME "avx2"
 #include "kernels/cpu/simd_body.h"

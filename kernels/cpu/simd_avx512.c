@@ -1,6 +1,6 @@
 /* kernels/cpu/simd_avx512.c - the primitives with AVX-512 F, BW, DQ and VL: a vector is one zmm.
  *
- * Needs neither VNNI nor BF16; simd_avx512_dot.c replaces two tiles where the processor has them.
+ * Needs neither VNNI nor BF16; simd_avx512_dot.c replaces three tiles where the processor has them.
  */
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -40,6 +40,14 @@ INLINE v16 v_load_bf16(const void *p)
 {
     __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+/* E4M3 as binary16 of 2^-8 of the value: sign extended, the sign lands on bits 15 and 14; bit 14 is
+ * cleared. */
+INLINE v16 v_load_f8(const void *p)
+{
+    __m256i wide = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(p)), 7);
+    return _mm512_cvtph_ps(_mm256_and_si256(wide, _mm256_set1_epi16((short)0xbfff)));
 }
 
 INLINE void v_store_f16(uint16_t *p, v16 v)
@@ -163,7 +171,25 @@ INLINE v16i vi_dot4(v16i acc, v16i w, v16i x)
     return _mm512_add_epi32(acc, _mm512_madd_epi16(w_odd, x_odd));
 }
 
+INLINE v16i vi_low4(v16i v)
+{
+    return _mm512_and_si512(v, _mm512_set1_epi8(15));
+}
+
+INLINE v16i vi_high4(v16i v)
+{
+    return vi_low4(_mm512_srli_epi16(v, 4));
+}
+
+/* Bytes of w and v are at most 15: the four products of a pair are within 16 bits. */
+INLINE v16i vi_dot8(v16i acc, v16i w, v16i x, v16i v, v16i y)
+{
+    __m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(w, x), _mm512_maddubs_epi16(v, y));
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+
 #define MOST_ROWS 12
+#define ROWS_I4 8
 #define ROWS_1 12
 #define ROWS_2 12
 #define SIMD_TABLE cpu_simd_avx512

@@ -64,6 +64,16 @@ static inline v16 v_load_bf16(const void *p)
     return r;
 }
 
+/* E4M3 as binary16 of 2^-8 of the value: the exponent keeps its place, one bit below the sign. */
+static inline v16 v_load_f8(const void *p)
+{
+    uint8_t b[16];
+    v16 r;
+    memcpy(b, p, sizeof b);
+    EACH r.f[i] = hg_f16_to_f32((uint16_t)((b[i] & 0x80) << 8 | (b[i] & 0x7f) << 7));
+    return r;
+}
+
 static inline void v_store_f16(uint16_t *p, v16 a)
 {
     EACH p[i] = hg_f32_to_f16(a.f[i]);
@@ -219,7 +229,26 @@ static inline v16i vi_dot4(v16i acc, v16i w, v16i x)
     return acc;
 }
 
+static inline v16i vi_low4(v16i a)
+{
+    EACH a.u[i] &= 0x0f0f0f0fu;
+    return a;
+}
+
+static inline v16i vi_high4(v16i a)
+{
+    EACH a.u[i] = a.u[i] >> 4 & 0x0f0f0f0fu;
+    return a;
+}
+
+/* vi_dot4 of both; bytes of w and v at most 15 */
+static inline v16i vi_dot8(v16i acc, v16i w, v16i x, v16i v, v16i y)
+{
+    return vi_dot4(vi_dot4(acc, w, x), v, y);
+}
+
 #define MOST_ROWS 1
+#define ROWS_I4 1
 #define ROWS_1 1
 #define ROWS_2 1
 #define SIMD_TABLE cpu_simd_scalar

@@ -5,13 +5,14 @@
  * pad_lo, ..., c]
  *
  * u is x after GroupNorm and swish, upsampled by repeating pixels, zero outside. Two ways, chosen
- * by shape: implicit  3x3 of 32 n channels, not I8. One block per group finds mean and deviation;
- * every pixel is prepared once (prepare.cuh, one scale for the whole image, from a bound of |u|);
- * the product then reads for each tap the row of the shifted pixel, or zeros. Bound by mma. windows
- * the rest: 1x1, odd channel counts, I8 (whose scale is that of the gathered row). The K values of
- * each output pixel are gathered and prepared as a row, then linear.cu's product; as many pixels at
- * a time as scratch.x holds. Bound by the gather for 3x3, as a linear for 1x1. Sums of a group run
- * in double: its order is fixed by the image's shape. Definition: kernels/ref/conv.c. */
+ * by shape: implicit  3x3 of 32 n channels, not quantised. One block per group finds mean and
+ * deviation; every pixel is prepared once (prepare.cuh, one scale for the whole image, from a bound
+ * of |u|); the product then reads for each tap the row of the shifted pixel, or zeros. Bound by
+ * mma. windows the rest: 1x1, odd channel counts, quantised weights (scales are those of the
+ * gathered row). The K values of each output pixel are gathered and prepared as a row, then
+ * linear.cu's product; as many pixels at a time as scratch.x holds. Bound by the gather for 3x3, as
+ * a linear for 1x1. Sums of a group run in double: its order is fixed by the image's shape.
+ * Definition: kernels/ref/conv.c. */
 #include "kernels/cuda/finish.cuh"
 #include "kernels/cuda/linear.cuh"
 #include "kernels/cuda/prepare.cuh"
@@ -221,7 +222,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS)
     WindowGet get = {m, g, (first + row) / g.out_w, (first + row) % g.out_w,
                      g.kernel * g.kernel * m.channels};
     prepare_row<type>(get, get.n, WarpTeam(), to.rows + row * to.pitch,
-                      to.scale ? to.scale + row : nullptr);
+                      to.scale ? to.scale + row : nullptr, to.scale_pitch);
 }
 
 /* ---- launchers ------------------------------------------------------------------------------- */
@@ -277,7 +278,9 @@ static int rows_at_once(struct cuda_backend *c, const struct hg_weight *w, int n
 {
     Prepared x = {};
     static const int sizes[] = {64, 32, 16, 8};
-    int64_t row = (int64_t)w->w.steps * cuda_row_step_bytes(w->w.type) + (int64_t)sizeof(float);
+    int64_t scales = w->w.type == HG_DTYPE_I4 ? w->w.steps : 1;
+    int64_t row =
+        (int64_t)w->w.steps * cuda_row_step_bytes(w->w.type) + scales * (int64_t)sizeof(float);
     int64_t most = (int64_t)c->scratch.x_bytes / row / 64 * 64;
     if (cuda_place_rows(c, w, false, n, &x))
         return n;
@@ -309,6 +312,9 @@ static enum hg_status run_windows(struct cuda_backend *c, const struct hg_weight
                    first, n);
         else if (w->w.type == HG_DTYPE_I8)
             LAUNCH(prepare_windows<HG_DTYPE_I8>, blocks, BLOCK_THREADS, 0, c->stream, m, g, x,
+                   first, n);
+        else if (w->w.type == HG_DTYPE_I4)
+            LAUNCH(prepare_windows<HG_DTYPE_I4>, blocks, BLOCK_THREADS, 0, c->stream, m, g, x,
                    first, n);
         else
             LAUNCH(prepare_windows<HG_DTYPE_F32>, blocks, BLOCK_THREADS, 0, c->stream, m, g, x,

@@ -318,6 +318,7 @@ enum hg_status cuda_conv(struct hg_backend *b, const struct hg_conv_args *a);
 enum hg_status cuda_lookup(struct hg_backend *b, const struct hg_lookup_args *a);
 enum hg_status cuda_argmax(struct hg_backend *b, const struct hg_argmax_args *a);
 enum hg_status cuda_to_rgb(struct hg_backend *b, const struct hg_to_rgb_args *a);
+double cuda_read_rate(struct hg_backend *b);
 
 /* Does the library hold code for this device? cudaErrorNoKernelImageForDevice and its like: no. In
  * copy_rows.cu, because only a .cu file can name a kernel. */

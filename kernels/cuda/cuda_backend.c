@@ -118,9 +118,10 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
     size_t in = (at_least_one(l.max_in) + 63) / 64 * 64, rows64 = (rows + 63) / 64 * 64;
     release_scratch(c);
     c->limits = l;
-    /* 4 bytes a value: two fp16 halves, or int8 and bf16; a row's scale beside it; whole token
-     * tiles. A convolution needs as much per input, and 8 rows of a tiny one */
-    s->x_bytes = rows64 * (in * 4 + 64);
+    /* 6 bytes a value: two fp16 halves and, beside F8, bf16, or int8, bf16 and a scale per 128; a
+     * row's scale beside it; whole token tiles and whole groups. A convolution needs 4 per input,
+     * and 8 rows of a tiny one */
+    s->x_bytes = rows64 * (in * 6 + 256);
     size_t conv = at_least_one(l.max_conv),
            conv_bytes = conv * 4 + (conv < 16384 ? conv : 16384) * 32 + 4096;
     s->x_bytes = s->x_bytes < conv_bytes ? conv_bytes : s->x_bytes;
@@ -199,6 +200,7 @@ static const struct hg_backend_ops cuda_ops = {
     .lookup = cuda_lookup,
     .argmax = cuda_argmax,
     .to_rgb = cuda_to_rgb,
+    .read_rate = cuda_read_rate,
 };
 
 /* ---- open ---------------------------------------------------------------------------------------

@@ -16,6 +16,10 @@ enum hg_status cuda_product(struct cuda_backend *c, struct Product *p)
         return cuda_product_f16(c, p);
     case HG_DTYPE_BF16:
         return cuda_product_bf16(c, p);
+    case HG_DTYPE_F8:
+        return cuda_product_f8(c, p);
+    case HG_DTYPE_I4:
+        return cuda_product_i4(c, p);
     default:
         return cuda_product_i8(c, p);
     }

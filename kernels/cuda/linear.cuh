@@ -37,8 +37,9 @@ struct Finish {
 struct Prepared {
     char *rows;
     int64_t pitch;
-    float *scale; /* per row; NULL for BF16 */
-    char *rows16; /* the same in BF16 for adapters beside I8, else NULL */
+    float *scale;        /* per row; NULL for BF16; I4: [steps][scale_pitch] */
+    int64_t scale_pitch; /* I4: padded rows */
+    char *rows16;        /* the same in BF16 for adapters beside quantised weights, else NULL */
     int64_t pitch16;
 };
 
@@ -97,5 +98,7 @@ enum hg_status cuda_product_f32(struct cuda_backend *c, struct Product *p);
 enum hg_status cuda_product_f16(struct cuda_backend *c, struct Product *p);
 enum hg_status cuda_product_bf16(struct cuda_backend *c, struct Product *p);
 enum hg_status cuda_product_i8(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_f8(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_i4(struct cuda_backend *c, struct Product *p);
 
 #endif

@@ -27,7 +27,7 @@
 enum { CONTROL = 4 /* words of shared memory in front: ticket and answers for the whole block */ };
 
 template <int type> struct Adapter {
-    enum { value = type == HG_DTYPE_I8 ? (int)HG_DTYPE_BF16 : type };
+    enum { quantised = type >= HG_DTYPE_I8, value = quantised ? (int)HG_DTYPE_BF16 : type };
 };
 
 /* ---- the gate -------------------------------------------------------------------------------- */
@@ -158,9 +158,9 @@ DEV void shrink(const Product &p, int block, int token_tile, float *shared)
     }
     if (slots_here<Team>(p, token0) >> slot & 1) {
         Team team(shared + CONTROL, block * Team::tiles, token0);
-        bool i8 = type == HG_DTYPE_I8;
-        Rows<adapter> rows(i8 ? p.x.rows16 : p.x.rows, i8 ? p.x.pitch16 : p.x.pitch, token0);
-        Columns columns = {i8 ? nullptr : p.x.scale, 1, p.slot_of, slot, p.n_tokens};
+        bool own = Adapter<type>::quantised;
+        Rows<adapter> rows(own ? p.x.rows16 : p.x.rows, own ? p.x.pitch16 : p.x.pitch, token0);
+        Columns columns = {own ? nullptr : p.x.scale, 1, p.slot_of, slot, p.n_tokens};
         team.template product<adapter>(p.slot[slot].shrink, 0, rows, columns,
                                        RowsReady<Team>{p, token0});
         int n_rows = p.slot[slot].rows;
@@ -213,9 +213,10 @@ DEV void output(const Product &p, int block, int token_tile, float *shared)
             team.load(p.w, p.base, p.ld_base, p.first_tile, p.first_tile + p.n_tiles,
                       Columns{p.x.scale, 1, nullptr, 0, p.n_tokens});
     }
+    Rows<type> rows(p.x.rows, p.x.pitch, token0, p.x.scale, p.x.scale_pitch);
+    const float *scale = type == HG_DTYPE_I4 ? nullptr : p.x.scale; /* I4: rows has them */
     if (!given)
-        team.template product<type>(p.w, 0, Rows<type>(p.x.rows, p.x.pitch, token0),
-                                    Columns{p.x.scale, 1, nullptr, 0, p.n_tokens},
+        team.template product<type>(p.w, 0, rows, Columns{scale, 1, nullptr, 0, p.n_tokens},
                                     RowsReady<Team>{p, token0});
     int slots = p.slots ? slots_here<Team>(p, token0) : 0;
     if (slots)

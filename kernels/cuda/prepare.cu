@@ -23,7 +23,7 @@ bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool ada
     enum hg_dtype type = w->w.type;
     size_t rows = (size_t)cuda_padded_rows(n);
     out->pitch = (int64_t)w->w.steps * cuda_row_step_bytes(type);
-    out->pitch16 = type == HG_DTYPE_I8 && adapters
+    out->pitch16 = hg_dtype_is_quantised(type) && adapters
                        ? (int64_t)cuda_steps(HG_DTYPE_BF16, w->n_in) * STEP_BYTES
                        : 0;
     out->rows = (char *)c->scratch.x;
@@ -31,7 +31,9 @@ bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool ada
     out->scale = type == HG_DTYPE_BF16
                      ? NULL
                      : (float *)(out->rows + rows * (size_t)(out->pitch + out->pitch16));
-    return rows * (size_t)(out->pitch + out->pitch16 + (int64_t)sizeof(float)) <=
+    out->scale_pitch = (int64_t)rows;
+    int64_t scales = type == HG_DTYPE_I4 ? w->w.steps : 1;
+    return rows * (size_t)(out->pitch + out->pitch16 + scales * (int64_t)sizeof(float)) <=
            c->scratch.x_bytes;
 }
 
@@ -48,7 +50,10 @@ enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from
     case HG_DTYPE_I8:
         LAUNCH(prepare_rows<HG_DTYPE_I8>, p.n, ROW_THREADS, shared, c->stream, p, t);
         break;
-    default: /* F16 and F32 alike */
+    case HG_DTYPE_I4:
+        LAUNCH(prepare_rows<HG_DTYPE_I4>, p.n, ROW_THREADS, shared, c->stream, p, t);
+        break;
+    default: /* F16, F32 and F8 alike */
         LAUNCH(prepare_rows<HG_DTYPE_F32>, p.n, ROW_THREADS, shared, c->stream, p, t);
     }
     return cuda_status(c, "prepare");

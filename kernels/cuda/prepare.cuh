@@ -1,11 +1,14 @@
 /* kernels/cuda/prepare.cuh - an fp32 row becomes what a dot product of tile_dot.cuh reads.
  *
- * Per step of 64 bytes, natural order of k, zeros past the end of the row:
- *     BF16       32 values, rounded to nearest even
- *     F16, F32   32 fp16 `high`, then 32 fp16 `low`: x / scale = high + low, scale a power of two
+ * Per step, natural order of k, zeros past the end of the row:
+ * - BF16: 32 values, rounded to nearest even.
+ * - F16, F32, F8: 32 fp16 `high`, then 32 fp16 `low`: x / scale = high + low, scale a power of two
  * that brings the largest |x| into [2^14, 2^15): 22 bits of every value within 2^-28 of the
- * largest. A row that is not finite has scale 1 and keeps its NaN and infinities I8         64
- * values q = round(x / scale), scale = max|x| / 127, NaN for a row that is not finite (and q = 0)
+ * largest. A row that is not finite has scale 1 and keeps its NaN and infinities.
+ * - I8: 64 values q = round(x / scale), scale = max|x| / 127, NaN for a row that is not finite (and
+ * q = 0).
+ * - I4: 128 values, a group, quantised as a row of I8. Kept is scale / 16: a nibble reaches the
+ * product as 16 q.
  *
  * A row is made by n_threads threads with index i; `Team` says how they reduce. Get::eight(k, v)
  * gives values k..k+7.*/
@@ -100,10 +103,39 @@ DEV void store_i8(char *to, const float (&v)[8], float scale)
     *(uint2 *)to = {w[0], w[1]};
 }
 
-/* to: the row's first byte; scale: where its scale goes (not BF16). */
-template <int type, class Get, class Team>
-DEV void prepare_row(const Get &get, int n, const Team &team, char *to, float *scale)
+/* The groups of a row, 16 threads each; scales lie `pitch` apart. Whole warps go round. */
+template <class Get, class Team>
+DEV void prepare_groups(const Get &get, int n, const Team &team, char *to, float *scale,
+                        int64_t pitch)
 {
+    int padded = (n + HG_I4_GROUP - 1) / HG_I4_GROUP * HG_I4_GROUP;
+    for (int k0 = (team.index() - (int)lane_id()) * 8; k0 < padded; k0 += team.size() * 8) {
+        int k = k0 + (int)lane_id() * 8;
+        float v[8] = {}, peak = 0;
+        if (k < n)
+            get.eight(k, v);
+        UNROLL_FOR (int i = 0; i < 8; i++)
+            peak = fmaxf(peak, is_finite(v[i]) ? fabsf(v[i]) : INFINITY);
+        UNROLL_FOR (int m = 8; m > 0; m /= 2)
+            peak = fmaxf(peak, shfl_xor(peak, m));
+        if (k >= padded)
+            continue;
+        float s = is_finite(peak) ? div_rn(peak, 127.0f) : NAN;
+        store_i8(to + k, v, s);
+        if (k % HG_I4_GROUP == 0)
+            scale[k / HG_I4_GROUP * pitch] = s * 0.0625f;
+    }
+}
+
+/* to: the row's first byte; scale: where its scale goes (not BF16), those of I4 `pitch` apart. */
+template <int type, class Get, class Team>
+DEV void prepare_row(const Get &get, int n, const Team &team, char *to, float *scale,
+                     int64_t pitch = 0)
+{
+    if constexpr (type == HG_DTYPE_I4) {
+        prepare_groups(get, n, team, to, scale, pitch);
+        return;
+    }
     enum { step = type == HG_DTYPE_I8 ? STEP_BYTES : STEP_BYTES / 2 };
     int padded = (n + step - 1) / step * step;
     float s = 1, down = 1;
@@ -162,7 +194,7 @@ struct RowGet {
  *
  *     y = x / sqrt(mean(x^2) + eps) * norm
  *
- * Definition: kernels/ref/rmsnorm.c, ref_quantise of kernels/ref/matrix.c. */
+ * Definition: kernels/ref/rmsnorm.c, ref_row_set of kernels/ref/matrix.c. */
 template <int type>
 DEV void prepare_source(const RowSource &p, const Prepared &to, int row, float *scratch)
 {
@@ -184,7 +216,7 @@ DEV void prepare_source(const RowSource &p, const Prepared &to, int row, float *
         get.norm = p.norm;
     }
     prepare_row<type>(get, p.dim, team, to.rows + row * to.pitch,
-                      to.scale ? to.scale + row : nullptr);
+                      to.scale ? to.scale + row : nullptr, to.scale_pitch);
     if (to.rows16)
         prepare_row<HG_DTYPE_BF16>(get, p.dim, team, to.rows16 + row * to.pitch16, nullptr);
 }

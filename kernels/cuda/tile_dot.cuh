@@ -7,6 +7,7 @@
  *
  *     BF16  one mma per half step        F16  w * high + w * low, x / scale = high + low in fp16
  *     I8    one, exact in int32          F32  w_high * high + w_high * low + w_low * high
+ *     F8    as F16, unpacked to fp16     I4   four, exact in int32, then times s_w s_x: one group
  *
  * The order of a sum: K is cut into SLICES runs of steps by its length alone; each run is one chain
  * of mma from zero; y = scale * run 0 + scale * run 1 + ... Two block shapes share that order,
@@ -29,7 +30,8 @@ enum {
     PITCH = 20 /* of a token's 16 sums: no bank conflicts */
 };
 
-/* weight, row: 16-byte loads per lane and step; ring: steps of weights in flight per lane. */
+/* sum: what runs over steps. weight, row: 16-byte loads per lane and step; ring: steps of weights
+ * in flight per lane. */
 template <int type> struct Dot;
 template <> struct Dot<HG_DTYPE_BF16> {
     typedef float sum;
@@ -48,13 +50,64 @@ template <> struct Dot<HG_DTYPE_I8> {
     enum { weight = 2, row = 1, ring = 4 };
 };
 
+template <> struct Dot<HG_DTYPE_F8> {
+    typedef float sum;
+    enum { weight = 1, row = 2, ring = 8 };
+};
+template <> struct Dot<HG_DTYPE_I4> {
+    typedef float sum;
+    enum { weight = 2, row = 2, ring = 4 };
+};
+
+/* 4 values of F8 as fp16 pairs, 2^-8 of each; the layout is that of weight.h. */
+DEV void unpack_f8(uint32_t v, uint32_t *first, uint32_t *second)
+{
+    *first = v & 0xbf80bf80u;
+    *second = (v << 1 & 0x80008000u) | (v << 7 & 0x3f803f80u);
+}
+
+/* 8 values of I4 as int8, 16 times each: a nibble in the upper half of its byte is sign extended.
+ */
+DEV void unpack_i4(uint32_t v, uint32_t *first, uint32_t *second)
+{
+    *first = v << 4 & 0xf0f0f0f0u;
+    *second = v & 0xf0f0f0f0u;
+}
+
+/* A group of one tile and 8 tokens. s_w: fp16 scales of rows g and g + 8; s_x: of this lane's two
+ * tokens, 1/16 of them. */
+DEV void dot_group(float (&c)[4], const uint4 (&w)[2], const uint4 (&x)[2], uint32_t s_w,
+                   float2 s_x)
+{
+    int32_t sum[4] = {};
+    UNROLL_FOR (int p = 0; p < 2; p++)
+        UNROLL_FOR (int h = 0; h < 2; h++) {
+            uint32_t a[4];
+            const uint32_t b[2] = {h ? x[p].z : x[p].x, h ? x[p].w : x[p].y};
+            unpack_i4(h ? w[p].z : w[p].x, &a[0], &a[2]);
+            unpack_i4(h ? w[p].w : w[p].y, &a[1], &a[3]);
+            mma_s8(sum, a, b);
+        }
+    float low = f16_to_f32((uint16_t)s_w), high = f16_to_f32((uint16_t)(s_w >> 16));
+    c[0] = fmaf((float)sum[0], low * s_x.x, c[0]);
+    c[1] = fmaf((float)sum[1], low * s_x.y, c[1]);
+    c[2] = fmaf((float)sum[2], high * s_x.x, c[2]);
+    c[3] = fmaf((float)sum[3], high * s_x.y, c[3]);
+}
+
 /* One step of one tile and 8 tokens. */
 template <int type>
 DEV void dot_step(typename Dot<type>::sum (&c)[4], const uint4 (&w)[Dot<type>::weight],
                   const uint4 (&x)[Dot<type>::row])
 {
     UNROLL_FOR (int h = 0; h < 2; h++) {
-        const uint32_t a[4] = {w[h].x, w[h].y, w[h].z, w[h].w};
+        uint32_t a[4];
+        if constexpr (type == HG_DTYPE_F8) {
+            unpack_f8(h ? w[0].z : w[0].x, &a[0], &a[2]);
+            unpack_f8(h ? w[0].w : w[0].y, &a[1], &a[3]);
+        } else {
+            a[0] = w[h].x, a[1] = w[h].y, a[2] = w[h].z, a[3] = w[h].w;
+        }
         const uint32_t b[2] = {h ? x[0].z : x[0].x, h ? x[0].w : x[0].y};
         if constexpr (type == HG_DTYPE_I8)
             mma_s8(c, a, b);
@@ -73,14 +126,23 @@ DEV void dot_step(typename Dot<type>::sum (&c)[4], const uint4 (&w)[Dot<type>::w
 }
 
 /* Prepared rows of consecutive tokens; group t of 8 starts 8 t rows on. Rows past the last token
- * may hold anything: their columns are never used. */
+ * may hold anything: their columns are never used. I4: scales of a step are those of `scale_pitch`
+ * tokens. */
 template <int type> struct Rows {
     const char *at; /* this lane's row of group 0 and its 16 bytes */
     int64_t pitch;
-    MEMBER Rows(const void *rows, int64_t row_bytes, int token)
+    const float *scale; /* of this lane's two tokens of group 0 */
+    int64_t scale_pitch;
+    MEMBER Rows(const void *rows, int64_t row_bytes, int token, const float *scales = nullptr,
+                int64_t scales_per_step = 0)
         : at((const char *)rows + (token + lane_id() / 4) * row_bytes + lane_id() % 4 * 16),
-          pitch(8 * row_bytes)
+          pitch(8 * row_bytes), scale(scales + token + lane_id() % 4 * 2),
+          scale_pitch(scales_per_step)
     {
+    }
+    MEMBER float2 scales(int step, int t) const
+    {
+        return *(const float2 *)(scale + step * scale_pitch + t * 8);
     }
     MEMBER void seek(int)
     {
@@ -89,6 +151,18 @@ template <int type> struct Rows {
     {
         uint32_t in_row = (uint32_t)step * (STEP_BYTES * Dot<type>::row) + plane * STEP_BYTES;
         return *(const uint4 *)(at + t * pitch + in_row);
+    }
+};
+
+/* This lane's part of MT tiles of a matrix. */
+template <int MT> struct Weights {
+    const char *at[MT];
+    const uint32_t *scale[MT]; /* I4 */
+    MEMBER void set(const cuda_matrix &m, int i, int tile, int loads)
+    {
+        int64_t step0 = (int64_t)tile * m.steps;
+        at[i] = (const char *)m.data + step0 * (loads * 512) + lane_id() * 16;
+        scale[i] = m.group_scale + step0 * 8 + lane_id() / 4;
     }
 };
 
@@ -103,27 +177,38 @@ struct AlwaysReady {
  * before the first row is read and after the first weights are asked for; fold() is called after
  * every `slice` steps and at the end. Warp-uniform arguments. */
 template <int type, int MT, int NT, class Source, class Ready, class Fold>
-DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const char *const (&weight)[MT],
+DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const Weights<MT> &weight,
                     Source &source, int begin, int end, int slice, const Ready &ready, Fold fold)
 {
     enum {
         W = Dot<type>::weight,
         X = Dot<type>::row,
-        D = MT * NT * X > 4 ? 2 : Dot<type>::ring,
-        ahead = NT * X <= 2, /* rows travel with the weights while registers last */
+        D = MT * NT * X <= 4 ? Dot<type>::ring
+            : W == 1         ? 4
+                             : 2,
+        ahead = NT * X <= 2 &&
+                type < HG_DTYPE_F8, /* rows travel with the weights while registers last */
         G = ahead || NT < 4 ? NT : 4
     };
     uint4 w[D][MT][W], x[ahead ? D : 1][G][X];
+    uint32_t s_w[D][MT]; /* scales of I4 */
+    float2 s_x[ahead ? D : 1][G];
     auto load_weights = [&](int d, int step) {
-        UNROLL_FOR (int m = 0; m < MT; m++)
+        UNROLL_FOR (int m = 0; m < MT; m++) {
             UNROLL_FOR (int i = 0; i < W; i++)
-                w[d][m][i] = load_stream(weight[m] + (int64_t)step * (W * 512) + i * 512);
+                w[d][m][i] = load_stream(weight.at[m] + (int64_t)step * (W * 512) + i * 512);
+            if constexpr (type == HG_DTYPE_I4)
+                s_w[d][m] = weight.scale[m][(int64_t)step * 8];
+        }
     };
     auto load_rows = [&](int d, int step, int t0) {
         source.seek(step);
-        UNROLL_FOR (int t = 0; t < G; t++)
+        UNROLL_FOR (int t = 0; t < G; t++) {
             UNROLL_FOR (int i = 0; i < X; i++)
                 x[d][t][i] = source.load(step, t0 + t, i);
+            if constexpr (type == HG_DTYPE_I4)
+                s_x[d][t] = source.scales(step, t0 + t);
+        }
     };
     UNROLL_FOR (int d = 0; d < D; d++)
         if (begin + d < end)
@@ -142,8 +227,13 @@ DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const char *const
                 if (!ahead)
                     load_rows(0, step, t0);
                 UNROLL_FOR (int t = 0; t < G; t++)
-                    UNROLL_FOR (int m = 0; m < MT; m++)
-                        dot_step<type>(sum[m][t0 + t], w[d][m], x[ahead ? d : 0][t]);
+                    UNROLL_FOR (int m = 0; m < MT; m++) {
+                        if constexpr (type == HG_DTYPE_I4)
+                            dot_group(sum[m][t0 + t], w[d][m], x[ahead ? d : 0][t], s_w[d][m],
+                                      s_x[ahead ? d : 0][t]);
+                        else
+                            dot_step<type>(sum[m][t0 + t], w[d][m], x[ahead ? d : 0][t]);
+                    }
             }
             if (step + D < end) {
                 load_weights(d, step + D);
@@ -177,13 +267,22 @@ DEV float product_scale(const cuda_matrix &m, const Columns &c, int64_t row, int
     return m.scale ? s * m.scale[row] : s;
 }
 
+/* sm_120 takes some registers more for the same code and would spill: there a warp of Grid sums its
+ * tiles one after the other, and wide Streams have a multiprocessor to themselves. The additions
+ * behind an output are the same. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+enum { TILES_AT_ONCE = 1, MOST_SHARED = 63 };
+#else
+enum { TILES_AT_ONCE = 2, MOST_SHARED = 64 };
+#endif
+
 /* Blocks that must fit a multiprocessor: weights in flight hide the latency of memory, as far as
  * registers last. */
 template <int type, class Team> struct Blocks {
     enum {
-        least = Team::tiles > 1 || Dot<type>::row *Team::tokens > 64 ? 1
-                : Dot<type>::row *Team::tokens > 8                   ? 2
-                                                                     : 3
+        least = Team::tiles > 1 || Dot<type>::row *Team::tokens > MOST_SHARED   ? 1
+                : Dot<type>::row *Team::tokens > (type >= HG_DTYPE_F8 ? 16 : 8) ? 2
+                                                                                : 3
     };
 };
 
@@ -222,8 +321,8 @@ template <int NT> struct Stream {
         int end = begin + slice < m.steps ? begin + slice : m.steps;
         if (at < 0 || at >= m.tiles)
             return;
-        const char *weight[1] = {(const char *)m.data +
-                                 (int64_t)at * m.steps * (Dot<type>::weight * 512) + lane * 16};
+        Weights<1> weight;
+        weight.set(m, 0, at, Dot<type>::weight);
         if (begin < end)
             accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, ready, [] {});
         __syncthreads(); /* the sums of the product before have been read */
@@ -292,30 +391,39 @@ template <int MT, int NT> struct Grid {
     MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
                         const Ready &ready = Ready())
     {
-        typename Dot<type>::sum sum[MT][NT][4] = {};
-        const char *weight[MT];
-        int first = tile - tile0, lane = lane_id();
+        enum { A = MT < TILES_AT_ONCE ? MT : TILES_AT_ONCE };
+        UNROLL_FOR (int i = 0; i < MT; i += A)
+            part<type, A>(m, tile - tile0 + i, v + i, source, columns, ready);
+    }
+
+    /* to += m x for A tiles from `first`. */
+    template <int type, int A, class Source, class Ready>
+    MEMBER void part(const cuda_matrix &m, int first, float (*to)[NT][4], Source source,
+                     const Columns &columns, const Ready &ready)
+    {
+        typename Dot<type>::sum sum[A][NT][4] = {};
+        Weights<A> weight;
+        int lane = lane_id();
         int slice = type == HG_DTYPE_I8 ? m.steps : (m.steps + SLICES - 1) / SLICES;
-        if (first + MT <= 0 || first >= m.tiles)
+        if (first + A <= 0 || first >= m.tiles)
             return;
-        UNROLL_FOR (int i = 0; i < MT;
+        UNROLL_FOR (int i = 0; i < A;
                     i++) { /* a tile outside repeats one inside and is not added */
             int at = first + i < 0 ? 0 : first + i < m.tiles ? first + i : m.tiles - 1;
-            weight[i] = (const char *)m.data + (int64_t)at * m.steps * (Dot<type>::weight * 512) +
-                        lane * 16;
+            weight.set(m, i, at, Dot<type>::weight);
         }
-        accumulate<type, MT, NT>(sum, weight, source, 0, m.steps, slice, ready, [&] {
+        accumulate<type, A, NT>(sum, weight, source, 0, m.steps, slice, ready, [&] {
             UNROLL_FOR (int t = 0; t < NT; t++)
                 UNROLL_FOR (int i = 0; i < 2; i++) {
                     int token = token0 + t * 8 + lane % 4 * 2 + i;
                     bool wanted = takes(columns, token);
-                    UNROLL_FOR (int j = 0; j < MT; j++)
+                    UNROLL_FOR (int j = 0; j < A; j++)
                         UNROLL_FOR (int h = 0; h < 2; h++) {
                             if (wanted && first + j >= 0 && first + j < m.tiles) {
                                 int64_t row = (int64_t)(first + j) * TILE_ROWS + lane / 4 + h * 8;
-                                v[j][t][2 * h + i] =
-                                    fmaf((float)sum[j][t][2 * h + i],
-                                         product_scale(m, columns, row, token), v[j][t][2 * h + i]);
+                                to[j][t][2 * h + i] = fmaf((float)sum[j][t][2 * h + i],
+                                                           product_scale(m, columns, row, token),
+                                                           to[j][t][2 * h + i]);
                             }
                             sum[j][t][2 * h + i] = 0;
                         }

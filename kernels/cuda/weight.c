@@ -82,7 +82,7 @@ static enum hg_status make_expand(struct hg_backend *b, struct hg_weight *w,
         last = i;
     }
     to->tile0 = (int)(first / TILE_ROWS);
-    return cuda_pack(b, w, &to->b, cuda_adapter_type(d->store), rows + to->tile0 * TILE_ROWS,
+    return cuda_pack(b, w, &to->b, hg_dtype_beside(d->store), rows + to->tile0 * TILE_ROWS,
                      (int)(last / TILE_ROWS) - to->tile0 + 1, a->rank, err);
 }
 
@@ -91,7 +91,7 @@ static enum hg_status make_slot(struct hg_backend *b, struct hg_weight *w,
                                 struct hg_error *err)
 {
     struct cuda_slot *to = &w->slot[slot];
-    enum hg_dtype type = cuda_adapter_type(d->store);
+    enum hg_dtype type = hg_dtype_beside(d->store);
     for (int p = 0; p < d->n_parts; p++) {
         const struct hg_adapter *a = &d->parts[p].adapters[slot];
         struct cuda_expand *e = &to->part[p];
@@ -162,6 +162,7 @@ static void free_matrix(struct hg_backend *b, const struct cuda_matrix *m)
 {
     cuda_free(b, m->data);
     cuda_free(b, m->scale);
+    cuda_free(b, m->group_scale);
 }
 
 void cuda_weight_free(struct hg_backend *b, struct hg_weight *w)

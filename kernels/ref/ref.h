@@ -10,14 +10,14 @@
 #include "kernels/host_steps.h"
 #include "kernels/ref/sample.h"
 
-/* A weight matrix with the rounding of its type: `values` are exact floats of F32, F16 or BF16
- * numbers; I8 keeps q and one scale per row instead. */
+/* A weight matrix with the rounding of its type: `values` are exact floats of F32, F16, BF16 or
+ * E4M3 numbers, `q` the integers of I8 and I4; quantised rows have one scale, or one per group. */
 struct ref_matrix {
     int rows, cols;
     enum hg_dtype type;
     float *values; /* [rows, cols] or NULL */
     int8_t *q;     /* [rows, cols] or NULL */
-    float *scale;  /* [rows] or NULL */
+    float *scale;  /* [rows], I4: [rows, hg_i4_groups(cols)], or NULL */
 };
 
 enum hg_status ref_matrix_init(struct ref_matrix *m, int rows, int cols, enum hg_dtype type,
@@ -31,18 +31,18 @@ size_t ref_matrix_bytes(const struct ref_matrix *m);
 /* One activation row as each weight type wants it. */
 struct ref_row {
     int cap;
-    float *f32;  /* as it is: F32, F16 */
-    float *bf16; /* rounded: BF16 */
-    int8_t *q;   /* round(x / scale): I8 */
-    float scale; /* max|x| / 127; NaN when x holds a NaN or an infinity */
+    float *f32;         /* as it is: F32, F16, F8 */
+    float *bf16;        /* rounded: BF16 */
+    int8_t *q;          /* round(x / scale): I8 */
+    float scale;        /* max|x| / 127; NaN when x holds a NaN or an infinity */
+    int8_t *group_q;    /* the same per group: I4 */
+    float *group_scale; /* [hg_i4_groups(cap)] */
 };
 
 enum hg_status ref_row_init(struct ref_row *r, int cap, struct hg_error *err);
 void ref_row_deinit(struct ref_row *r);
 void ref_row_set(struct ref_row *r, const float *x, int n);
 
-/* Symmetric quantisation of n values, nearest even; returns the scale (0 for an all-zero row). */
-float ref_quantise(const float *x, int n, int8_t *q);
 double ref_dot(const struct ref_matrix *m, int row, const struct ref_row *x);
 float ref_decode(const void *data, enum hg_dtype type, size_t i);
 

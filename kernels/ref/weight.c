@@ -9,7 +9,7 @@ static enum hg_status set_adapter(struct ref_adapter *to, const struct hg_adapte
 {
     if (from->rank == 0)
         return HG_STATUS_OK;
-    enum hg_dtype type = store == HG_DTYPE_I8 ? HG_DTYPE_BF16 : store;
+    enum hg_dtype type = hg_dtype_beside(store);
     to->rank = from->rank;
     to->n_experts = from->n_experts;
     to->scaling = from->scaling;

@@ -100,6 +100,48 @@ static void bf16_rounds_to_even_and_keeps_nan(void **state)
     assert_true(isnan(hg_bf16_to_f32(hg_f32_to_bf16(hg_bits_float(0x7f800001u)))));
 }
 
+/* Value of an E4M3 code that is not NaN, by its definition. */
+static double e4m3_value(uint32_t u)
+{
+    int exponent = u >> 3 & 15, mantissa = u & 7;
+    double v = exponent ? ldexp(8 + mantissa, exponent - 10) : ldexp(mantissa, -9);
+    return u & 0x80 ? -v : v;
+}
+
+static void all_256_codes_of_e4m3_widen_and_come_back(void **state)
+{
+    (void)state;
+    for (uint32_t u = 0; u < 256; u++) {
+        float f = hg_e4m3_to_f32((uint8_t)u);
+        assert_int_equal(hg_float_bits(f) >> 31, u >> 7);
+        if ((u & 0x7f) == 0x7f) {
+            assert_true(isnan(f));
+            continue;
+        }
+        assert_true((double)f == e4m3_value(u));
+        assert_int_equal(hg_f32_to_e4m3(f), u);
+    }
+}
+
+static void e4m3_rounds_to_even_and_saturates(void **state)
+{
+    (void)state;
+    for (uint32_t u = 0; u < 0x7e; u++) {
+        float mid = (float)((e4m3_value(u) + e4m3_value(u + 1)) / 2);
+        assert_int_equal(hg_f32_to_e4m3(mid), u + (u & 1));
+        assert_int_equal(hg_f32_to_e4m3(nextafterf(mid, 0.0f)), u);
+        assert_int_equal(hg_f32_to_e4m3(nextafterf(mid, INFINITY)), u + 1);
+        assert_int_equal(hg_f32_to_e4m3(-mid), 0x80 | (u + (u & 1)));
+    }
+    static const float large[] = {448.00003f, 463.9f, 464, 479, 480, 1e30f, INFINITY};
+    for (size_t i = 0; i < sizeof large / sizeof *large; i++) {
+        assert_int_equal(hg_f32_to_e4m3(large[i]), 0x7e);
+        assert_int_equal(hg_f32_to_e4m3(-large[i]), 0xfe);
+    }
+    assert_int_equal(hg_f32_to_e4m3(0x1p-149f), 0);
+    assert_int_equal(hg_f32_to_e4m3(NAN) & 0x7f, 0x7f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -108,6 +150,8 @@ int main(void)
         cmocka_unit_test(midpoints_round_to_even_and_their_neighbours_to_nearest),
         cmocka_unit_test(narrowing_of_special_values),
         cmocka_unit_test(bf16_rounds_to_even_and_keeps_nan),
+        cmocka_unit_test(all_256_codes_of_e4m3_widen_and_come_back),
+        cmocka_unit_test(e4m3_rounds_to_even_and_saturates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

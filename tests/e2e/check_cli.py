@@ -5,6 +5,7 @@ import re
 import struct
 import shutil
 import tempfile
+import xml.dom.minidom
 
 from harness import (DEMO, SHARED, Daemon, Skip, cli, cli_ok, edit_json, equal, png_texts, require, require_synthetic,
                      test_image)
@@ -150,7 +151,8 @@ def check_inspect_shows_a_whole_folder(build):
     equal(doc["missing"], [], "missing")
     names = [t["name"] for f in doc["files"] for t in f["tensors"]]
     require(len(names) == doc["n_tensors"] > 100, "every tensor is listed")
-    require(doc["memory"]["int8"] < doc["memory"]["bf16"] < doc["memory"]["f32"], "memory by type")
+    sizes = [doc["memory"][t] for t in ("int4", "int8", "bf16", "f32")]
+    require(sizes == sorted(set(sizes)) and doc["memory"]["fp8"] == doc["memory"]["int8"], "memory by type")
     text = cli_ok(build, "inspect", DEMO)
     require("safetensors" in text and "KV cache per token" in text, "text form")
     require("healthgpt-demo: phi3" in text and "F16 2.1M" in text, "variant and dtypes")
@@ -253,3 +255,26 @@ def check_bench_reports_speed(build):
     require(code == 65 and not out and "100000 tokens" in err, "an error is all that is printed: %r %r" % (out, err))
     require(all(r["prefill_tokens_per_s"] > 0 and r["decode_tokens_per_s"] > 0 for r in rows), "rates")
     return "decode %.0f t/s alone, %.0f t/s in a batch of 4" % tuple(r["decode_tokens_per_s"] for r in rows)
+
+
+def check_bench_plots_shares_of_a_floor_of_known_bytes(build):
+    """The floor's bytes by hand: f16 linears of 4 layers (D 192, F 512), a head, one plug-in in bf16, the f16 cache."""
+    d, f, layers, rank = 192, 512, 4, 32
+    linears = ((3 * d, d), (d, d), (2 * f, d), (d, f))
+    base = layers * sum(n * k for n, k in linears)
+    plugin = layers * sum(rank * (n + k) + 4 * k for n, k in linears)
+    head = 832 * d
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "bars <&>.svg")
+        out = cli_ok(build, "bench", "--json", "--backend", "cpu", "--prompt-tokens", "64", "--max-tokens", "8", "--batches", "1,4",
+                     "--plugins", "none,comprehension", "--plot", path)
+        rows = [json.loads(line) for line in out.splitlines()]
+        cache = [r["sequences"] * (64 + 8 / 2) * layers * 2 * d * 2 for r in rows]
+        want = [2 * (base + head + (r["plugin"] != "none") * plugin) + c for r, c in zip(rows, cache)]
+        for r, bytes_of in zip(rows, want):  # routers are padded to panels of 16 rows: 6 % here, nothing in a large model
+            require(0.99 * bytes_of <= r["step_bytes"] <= 1.08 * bytes_of, "%r: expected about %.0f bytes" % (r, bytes_of))
+            require(abs(r["floor_ms"] - r["step_bytes"] / r["read_bytes_per_s"] * 1e3) < 1e-3, "the floor: %r" % r)
+        bars = xml.dom.minidom.parse(path).getElementsByTagName("rect")
+        equal(len(bars), 1 + 4, "a background and a bar for each row")
+    code, out, err = cli(build, "bench", "--prompt-tokens", "8", "--max-tokens", "2", "--plot", "/nonexistent/x.svg")
+    require(code == 74 and "/nonexistent/x.svg" in err, "%d %s" % (code, err))

@@ -23,9 +23,9 @@ static struct hg_weight *spread_weight(struct hg_backend *b, int n_in, int n, in
     return w;
 }
 
-void kt_cache_open(struct kt_cache *c, struct hg_backend *b, int n_heads, int n_kv_heads,
-                   int head_dim, enum hg_dtype type, int n_layers, int n_blocks,
-                   const float *inv_freq)
+void kt_cache_open_zero(struct kt_cache *c, struct hg_backend *b, int n_heads, int n_kv_heads,
+                        int head_dim, enum hg_dtype type, int n_layers, int n_blocks,
+                        const float *inv_freq)
 {
     struct hg_error err = {0};
     struct hg_kv_desc d = {n_layers, n_blocks, n_kv_heads, head_dim, type};
@@ -42,6 +42,13 @@ void kt_cache_open(struct kt_cache *c, struct hg_backend *b, int n_heads, int n_
     assert_non_null(zeros);
     c->inv_freq = kt_upload(b, inv_freq ? inv_freq : zeros, (size_t)head_dim / 2 * sizeof(float));
     free(zeros);
+}
+
+void kt_cache_open(struct kt_cache *c, struct hg_backend *b, int n_heads, int n_kv_heads,
+                   int head_dim, enum hg_dtype type, int n_layers, int n_blocks,
+                   const float *inv_freq)
+{
+    kt_cache_open_zero(c, b, n_heads, n_kv_heads, head_dim, type, n_layers, n_blocks, inv_freq);
     kt_cache_poison(c);
 }
 

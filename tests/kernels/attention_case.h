@@ -21,6 +21,9 @@ struct kt_cache {
 void kt_cache_open(struct kt_cache *c, struct hg_backend *b, int n_heads, int n_kv_heads,
                    int head_dim, enum hg_dtype type, int n_layers, int n_blocks,
                    const float *inv_freq);
+void kt_cache_open_zero(struct kt_cache *c, struct hg_backend *b, int n_heads, int n_kv_heads,
+                        int head_dim, enum hg_dtype type, int n_layers, int n_blocks,
+                        const float *inv_freq); /* as it comes: zeros */
 void kt_cache_close(struct kt_cache *c);
 void kt_cache_poison(struct kt_cache *c);
 

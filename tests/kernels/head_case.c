@@ -86,6 +86,7 @@ void kt_head_run(const struct kt_head *h, struct hg_backend *b, const int *pick,
     assert_int_equal(ops->sync(b), HG_STATUS_OK);
     assert_int_equal(ops->download(b, y, logits, n_logits * sizeof *y), HG_STATUS_OK);
     assert_int_equal(ops->sync(b), HG_STATUS_OK);
+    kt_note(b, y, n_logits);
     ops->free(b, x);
     ops->free(b, norm0);
     ops->free(b, norm1);

@@ -10,6 +10,10 @@
 #include "kernels/backend.h"
 #include "tests/test.h"
 
+/* Every type that a weight can be stored in, in the order of the enum. */
+enum { KT_STORES = HG_DTYPE_COUNT };
+extern const enum hg_dtype kt_stores[KT_STORES];
+
 struct kt_target {
     char name[32]; /* "cpu-avx2 x2" */
     struct hg_backend *b;
@@ -22,13 +26,17 @@ struct kt_targets {
 
 /* cmocka group fixture: *state becomes a struct kt_targets *. A path that this machine or build
  * lacks is left out; test_backend.c counts it as a skip. With $HG_TEST_BACKEND only ref and that
- * one are opened, and it must be there. */
+ * one are opened, and it must be there; kt_teardown then prints a digest of all it computed, which
+ * no order of threads may change (tests/full.py). */
 int kt_setup(void **state);
 int kt_teardown(void **state);
 bool kt_is_cuda(const struct kt_target *t); /* the cuda kernels, on a device or emulated */
 
 /* Limits that kt_setup reserves; a case must stay inside. */
 extern const struct hg_backend_limits kt_limits;
+
+/* Whether case i of a table of shapes runs: each with $HG_TEST_FULL, else one of `every`. */
+bool kt_sweep(size_t i, size_t every);
 
 /* ---- inputs (heap, free with free()) ---- */
 uint64_t kt_next(uint64_t *state);                      /* splitmix64 */
@@ -42,12 +50,19 @@ void *kt_alloc_act(struct hg_backend *b, size_t n);
 void *kt_upload_act(struct hg_backend *b, const float *x, size_t n);
 void *kt_upload(struct hg_backend *b, const void *x, size_t bytes);
 void kt_download_act(struct hg_backend *b, float *y, const void *dev, size_t n);
+/* Results that came another way join the digest of kt_teardown. */
+void kt_note(const struct hg_backend *b, const float *y, size_t n);
 
 /* ---- oracles, written apart from kernels/ref ---- */
-/* The nearest value of a type, ties to even, subnormals kept. F32, F16, BF16. */
+/* The nearest value of a type, ties to even, subnormals kept. F32, F16, BF16; F8 saturates. */
 double kt_round(enum hg_dtype type, double v);
 /* Symmetric int8: q[i] = nearest even of x[i] / scale, scale = max|x| / 127, both in fp32. */
 float kt_quantise(const float *x, int n, int *q);
+/* One group of int4: q[i] = nearest even of w[i] / scale in [-8, 7]; scale = the first value of
+ * largest magnitude / -8 as a binary16. */
+float kt_quantise_i4(const float *w, int n, int *q);
+/* What a row of weights stands for once it is stored. */
+void kt_stored(enum hg_dtype type, const float *row, int n, float *stored);
 /* dot of a weight row with an activation row, both fp32, under the rule of a stored type. */
 double kt_dot(enum hg_dtype store, const float *w, const float *x, int n);
 

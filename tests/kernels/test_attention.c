@@ -7,16 +7,19 @@
  * peak; 2e-5 leaves room for polynomial exps. ref is double inside and rounds once: 2e-7. */
 static const double bound = 2e-5, ref_bound = 2e-7;
 
-static void check(struct kt_targets *ts, const struct kt_attention_case *c, uint64_t seed)
+static void compare(struct kt_targets *ts, const struct kt_attention_case *c, uint64_t seed,
+                    bool formula)
 {
     struct kt_attention a;
     kt_attention_init(&a, c, seed);
     size_t n = (size_t)(a.n_queries * c->n_heads * c->head_dim);
     float *want = malloc(n * sizeof *want), *ref = malloc(n * sizeof *ref);
     float *got = malloc(n * sizeof *got);
-    kt_attention_formula(&a, want);
     kt_attention_once(&a, ts->at[0].b, ref);
-    kt_compare(a.label, "ref against the formula", ref, want, n, ref_bound);
+    if (formula) {
+        kt_attention_formula(&a, want);
+        kt_compare(a.label, "ref against the formula", ref, want, n, ref_bound);
+    }
     for (int i = 1; i < ts->n; i++) {
         kt_attention_once(&a, ts->at[i].b, got);
         kt_compare(a.label, ts->at[i].name, got, ref, n, bound);
@@ -25,6 +28,11 @@ static void check(struct kt_targets *ts, const struct kt_attention_case *c, uint
     free(ref);
     free(got);
     kt_attention_deinit(&a);
+}
+
+static void check(struct kt_targets *ts, const struct kt_attention_case *c, uint64_t seed)
+{
+    compare(ts, c, seed, true);
 }
 
 static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16};
@@ -272,6 +280,44 @@ static void nan_in_one_sequence_leaves_the_others_alone(void **state)
     }
 }
 
+/* Head dims, groups of query heads, windows and ragged lengths against each other: every dim with
+ * every cache type, and steps of 1..64 queries. */
+static void sweep_of_dims_groups_and_windows_matches_ref(void **state)
+{
+    static const int dims[] = {2,  4,  6,  8,  10, 16, 20, 24,  30,  32,  34,  36,  40,  48,
+                               62, 64, 66, 72, 80, 88, 96, 100, 112, 126, 128, 160, 200, 256};
+    static const int groups[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 20};
+    static const int windows[] = {0, 0, 0, 1, 2, 15, 16, 17, 33, 63, 64, 65, 100, 500};
+    enum {
+        N_TYPES = sizeof types / sizeof *types,
+        N_DIMS = sizeof dims / sizeof *dims,
+        ROUNDS = 2
+    };
+    uint64_t seed = 3000;
+    for (size_t i = 0; i < (size_t)N_DIMS * N_TYPES * ROUNDS; i++) {
+        uint64_t s = ++seed;
+        struct kt_attention_case c = {.head_dim = dims[i / (N_TYPES * ROUNDS)],
+                                      .window = windows[kt_below(&s, 14)],
+                                      .type = types[i % N_TYPES],
+                                      .n_seqs = 1 + kt_below(&s, KT_MAX_SEQS)};
+        int group = groups[kt_below(&s, 10)],
+            most = 640 / c.head_dim; /* the filling costs (H P)^2 */
+        c.n_kv_heads = 1 + kt_below(&s, 2);
+        if (group * c.n_kv_heads > most) {
+            c.n_kv_heads = 1;
+            group = group > most ? most : group;
+        }
+        c.n_heads = group * c.n_kv_heads;
+        for (int q = 0; q < c.n_seqs; q++) {
+            c.len[q] = 1 + kt_below(&s, kt_below(&s, 3) ? 70 : 150);
+            c.n_query[q] = 1 + kt_below(&s, kt_below(&s, 2) ? 1 : 64);
+            c.n_query[q] = c.n_query[q] < c.len[q] ? c.n_query[q] : c.len[q];
+        }
+        if (kt_sweep(i, 40))
+            compare(*state, &c, seed, false);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -283,6 +329,7 @@ int main(void)
         cmocka_unit_test(query_head_reads_the_kv_head_of_its_group),
         cmocka_unit_test(large_scores_do_not_overflow),
         cmocka_unit_test(nan_in_one_sequence_leaves_the_others_alone),
+        cmocka_unit_test(sweep_of_dims_groups_and_windows_matches_ref),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

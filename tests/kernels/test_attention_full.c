@@ -53,32 +53,61 @@ static void formula(int n_batch, int rows, int heads, int dim, const float *qkv,
         }
 }
 
+static void check(struct kt_targets *ts, const int shape[5], uint64_t seed, bool by_formula)
+{
+    int nb = shape[0], rows = shape[1], heads = shape[2], dim = shape[3], gap = shape[4];
+    size_t n = (size_t)(nb * rows * heads * dim);
+    float *qkv = kt_random(3 * n, seed, 1);
+    float *want = malloc(n * sizeof *want), *ref = malloc(n * sizeof *ref);
+    float *got = malloc(n * sizeof *got);
+    char label[80];
+    snprintf(label, sizeof label, "groups %d rows %d heads %d dim %d", nb, rows, heads, dim);
+    run(ts->at[0].b, nb, rows, heads, dim, gap, qkv, ref);
+    if (by_formula) {
+        formula(nb, rows, heads, dim, qkv, want);
+        kt_compare(label, "ref against the formula", ref, want, n, 2e-7);
+    }
+    for (int i = 1; i < ts->n; i++) { /* the same reasons as in test_attention.c */
+        run(ts->at[i].b, nb, rows, heads, dim, gap, qkv, got);
+        kt_compare(label, ts->at[i].name, got, ref, n, 2e-5);
+    }
+    free(qkv);
+    free(want);
+    free(ref);
+    free(got);
+}
+
 static void every_row_attends_to_all_rows_of_its_group(void **state)
 {
-    struct kt_targets *ts = *state;
     /* groups, rows, heads, dim, gap: CLIP-like, VQGAN-like, odd ones */
     static const int shapes[][5] = {{2, 37, 4, 64, 0},  {1, 64, 1, 80, 0},  {3, 1, 2, 8, 4},
                                     {2, 5, 3, 7, 3},    {1, 130, 1, 33, 1}, {1, 70, 1, 200, 0},
                                     {2, 20, 1, 512, 4}, {1, 66, 2, 128, 0}};
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        int nb = shapes[s][0], rows = shapes[s][1], heads = shapes[s][2], dim = shapes[s][3];
-        size_t n = (size_t)(nb * rows * heads * dim);
-        float *qkv = kt_random(3 * n, s, 1);
-        float *want = malloc(n * sizeof *want), *ref = malloc(n * sizeof *ref);
-        float *got = malloc(n * sizeof *got);
-        char label[80];
-        snprintf(label, sizeof label, "groups %d rows %d heads %d dim %d", nb, rows, heads, dim);
-        formula(nb, rows, heads, dim, qkv, want);
-        run(ts->at[0].b, nb, rows, heads, dim, shapes[s][4], qkv, ref);
-        kt_compare(label, "ref against the formula", ref, want, n, 2e-7);
-        for (int i = 1; i < ts->n; i++) { /* the same reasons as in test_attention.c */
-            run(ts->at[i].b, nb, rows, heads, dim, shapes[s][4], qkv, got);
-            kt_compare(label, ts->at[i].name, got, ref, n, 2e-5);
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        check(*state, shapes[s], s, true);
+}
+
+/* Every number of rows up to 66, around tiles, CLIP's 577 and VQGAN's 1024, with every kind of dim.
+ */
+static void sweep_of_rows_and_dims_matches_ref(void **state)
+{
+    static const int more_rows[] = {127, 128, 129, 192, 200, 257, 300, 577, 1024};
+    static const int dims[] = {1,  2,  3,  7,  8,  16, 17,  24,  32,  33,  40,
+                               48, 64, 64, 72, 80, 96, 100, 128, 129, 256, 512};
+    enum { ROUNDS = 3 };
+    size_t n_rows = 66 + sizeof more_rows / sizeof *more_rows;
+    uint64_t seed = 5000;
+    for (size_t i = 0; i < n_rows * ROUNDS; i++) {
+        uint64_t s = ++seed;
+        int rows = (int)(i / ROUNDS) + 1;
+        int shape[] = {1 + kt_below(&s, 3), rows > 66 ? more_rows[rows - 67] : rows,
+                       1 + kt_below(&s, 4), dims[kt_below(&s, 22)], kt_below(&s, 3) * 4};
+        if (shape[1] > 256) { /* one group, and not too many products */
+            shape[0] = shape[2] = 1;
+            shape[3] = shape[3] > 128 ? 64 : shape[3];
         }
-        free(qkv);
-        free(want);
-        free(ref);
-        free(got);
+        if (kt_sweep(i, 60))
+            check(*state, shape, seed, false);
     }
 }
 
@@ -104,6 +133,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_attends_to_all_rows_of_its_group),
         cmocka_unit_test(a_group_is_the_same_alone_and_beside_a_faulty_group),
+        cmocka_unit_test(sweep_of_rows_and_dims_matches_ref),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

@@ -146,7 +146,7 @@ static void conv_formula(const struct conv *v, float *y)
     free(x);
 }
 
-static void check(struct kt_targets *ts, const struct conv_case *c, uint64_t seed)
+static void compare(struct kt_targets *ts, const struct conv_case *c, uint64_t seed, bool formula)
 {
     struct conv v;
     conv_init(&v, c, seed);
@@ -154,12 +154,15 @@ static void check(struct kt_targets *ts, const struct conv_case *c, uint64_t see
     float *got = malloc(v.n_y * sizeof *got);
     /* the reasons of kt_linear_bound; the prologue plays the part of the norm */
     bool prologue = c->groups || c->swish;
-    double bound = c->store == HG_DTYPE_I8     ? prologue ? 6e-3 : 2e-6
+    bool integers = c->store == HG_DTYPE_I8 || c->store == HG_DTYPE_I4;
+    double bound = integers                    ? prologue ? 6e-3 : 2e-6
                    : c->store == HG_DTYPE_BF16 ? prologue ? 3e-3 : 2e-5
                                                : 2e-5;
-    conv_formula(&v, want);
     conv_run(&v, ts->at[0].b, ref);
-    kt_compare(v.label, "ref against the formula", ref, want, v.n_y, bound / 10);
+    if (formula) {
+        conv_formula(&v, want);
+        kt_compare(v.label, "ref against the formula", ref, want, v.n_y, bound / 10);
+    }
     for (int i = 1; i < ts->n; i++) {
         conv_run(&v, ts->at[i].b, got);
         kt_compare(v.label, ts->at[i].name, got, ref, v.n_y, bound);
@@ -170,7 +173,10 @@ static void check(struct kt_targets *ts, const struct conv_case *c, uint64_t see
     conv_deinit(&v);
 }
 
-static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
+static void check(struct kt_targets *ts, const struct conv_case *c, uint64_t seed)
+{
+    compare(ts, c, seed, true);
+}
 
 static void plain_convolutions_match_the_formula(void **state)
 {
@@ -182,9 +188,9 @@ static void plain_convolutions_match_the_formula(void **state)
         {3, 1, 1, 1, 1, 8, 8, 20, 3, 0, false, true, 0, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (size_t t = 0; t < 4; t++) {
+        for (size_t t = 0; t < KT_STORES; t++) {
             struct conv_case c = cases[i];
-            c.store = stores[t];
+            c.store = kt_stores[t];
             check(*state, &c, i * 4 + t);
         }
 }
@@ -192,29 +198,32 @@ static void plain_convolutions_match_the_formula(void **state)
 /* The encoder's downsampling: zeros on the right and bottom only, stride 2. */
 static void asymmetric_padding_with_stride_two(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
-        check(*state, &(struct conv_case){3, 2, 0, 1, 1, 8, 6, 7, 4, 0, false, false, stores[t], 1},
+    for (size_t t = 0; t < KT_STORES; t++) {
+        check(*state,
+              &(struct conv_case){3, 2, 0, 1, 1, 8, 6, 7, 4, 0, false, false, kt_stores[t], 1},
               30 + t);
-        check(*state, &(struct conv_case){3, 2, 0, 1, 1, 5, 5, 4, 9, 0, false, true, stores[t], 1},
+        check(*state,
+              &(struct conv_case){3, 2, 0, 1, 1, 5, 5, 4, 9, 0, false, true, kt_stores[t], 1},
               40 + t);
     }
 }
 
 static void input_is_upsampled_by_repeating_pixels(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
+    for (size_t t = 0; t < KT_STORES; t++) {
         check(*state,
-              &(struct conv_case){3, 1, 1, 1, 2, 4, 3, 10, 6, 0, false, false, stores[t], 1},
+              &(struct conv_case){3, 1, 1, 1, 2, 4, 3, 10, 6, 0, false, false, kt_stores[t], 1},
               50 + t);
-        check(*state, &(struct conv_case){1, 1, 0, 0, 2, 3, 2, 5, 4, 0, false, true, stores[t], 1},
+        check(*state,
+              &(struct conv_case){1, 1, 0, 0, 2, 3, 2, 5, 4, 0, false, true, kt_stores[t], 1},
               60 + t);
     }
 }
 
 static void group_norm_and_swish_come_before_the_padding(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
-        struct conv_case c = {3, 1, 1, 1, 1, 6, 5, 12, 7, 4, true, true, stores[t], 1};
+    for (size_t t = 0; t < KT_STORES; t++) {
+        struct conv_case c = {3, 1, 1, 1, 1, 6, 5, 12, 7, 4, true, true, kt_stores[t], 1};
         check(*state, &c, 70 + t);
         c.swish = false;
         c.groups = 12;
@@ -254,11 +263,43 @@ static void whole_steps_of_channels_match_the_formula(void **state)
         {3, 1, 1, 1, 1, 5, 5, 32, 8, 0, false, false, 0, 1e-9f},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        for (size_t t = 0; t < 4; t++) {
+        for (size_t t = 0; t < KT_STORES; t++) {
             struct conv_case c = cases[i];
-            c.store = stores[t];
+            c.store = kt_stores[t];
             check(*state, &c, 120 + i * 4 + t);
         }
+}
+
+/* Sizes, channels, groups, prologues and epilogues at random; every weight type. */
+static void sweep_of_sizes_channels_and_prologues_matches_ref(void **state)
+{
+    static const int channels[] = {1, 3, 4, 5, 8, 12, 16, 20, 31, 32, 32, 33, 64, 64, 96, 128};
+    static const int outputs[] = {1, 2, 3, 4, 8, 9, 16, 17, 33, 40, 64, 65, 90, 128, 130, 290};
+    enum { N_TYPES = KT_STORES, ROUNDS = 80 };
+    uint64_t seed = 4000;
+    for (size_t i = 0; i < (size_t)ROUNDS * N_TYPES; i++) {
+        uint64_t s = ++seed;
+        struct conv_case c = {.kernel = kt_below(&s, 3) ? 3 : 1,
+                              .stride = 1,
+                              .upsample = 1 + kt_below(&s, 3) / 2,
+                              .height = 1 + kt_below(&s, 17),
+                              .width = 1 + kt_below(&s, 17),
+                              .channels = channels[kt_below(&s, 16)],
+                              .n_out = outputs[kt_below(&s, 16)],
+                              .swish = kt_below(&s, 2),
+                              .residual = kt_below(&s, 2),
+                              .store = kt_stores[i % N_TYPES],
+                              .scale = 1};
+        int group = 1 + kt_below(&s, c.channels);
+        c.groups = kt_below(&s, 2) ? 0 : c.channels % group ? 1 : group;
+        c.pad_lo = c.pad_hi = c.kernel / 2;
+        if (c.kernel == 3 && c.upsample == 1 && c.height > 2 && c.width > 2 && !kt_below(&s, 4)) {
+            c.stride = 2;
+            c.pad_lo = 0;
+        }
+        if (kt_sweep(i, 60))
+            compare(*state, &c, seed, false);
+    }
 }
 
 int main(void)
@@ -270,6 +311,7 @@ int main(void)
         cmocka_unit_test(group_norm_and_swish_come_before_the_padding),
         cmocka_unit_test(whole_steps_of_channels_match_the_formula),
         cmocka_unit_test(group_norm_eps_is_added_to_the_variance),
+        cmocka_unit_test(sweep_of_sizes_channels_and_prologues_matches_ref),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

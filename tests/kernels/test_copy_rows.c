@@ -33,10 +33,19 @@ static void rows_are_copied_in_the_given_order_with_both_pitches(void **state)
     check(*state, 1040, 1036, 1300);
 }
 
+static void sweep_of_dims_and_pitches(void **state)
+{
+    for (int dim = 1; dim <= 140; dim++)
+        for (int k = 0; k < 4; k++)
+            if (kt_sweep((size_t)(dim * 4 + k), 150))
+                check(*state, dim + k * 3 % 5, dim, dim + k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_copied_in_the_given_order_with_both_pitches),
+        cmocka_unit_test(sweep_of_dims_and_pitches),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

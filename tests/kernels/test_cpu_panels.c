@@ -4,8 +4,6 @@
 #include "kernels/cpu/panels.h"
 #include "tests/kernels/parity.h"
 
-static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
-
 static void check(int n_out, int n_in, enum hg_dtype type, enum hg_dtype host)
 {
     struct hg_error err = {0};
@@ -13,11 +11,11 @@ static void check(int n_out, int n_in, enum hg_dtype type, enum hg_dtype host)
     size_t n = (size_t)n_out * (size_t)n_in;
     float *x = kt_random(n, (uint64_t)n_out * 1000 + (uint64_t)n_in, 1.5f);
     float *row = malloc((size_t)n_in * sizeof *row);
-    int *q = calloc((size_t)n_in, sizeof *q);
+    float *want = malloc((size_t)n_in * sizeof *want);
     void *encoded = kt_encode(x, n, host);
     struct hg_host_tensor t = {encoded, host};
     assert_non_null(row);
-    assert_non_null(q);
+    assert_non_null(want);
     HG_TEST_OK(cpu_panels_init(&p, n_out, n_in, type, &err), err);
     assert_int_equal((uintptr_t)p.data % 64, 0);
     cpu_panels_set(&p, 0, n_out / 2, &t, 0, row); /* two calls: the order of rows does not matter */
@@ -25,19 +23,16 @@ static void check(int n_out, int n_in, enum hg_dtype type, enum hg_dtype host)
     for (int o = 0; o < n_out; o++) {
         for (int i = 0; i < n_in; i++)
             row[i] = (float)kt_round(host, (double)x[(size_t)o * (size_t)n_in + (size_t)i]);
-        float scale = kt_quantise(row, n_in, q);
-        for (int i = 0; i < n_in; i++) {
-            float want =
-                type == HG_DTYPE_I8 ? (float)q[i] * scale : (float)kt_round(type, (double)row[i]);
-            if (cpu_panels_get(&p, o, i) != want)
+        kt_stored(type, row, n_in, want);
+        for (int i = 0; i < n_in; i++)
+            if (cpu_panels_get(&p, o, i) != want[i])
                 fail_msg("[%d, %d] of %s from %s: element %d, %d is %.9g, expected %.9g", n_out,
                          n_in, hg_dtype_name(type), hg_dtype_name(host), o, i,
-                         (double)cpu_panels_get(&p, o, i), (double)want);
-        }
+                         (double)cpu_panels_get(&p, o, i), (double)want[i]);
     }
     cpu_panels_deinit(&p);
     free(encoded);
-    free(q);
+    free(want);
     free(row);
     free(x);
 }
@@ -48,9 +43,9 @@ static void unpacking_gives_back_what_was_packed(void **state)
                                     {33, 7}, {48, 130}, {95, 3}};
     (void)state;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-        for (size_t t = 0; t < 4; t++)
+        for (size_t t = 0; t < KT_STORES; t++)
             for (size_t h = 0; h < 3; h++)
-                check(shapes[s][0], shapes[s][1], types[t], types[h]);
+                check(shapes[s][0], shapes[s][1], kt_stores[t], kt_stores[h]);
 }
 
 static void odd_number_of_panels_costs_no_empty_one(void **state)

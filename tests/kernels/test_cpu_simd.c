@@ -6,7 +6,12 @@
 #include "kernels/cpu/panels.h"
 #include "tests/kernels/parity.h"
 
-enum { MOST_ROWS = 30, LD = 40, MAX_TABLES = 8 };
+enum { MOST_ROWS = 30, LD = 40, MAX_TABLES = 8, GROUPS = 5 /* of I4: 77 k groups by 16 */ };
+
+/* Scales of I4, the same in every test. */
+static uint16_t w_scale[GROUPS * 32];
+static float x_scale[MOST_ROWS * GROUPS];
+static int32_t x_sum[MOST_ROWS * GROUPS];
 
 /* Every table this machine can run, the emulations of missing VNNI and BF16 included. */
 static int tables(struct cpu_simd *out)
@@ -56,7 +61,8 @@ static void auto_takes_the_best_that_is_there(void **state)
     assert_string_equal(s.name, "avx2");
 }
 
-/* Any mix of bytes is a valid operand but for NaN and infinity: small floats, all int8. */
+/* Any mix of bytes is a valid operand but for NaN and infinity: small floats, all int8, E4M3 below
+ * 2. Activations of I4 are from -127 on. */
 static void fill(void *p, size_t bytes, enum cpu_form form, bool weights, uint64_t seed)
 {
     bool f32 = form == CPU_FORM_F32 || (!weights && form != CPU_FORM_BF16);
@@ -65,19 +71,26 @@ static void fill(void *p, size_t bytes, enum cpu_form form, bool weights, uint64
         uint32_t pair = form == CPU_FORM_F16
                             ? hg_f32_to_f16(a) | (uint32_t)hg_f32_to_f16(b) << 16
                             : hg_f32_to_bf16(a) | (uint32_t)hg_f32_to_bf16(b) << 16;
-        ((uint32_t *)p)[i] = form == CPU_FORM_I8 ? (uint32_t)kt_next(&seed)
-                             : f32               ? hg_float_bits(a)
-                                                 : pair;
+        bool integers = form == CPU_FORM_I8 || form == CPU_FORM_I4;
+        ((uint32_t *)p)[i] = integers              ? (uint32_t)kt_next(&seed)
+                             : f32                 ? hg_float_bits(a)
+                             : form == CPU_FORM_F8 ? (uint32_t)kt_next(&seed) & 0xbfbfbfbf
+                                                   : pair;
     }
 }
 
 static void run_tile(const struct cpu_simd *s, enum cpu_form form, int width, int n_k,
                      const void *w, const char *x, int row, int n_rows, int cut, float *acc)
 {
+    int64_t x_bytes = cpu_group_x_bytes(form);
     struct cpu_tile t = {.w = w,
                          .w_step = (int64_t)width * cpu_group_bytes(form),
-                         .x = x + (int64_t)row * n_k * 4,
-                         .ldx = (int64_t)n_k * 4,
+                         .x = x + row * n_k * x_bytes,
+                         .ldx = n_k * x_bytes,
+                         .w_scale = w_scale,
+                         .x_scale = x_scale + row * GROUPS,
+                         .x_sum = x_sum + row * GROUPS,
+                         .ld_scale = GROUPS,
                          .acc = acc,
                          .ld_acc = LD,
                          .n_k = cut,
@@ -86,10 +99,31 @@ static void run_tile(const struct cpu_simd *s, enum cpu_form form, int width, in
                          .first = true};
     s->tile[form](&t);
     t.w = (const char *)w + cut * t.w_step;
-    t.x = x + (int64_t)row * n_k * 4 + cut * 4;
+    t.x = x + (row * n_k + cut) * x_bytes;
+    t.w_scale += cut / CPU_I4_STEPS * width * CPU_LANES;
+    t.x_scale += cut / CPU_I4_STEPS;
+    t.x_sum += cut / CPU_I4_STEPS;
     t.n_k = n_k - cut;
     t.first = false;
     s->tile[form](&t);
+}
+
+/* Scales, and sums of the activations as a call expects them. */
+static void fill_scales(char *x, int n_k)
+{
+    uint64_t seed = 9;
+    memset(x_sum, 0, sizeof x_sum);
+    for (int i = 0; i < GROUPS * 32; i++)
+        w_scale[i] = hg_f32_to_f16(kt_uniform(&seed) / 1024);
+    for (int r = 0; r < MOST_ROWS; r++) {
+        for (int g = 0; g < GROUPS; g++)
+            x_scale[r * GROUPS + g] = kt_uniform(&seed) / 1024;
+        for (int i = 0; i < n_k * 8; i++) {
+            int8_t *q = (int8_t *)x + r * n_k * 8 + i;
+            *q = *q == -128 ? -127 : *q;
+            x_sum[r * GROUPS + i / HG_I4_GROUP] += *q;
+        }
+    }
 }
 
 static void one_form(const struct cpu_simd *s, const struct cpu_simd *base, enum cpu_form form,
@@ -97,7 +131,7 @@ static void one_form(const struct cpu_simd *s, const struct cpu_simd *base, enum
 {
     static float want[MOST_ROWS * LD], got[MOST_ROWS * LD], alone[LD];
     int n_k = 77, n = 16 * width;
-    size_t w_bytes = (size_t)n_k * 128, x_bytes = (size_t)n_k * 4 * MOST_ROWS;
+    size_t w_bytes = (size_t)n_k * 128, x_bytes = (size_t)n_k * 8 * MOST_ROWS;
     void *w = malloc(w_bytes);
     char *x = malloc(x_bytes);
     char label[80];
@@ -105,10 +139,13 @@ static void one_form(const struct cpu_simd *s, const struct cpu_simd *base, enum
     assert_non_null(x);
     fill(w, w_bytes, form, true, 7);
     fill(x, x_bytes, form, false, 8);
+    if (form == CPU_FORM_I4)
+        fill_scales(x, n_k);
     snprintf(label, sizeof label, "form %d width %d", (int)form, width);
     run_tile(base, form, width, n_k, w, x, 0, MOST_ROWS, n_k, want);
     for (int rows = 1; rows <= MOST_ROWS; rows++) {
-        run_tile(s, form, width, n_k, w, x, 0, rows, rows % 5 * 13, got);
+        int cut = form == CPU_FORM_I4 ? (1 + rows % (GROUPS - 1)) * CPU_I4_STEPS : rows % 5 * 13;
+        run_tile(s, form, width, n_k, w, x, 0, rows, cut, got);
         for (int r = 0; r < rows; r++) {
             run_tile(s, form, width, n_k, w, x, r, 1, n_k, alone);
             kt_identical(label, s->name, got + r * LD, alone, (size_t)n);

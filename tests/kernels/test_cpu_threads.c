@@ -22,11 +22,10 @@ static const char *const paths[] = {"scalar", "avx2", "avx512"};
 
 static void linear_is_bit_identical_with_1_to_5_threads(void **state)
 {
-    static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
     static const int rows[] = {1, 3, 61, 245}; /* 245: more than a chunk */
     (void)state;
     for (size_t p = 0; p < 3; p++)
-        for (size_t t = 0; t < 4; t++)
+        for (size_t t = 0; t < KT_STORES; t++)
             for (size_t r = 0; r < 4; r++) {
                 struct kt_linear l;
                 struct kt_linear_case c = {.n_rows = rows[r],
@@ -36,7 +35,7 @@ static void linear_is_bit_identical_with_1_to_5_threads(void **state)
                                            .rank = {{8, 4, 16, 0}, {4, 0, 8, 12}},
                                            .n_experts = 4,
                                            .host = HG_DTYPE_F32,
-                                           .store = stores[t],
+                                           .store = kt_stores[t],
                                            .epilogue = HG_EPILOGUE_SWIGLU,
                                            .norm = true};
                 kt_linear_init(&l, &c, 900 + r);

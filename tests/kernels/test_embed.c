@@ -58,10 +58,19 @@ static void tokens_and_features_land_in_their_rows(void **state)
     check(*state, 2056); /* and more */
 }
 
+static void sweep_of_dims(void **state)
+{
+    static const int more[] = {255, 256, 257, 512, 1000, 1024, 1032, 2047, 2048};
+    for (size_t i = 0; i < 140 + sizeof more / sizeof *more; i++)
+        if (kt_sweep(i, 60))
+            check(*state, i < 140 ? (int)i + 1 : more[i - 140]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_and_features_land_in_their_rows),
+        cmocka_unit_test(sweep_of_dims),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

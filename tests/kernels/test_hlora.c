@@ -3,12 +3,10 @@
 
 #include "tests/kernels/linear_case.h"
 
-static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
-
 /* Slots cycle through -1, 0, 1, 2, 3, so every batch mixes ranks 64, 256, 0 and an odd one. */
 static void mixed_slots_of_ragged_ranks_match_the_formula(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
+    for (size_t t = 0; t < KT_STORES; t++) {
         struct kt_linear_case c = {.n_rows = 11,
                                    .n_in = 96,
                                    .n_parts = 1,
@@ -16,7 +14,7 @@ static void mixed_slots_of_ragged_ranks_match_the_formula(void **state)
                                    .rank = {{64, 256, 0, 12}},
                                    .n_experts = 4,
                                    .host = HG_DTYPE_BF16,
-                                   .store = stores[t]};
+                                   .store = kt_stores[t]};
         kt_linear_check(*state, &c, t);
         c.norm = true;
         c.n_rows = 1;
@@ -28,7 +26,7 @@ static void mixed_slots_of_ragged_ranks_match_the_formula(void **state)
 static void one_two_and_three_parts_keep_their_own_adapters(void **state)
 {
     for (int parts = 1; parts <= 3; parts++)
-        for (size_t t = 0; t < 4; t++) {
+        for (size_t t = 0; t < KT_STORES; t++) {
             struct kt_linear_case c = {.n_rows = 7,
                                        .n_in = 50,
                                        .n_parts = parts,
@@ -36,7 +34,7 @@ static void one_two_and_three_parts_keep_their_own_adapters(void **state)
                                        .rank = {{8, 4, 0, 20}, {0, 16, 8, 20}, {12, 0, 0, 4}},
                                        .n_experts = 4,
                                        .host = HG_DTYPE_F16,
-                                       .store = stores[t],
+                                       .store = kt_stores[t],
                                        .bias = parts == 2,
                                        .norm = parts == 3};
             kt_linear_check(*state, &c, 20 + (size_t)parts * 4 + t);
@@ -55,7 +53,7 @@ static void any_number_of_experts_divides_the_rank(void **state)
                                    .rank = {{r, 2 * r, 3 * r, 5 * r}},
                                    .n_experts = r,
                                    .host = HG_DTYPE_F32,
-                                   .store = stores[e]};
+                                   .store = kt_stores[e]};
         kt_linear_check(*state, &c, 40 + e);
     }
 }
@@ -70,7 +68,7 @@ static void adapters_meet_every_epilogue(void **state)
                                    .rank = {{16, 8, 4, 0}, {16, 0, 4, 8}},
                                    .n_experts = 4,
                                    .host = HG_DTYPE_F32,
-                                   .store = stores[e % 4],
+                                   .store = kt_stores[e % KT_STORES],
                                    .norm = e % 2 == 0,
                                    .epilogue = (enum hg_epilogue)e,
                                    .pad = e};
@@ -83,7 +81,7 @@ static void long_prompts_keep_every_token_in_its_slot(void **state)
 {
     static const int rows[] = {75, 210};
     for (size_t i = 0; i < 2; i++)
-        for (size_t t = 0; t < 4; t++) {
+        for (size_t t = 0; t < KT_STORES; t++) {
             struct kt_linear_case c = {.n_rows = rows[i],
                                        .n_in = 80,
                                        .n_parts = 2,
@@ -91,7 +89,7 @@ static void long_prompts_keep_every_token_in_its_slot(void **state)
                                        .rank = {{64, 200, 0, 12}, {64, 0, 8, 12}},
                                        .n_experts = 4,
                                        .host = HG_DTYPE_BF16,
-                                       .store = stores[t],
+                                       .store = kt_stores[t],
                                        .bias = true,
                                        .norm = true};
             kt_linear_check(*state, &c, 80 + i * 4 + t);
@@ -168,6 +166,54 @@ static void gate_survives_large_router_logits(void **state)
     kt_linear_deinit(&l);
 }
 
+/* A random rank for every slot, absent ones among them, of a multiple of E. */
+static void random_ranks(struct kt_linear_case *c, uint64_t *seed)
+{
+    static const int experts[] = {1, 2, 3, 4, 4, 4, 8};
+    static const int most[] = {8, 16, 40, 64, 120, 256};
+    int left = 440; /* kt_limits.max_rank less the routers */
+    c->n_experts = experts[kt_below(seed, 7)];
+    for (int p = 0; p < c->n_parts; p++)
+        for (int s = 0; s < HG_MAX_PLUGINS; s++) {
+            int rank = kt_below(seed, 4) ? 1 + kt_below(seed, most[kt_below(seed, 6)]) : 0;
+            rank = (rank + c->n_experts - 1) / c->n_experts * c->n_experts;
+            c->rank[p][s] = rank <= left ? rank : 0;
+            left -= c->rank[p][s];
+        }
+}
+
+/* Every number of rows up to 64 and some beyond, with ragged ranks in up to three parts. */
+static void sweep_of_rows_and_ragged_ranks_matches_ref(void **state)
+{
+    static const int more_rows[] = {65, 80, 128, 130, 200, 256};
+    static const int inputs[] = {8, 17, 33, 64, 72, 96, 127, 130, 200, 256, 385, 640};
+    static const int outputs[] = {4, 8, 9, 17, 24, 32, 50, 64, 70, 96, 129, 180, 258};
+    enum { N_TYPES = KT_STORES, ROUNDS = 5 };
+    size_t n_rows = 64 + sizeof more_rows / sizeof *more_rows;
+    uint64_t seed = 2000;
+    for (size_t i = 0; i < n_rows * N_TYPES * ROUNDS; i++) {
+        uint64_t s = ++seed;
+        int rows = (int)(i / (N_TYPES * ROUNDS)) + 1;
+        struct kt_linear_case c = {.n_rows = rows > 64 ? more_rows[rows - 65] : rows,
+                                   .n_in = inputs[kt_below(&s, 12)],
+                                   .n_parts = 1 + kt_below(&s, 3),
+                                   .host = HG_DTYPE_BF16,
+                                   .store = kt_stores[i % N_TYPES],
+                                   .bias = kt_below(&s, 2),
+                                   .norm = kt_below(&s, 2),
+                                   .epilogue = (enum hg_epilogue)kt_below(&s, HG_EPILOGUE_ROPE_KV)};
+        if (c.epilogue == HG_EPILOGUE_SWIGLU)
+            c.n_parts = 2;
+        for (int p = 0; p < c.n_parts; p++)
+            c.n_out[p] = outputs[c.epilogue == HG_EPILOGUE_SWIGLU && p ? 0 : kt_below(&s, 13)];
+        if (c.epilogue == HG_EPILOGUE_SWIGLU)
+            c.n_out[1] = c.n_out[0];
+        random_ranks(&c, &s);
+        if (kt_sweep(i, 80))
+            kt_linear_check_ref(*state, &c, seed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +224,7 @@ int main(void)
         cmocka_unit_test(long_prompts_keep_every_token_in_its_slot),
         cmocka_unit_test(gate_is_a_softmax_over_experts_for_every_token),
         cmocka_unit_test(gate_survives_large_router_logits),
+        cmocka_unit_test(sweep_of_rows_and_ragged_ranks_matches_ref),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

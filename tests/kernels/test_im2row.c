@@ -37,10 +37,22 @@ static void patches_are_row_major_and_ordered_by_channel(void **state)
     check(*state, 1, 2, 6, 1);
 }
 
+static void sweep_of_sides_and_patches(void **state)
+{
+    size_t i = 0;
+    for (int patch = 1; patch <= 16; patch++)
+        for (int grid = 1; grid <= 5; grid++, i++)
+            if (kt_sweep(i, 20))
+                check(*state, 1 + (int)(i % 3), 1 + (int)(i % 4), patch * grid, patch);
+    if (hg_test_full())
+        check(*state, 1, 3, 336, 14); /* CLIP ViT-L/14 */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(patches_are_row_major_and_ordered_by_channel),
+        cmocka_unit_test(sweep_of_sides_and_patches),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

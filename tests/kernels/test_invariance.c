@@ -7,8 +7,18 @@
 
 enum { BATCH = 64 };
 
-static const int sizes[] = {1, 2, 3, 7, 16};
-static const enum hg_dtype stores[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
+/* Batch sizes to compare with all BATCH rows: some, or with $HG_TEST_FULL more. */
+static int n_sizes(void)
+{
+    return hg_test_full() ? 28 : 5;
+}
+
+static int size_at(int i)
+{
+    static const int sizes[] = {1, 2, 3, 7, 16};
+    static const int more[] = {23, 24, 25, 31, 32, 33, 40, 48, 56, 62, 63};
+    return !hg_test_full() ? sizes[i] : i < 17 ? i + 1 : more[i - 17];
+}
 
 /* The target of the same path with one thread, or itself. */
 static int one_thread_twin(const struct kt_targets *ts, int i)
@@ -40,12 +50,12 @@ static void check_linear(const struct kt_targets *ts, const struct kt_linear_cas
         all[t] = malloc(n * sizeof *all[t]);
         kt_linear_run(&l, b, NULL, BATCH, all[t]);
         kt_identical(l.label, ts->at[t].name, all[t], all[one_thread_twin(ts, t)], n);
-        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-            for (int repeat = 0; repeat < (sizes[s] == 1 ? 10 : 2); repeat++) {
+        for (int s = 0; s < n_sizes(); s++)
+            for (int repeat = 0; repeat < (size_at(s) == 1 ? 10 : 2); repeat++) {
                 int rows[BATCH];
-                choose(&seed, sizes[s], rows);
-                kt_linear_run(&l, b, rows, sizes[s], some);
-                for (int i = 0; i < sizes[s]; i++)
+                choose(&seed, size_at(s), rows);
+                kt_linear_run(&l, b, rows, size_at(s), some);
+                for (int i = 0; i < size_at(s); i++)
                     kt_identical(l.label, ts->at[t].name, some + (size_t)i * dim,
                                  all[t] + (size_t)rows[i] * dim, dim);
             }
@@ -58,7 +68,7 @@ static void check_linear(const struct kt_targets *ts, const struct kt_linear_cas
 
 static void linear_rows_do_not_depend_on_the_batch(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
+    for (size_t t = 0; t < KT_STORES; t++) {
         struct kt_linear_case c = {.n_rows = BATCH,
                                    .n_in = 131,
                                    .n_parts = 1,
@@ -66,7 +76,7 @@ static void linear_rows_do_not_depend_on_the_batch(void **state)
                                    .rank = {{16, 64, 0, 12}},
                                    .n_experts = 4,
                                    .host = HG_DTYPE_BF16,
-                                   .store = stores[t],
+                                   .store = kt_stores[t],
                                    .norm = true};
         check_linear(*state, &c, t);
         c.n_prompt = 29;
@@ -85,7 +95,7 @@ static void linear_rows_do_not_depend_on_the_batch(void **state)
 
 static void stacked_parts_do_not_depend_on_the_batch(void **state)
 {
-    for (size_t t = 0; t < 4; t++) {
+    for (size_t t = 0; t < KT_STORES; t++) {
         struct kt_linear_case c = {.n_rows = BATCH,
                                    .n_in = 72,
                                    .n_parts = 3,
@@ -93,7 +103,7 @@ static void stacked_parts_do_not_depend_on_the_batch(void **state)
                                    .rank = {{16, 8, 0, 0}, {16, 4, 8, 0}, {0, 4, 8, 12}},
                                    .n_experts = 4,
                                    .host = HG_DTYPE_F32,
-                                   .store = stores[t],
+                                   .store = kt_stores[t],
                                    .bias = true,
                                    .epilogue = HG_EPILOGUE_RESIDUAL};
         check_linear(*state, &c, 30 + t);
@@ -106,17 +116,17 @@ static void rows_of_a_long_prompt_do_not_depend_on_its_length(void **state)
     static const int lengths[] = {1, 5, 12, 30, 64, 70, 130};
     enum { ROWS = 200, DIM = 150 };
     struct kt_targets *ts = *state;
-    for (size_t k = 0; k < 8; k++) {
+    for (size_t k = 0; k < 2 * KT_STORES; k++) {
         struct kt_linear l;
         struct kt_linear_case c = {.n_rows = ROWS,
-                                   .n_prompt = k < 4 ? 0 : ROWS,
+                                   .n_prompt = k < KT_STORES ? 0 : ROWS,
                                    .n_in = 330,
                                    .n_parts = 2,
                                    .n_out = {DIM, DIM},
                                    .rank = {{16, 64, 0, 12}, {300, 0, 8, 12}},
                                    .n_experts = 4,
                                    .host = HG_DTYPE_BF16,
-                                   .store = stores[k % 4],
+                                   .store = kt_stores[k % KT_STORES],
                                    .bias = true,
                                    .norm = true,
                                    .epilogue = HG_EPILOGUE_SWIGLU};
@@ -155,12 +165,12 @@ static void check_attention(const struct kt_targets *ts, const struct kt_attenti
         all[t] = malloc(n * sizeof *all[t]);
         kt_attention_run(&a, &cache, NULL, BATCH, all[t]);
         kt_identical(a.label, ts->at[t].name, all[t], all[one_thread_twin(ts, t)], n);
-        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-            for (int repeat = 0; repeat < (sizes[s] == 1 ? 10 : 3); repeat++) {
+        for (int s = 0; s < n_sizes(); s++)
+            for (int repeat = 0; repeat < (size_at(s) == 1 ? 10 : 3); repeat++) {
                 int query[BATCH];
-                choose(&seed, sizes[s], query);
-                kt_attention_run(&a, &cache, query, sizes[s], some);
-                for (int i = 0; i < sizes[s]; i++)
+                choose(&seed, size_at(s), query);
+                kt_attention_run(&a, &cache, query, size_at(s), some);
+                for (int i = 0; i < size_at(s); i++)
                     kt_identical(a.label, ts->at[t].name, some + (size_t)i * dim,
                                  all[t] + (size_t)query[i] * dim, dim);
             }
@@ -210,9 +220,9 @@ static void attention_rows_do_not_depend_on_how_contexts_are_cut(void **state)
 static void head_rows_do_not_depend_on_the_batch(void **state)
 {
     struct kt_targets *ts = *state;
-    for (size_t k = 0; k < 4; k++) {
+    for (size_t k = 0; k < KT_STORES; k++) {
         struct kt_head h;
-        kt_head_init(&h, 20, 67, BATCH, stores[k], 60 + k);
+        kt_head_init(&h, 20, 67, BATCH, kt_stores[k], 60 + k);
         size_t ld = (size_t)h.ld, n = BATCH * ld;
         float *all[8] = {0}, *some = malloc(n * sizeof *some);
         uint64_t seed = 70 + k;
@@ -220,11 +230,11 @@ static void head_rows_do_not_depend_on_the_batch(void **state)
             all[t] = malloc(n * sizeof *all[t]);
             kt_head_run(&h, ts->at[t].b, NULL, BATCH, all[t]);
             kt_identical("head", ts->at[t].name, all[t], all[one_thread_twin(ts, t)], n);
-            for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            for (int s = 0; s < n_sizes(); s++) {
                 int pick[BATCH];
-                choose(&seed, sizes[s], pick);
-                kt_head_run(&h, ts->at[t].b, pick, sizes[s], some);
-                for (int i = 0; i < sizes[s]; i++)
+                choose(&seed, size_at(s), pick);
+                kt_head_run(&h, ts->at[t].b, pick, size_at(s), some);
+                for (int i = 0; i < size_at(s); i++)
                     kt_identical("head", ts->at[t].name, some + (size_t)i * ld,
                                  all[t] + (size_t)pick[i] * ld, ld);
             }
@@ -241,9 +251,9 @@ static void head_rows_do_not_depend_on_the_batch(void **state)
 static void logits_do_not_depend_on_the_range_they_are_asked_in(void **state)
 {
     struct kt_targets *ts = *state;
-    for (size_t k = 0; k < 4; k++) {
+    for (size_t k = 0; k < KT_STORES; k++) {
         struct kt_head h;
-        kt_head_init(&h, 2, 67, 2, stores[k], 80 + k);
+        kt_head_init(&h, 2, 67, 2, kt_stores[k], 80 + k);
         for (int i = 0; i < 2; i++) {
             h.row[i] = 1;
             h.set[i] = 2;

@@ -3,8 +3,9 @@
 
 static void check(struct kt_targets *ts, size_t dim)
 {
-    enum { N_TABLE = 50, MAX_DIM = 16, N = 40 };
-    float *table = kt_random(N_TABLE * dim, 1, 1), want[N * MAX_DIM], got[N * MAX_DIM];
+    enum { N_TABLE = 50, MAX_DIM = 300, N = 40 };
+    float *table = kt_random(N_TABLE * dim, 1, 1);
+    static float want[N * MAX_DIM], got[N * MAX_DIM];
     int32_t index[N];
     uint64_t seed = 4;
     for (int i = 0; i < N; i++) {
@@ -31,10 +32,18 @@ static void each_index_yields_its_codebook_row(void **state)
     check(*state, 16);
 }
 
+static void sweep_of_dims(void **state)
+{
+    for (size_t dim = 1; dim <= 300; dim++)
+        if (kt_sweep(dim, 70))
+            check(*state, dim);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_index_yields_its_codebook_row),
+        cmocka_unit_test(sweep_of_dims),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

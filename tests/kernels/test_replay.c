@@ -252,7 +252,8 @@ static struct hg_backend *open_own(struct bed *t)
     struct hg_backend *b = NULL;
     struct hg_error err = {0};
     const char *name = hg_test_backend() ? hg_test_backend() : "simt";
-    if (hg_backend_open(name, NULL, &b, &err) != HG_STATUS_OK || strcmp(b->ops->name, "cuda") != 0) {
+    if (hg_backend_open(name, NULL, &b, &err) != HG_STATUS_OK ||
+        strcmp(b->ops->name, "cuda") != 0) {
         hg_backend_close(b);
         return NULL;
     }

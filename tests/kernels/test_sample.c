@@ -39,6 +39,8 @@ static void sample_rows(struct hg_backend *b, const float *logits, int n, int64_
     assert_int_equal(b->ops->sample(b, &a), HG_STATUS_OK);
     assert_int_equal(b->ops->step_end(b, &step), HG_STATUS_OK);
     assert_int_equal(b->ops->step_wait(b, step), HG_STATUS_OK);
+    for (int i = 0; i < n; i++)
+        kt_note(b, (float[]){(float)r[i].token, r[i].logprob}, 2);
     b->ops->free(b, dev);
 }
 

@@ -10,6 +10,8 @@ static bool run(struct hg_backend *b, int n_pixels, const float *x, uint8_t *rgb
     struct hg_to_rgb_args a = {n_pixels, dx, rgb, &finite};
     assert_int_equal(b->ops->to_rgb(b, &a), HG_STATUS_OK);
     assert_int_equal(b->ops->sync(b), HG_STATUS_OK);
+    for (int i = 0; i < 3 * n_pixels; i++)
+        kt_note(b, &(float){rgb[i]}, 1);
     b->ops->free(b, dx);
     return finite;
 }

@@ -3,9 +3,10 @@
 
 static void check(struct kt_targets *ts, size_t D)
 {
-    enum { IMAGES = 3, PATCHES = 9, MAX_D = 24, ROWS = 1 + PATCHES };
+    enum { IMAGES = 3, PATCHES = 9, MAX_D = 1100, ROWS = 1 + PATCHES };
     float *patches = kt_random(IMAGES * PATCHES * D, 1, 1), *cls = kt_random(D, 2, 1);
-    float *pos = kt_random(ROWS * D, 3, 1), want[IMAGES * ROWS * MAX_D], got[IMAGES * ROWS * MAX_D];
+    float *pos = kt_random(ROWS * D, 3, 1);
+    static float want[IMAGES * ROWS * MAX_D], got[IMAGES * ROWS * MAX_D];
     for (size_t n = 0; n < IMAGES; n++)
         for (size_t i = 0; i < D; i++) {
             want[n * ROWS * D + i] = cls[i] + pos[i];
@@ -38,10 +39,19 @@ static void class_row_comes_first_and_positions_are_added(void **state)
     check(*state, 24);
 }
 
+static void sweep_of_dims(void **state)
+{
+    static const size_t more[] = {128, 129, 255, 256, 260, 512, 1000, 1023, 1024, 1028};
+    for (size_t i = 0; i < 100 + sizeof more / sizeof *more; i++)
+        if (kt_sweep(i, 50))
+            check(*state, i < 100 ? i + 1 : more[i - 100]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(class_row_comes_first_and_positions_are_added),
+        cmocka_unit_test(sweep_of_dims),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

@@ -2,8 +2,8 @@
 """Speed of the whole model and of its kernels as shares of what this machine can do.
 
 usage: bench.py BUILD_DIR [--rounds N] [--no-kernels]
-Writes a random model once (build/bench-model, 1.5 GB) and runs `healthgpt bench` on it in bf16 and
-int8. The machine's limits are measured before and after every run, the better of the two counts for
+Writes a random model once (build/bench-model, 1.5 GB) and runs `healthgpt bench` on it in bf16,
+int8, fp8 and int4. The machine's limits are measured before and after every run, the better of the two counts for
 it: shared memory changes its speed within minutes. Figures and shares are medians over the rounds; a
 share above 105 % is a bug of the bench."""
 import argparse
@@ -20,7 +20,9 @@ LINEARS = ((3 * DIM, DIM), (DIM, DIM), (2 * FFN, DIM), (DIM, FFN))  # of a layer
 BASE = LAYERS * sum(n * k for n, k in LINEARS)
 ADAPTERS = LAYERS * sum(RANK * (n + k) + EXPERTS * k for n, k in LINEARS)
 HEAD = VOCAB * DIM
-BYTES = {"bf16": 2, "int8": 1}
+BYTES = {"bf16": 2, "int8": 1, "fp8": 1, "int4": 0.5 + 2 / 128}
+PEAK = {"bf16": "bf16", "int8": "int8", "fp8": "fp32", "int4": "int8"}  # what bounds its arithmetic
+LIMITS = ("read", "fp32", "bf16", "int8")
 
 
 def step_bytes(kind, batch):
@@ -53,7 +55,7 @@ def measure(build, rounds):
                                "--prompt-tokens", str(PROMPT), "--max-tokens", str(NEW))
                 limits.append(measure_limits())
                 for run in map(json.loads, lines.splitlines()):
-                    run.update({k: max(limits[-2][k], limits[-1][k]) for k in ("read", *BYTES)})
+                    run.update({k: max(limits[-2][k], limits[-1][k]) for k in LIMITS})
                     speed.setdefault((kind, run["sequences"]), []).append(run)
     return limits, speed
 
@@ -68,9 +70,9 @@ def share(parts):
 
 
 def report(limits, speed):
-    read, peak = median(limits, "read"), {k: median(limits, k) for k in BYTES}
+    read, peak = median(limits, "read"), {k: median(limits, k) for k in LIMITS}
     print(f"machine: {limits[0]['threads']} threads, read {read / 1e9:.1f} GB/s, "
-          f"bf16 {peak['bf16'] / 1e9:.0f} GFLOP/s, int8 {peak['int8'] / 1e9:.0f} GOP/s")
+          f"fp32 {peak['fp32'] / 1e9:.0f}, bf16 {peak['bf16'] / 1e9:.0f} GFLOP/s, int8 {peak['int8'] / 1e9:.0f} GOP/s")
     print(f"model: {LAYERS} layers, dim {DIM}, {(BASE + HEAD) / 1e9:.2f} G weights, rank {RANK} "
           f"adapters; prompt {PROMPT}, {NEW} new tokens")
     print(f"\n{'decode':8}{'batch':>6}{'tokens/s':>10}{'ms/step':>9}{'MB/token':>10}{'GB/s':>7}"
@@ -84,7 +86,7 @@ def report(limits, speed):
     for kind in BYTES:
         runs = [r for key, all_runs in speed.items() if key[0] == kind for r in all_runs]
         tokens, work = median(runs, "prefill_tokens_per_s"), 2 * (BASE + ADAPTERS)
-        shares = [work * r["prefill_tokens_per_s"] / r[kind] for r in runs]
+        shares = [work * r["prefill_tokens_per_s"] / r[PEAK[kind]] for r in runs]
         print(f"{kind:14}{tokens:10.1f}{work * tokens / 1e9:9.0f}  {share(shares)}")
 
 

@@ -3,7 +3,7 @@
  *
  *   build/release/kernel-bench [backend [MiB of weights [rounds]]]       default: cpu 384 5
  *   build/release/kernel-bench limits                    the machine's limits alone, as JSON
- *   build/release/kernel-bench cases BACKEND [MiB [rounds [tiny]]]      see kernel_cases.h; JSON
+ *   build/release/kernel-bench cases BACKEND [MiB [rounds [tiny|one]]]  see kernel_cases.h; JSON
  * lines
  *
  * Decode: every weight of a set larger than the caches, once per round, for 1, 2, 4 and 8 rows,
@@ -28,13 +28,15 @@ enum {
     EXPERTS = 4,
     MAX_ROWS = 696,
     MAX_ROUNDS = 99,
-    N_TYPES = 3,
+    N_TYPES = 5,
     N_BATCHES = 4,
     N_PREFILLS = 2
 };
 
-static const enum hg_dtype types[N_TYPES] = {HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
-static const enum peak_kind kinds[N_TYPES] = {PEAK_FP32, PEAK_BF16, PEAK_INT8};
+static const enum hg_dtype types[N_TYPES] = {HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8, HG_DTYPE_F8,
+                                             HG_DTYPE_I4};
+static const enum peak_kind kinds[N_TYPES] = {PEAK_FP32, PEAK_BF16, PEAK_INT8, PEAK_FP32,
+                                              PEAK_INT8};
 static const int batches[N_BATCHES] = {1, 2, 4, 8}, prefills[N_PREFILLS] = {256, 696};
 
 struct bench {
@@ -78,7 +80,7 @@ static enum hg_status make_set(struct bench *s, int t, struct hg_error *err)
                                                         .rank = RANK,
                                                         .n_experts = EXPERTS,
                                                         .scaling = 0.5f}}}}};
-    size_t bytes = (size_t)N * K * hg_dtype_bytes(types[t]);
+    size_t bytes = (size_t)N * K * hg_dtype_bits(types[t]) / 8;
     int n = (int)((s->mib * 1024 * 1024 + bytes - 1) / bytes);
     s->sets[t] = calloc((size_t)n, sizeof(struct hg_weight *));
     if (!s->sets[t])
@@ -177,9 +179,11 @@ static enum hg_status run_round(struct bench *s, int round)
 /* Bytes that one decode step over the set reads. */
 static double set_bytes(const struct bench *s, int t, bool adapters)
 {
-    size_t element = hg_dtype_bytes(types[t]), of_adapter = element == 1 ? 2 : element;
-    double base = (double)N * K * (double)element;
-    double extra = ((double)(RANK + EXPERTS) * K + (double)N * RANK) * (double)of_adapter;
+    double base = (double)N * K * (double)hg_dtype_bits(types[t]) / 8;
+    double extra = (double)(RANK + EXPERTS) * K + (double)N * RANK;
+    extra *= (double)hg_dtype_bytes(hg_dtype_beside(types[t]));
+    if (types[t] == HG_DTYPE_I4)
+        base += (double)N * K / HG_I4_GROUP * 2;
     return s->n_weights[t] * (base + (adapters ? extra : 0));
 }
 
@@ -258,7 +262,10 @@ int main(int argc, char **argv)
         enum hg_status done =
             kernel_cases(argv[2], (size_t)(argc > 3 ? number(argv[3], 1, 65536, 384) : 384),
                          argc > 4 ? number(argv[4], 1, MAX_ROUNDS, 9) : 9,
-                         argc > 5 && strcmp(argv[5], "tiny") == 0, &err);
+                         argc > 5 && strcmp(argv[5], "tiny") == 0  ? KERNEL_CASES_TINY
+                         : argc > 5 && strcmp(argv[5], "one") == 0 ? KERNEL_CASES_ONE
+                                                                   : KERNEL_CASES_FULL,
+                         &err);
         if (done != HG_STATUS_OK)
             fprintf(stderr, "kernel-bench: %s: %s\n", hg_status_text(done), err.text);
         return hg_status_exit_code(done);

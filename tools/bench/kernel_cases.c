@@ -1,7 +1,8 @@
 /* tools/bench/kernel_cases.c - see kernel_cases.h.
  *
- * Every linear carries the two plug-ins of HealthGPT-M3: rank 64 (com) and 256 (gen), 4 experts
- * each. Rows of a step take none, one of them, or both in turns (mixed). */
+ * Every linear carries two plug-ins with 4 experts each: rank 64 (com) and 256 (gen) as in
+ * HealthGPT-M3, 32 and 128 as in L14. Rows of a step take none, one of them, or both in turns
+ * (mixed). */
 #include "tools/bench/kernel_cases.h"
 
 #include <stdint.h>
@@ -14,30 +15,39 @@
 
 enum {
     MAX_ROWS = 704,
-    MAX_SEQS = 32,
+    MAX_SEQS = 64,
     MAX_BLOCKS = 64,
     MAX_ROUNDS = 99,
     EXPERTS = 4,
     FILL_IN = 64,
     N_SLOTS = 4,
-    N_TYPES = 3
+    N_TYPES = 5,
+    PROMPT = 700 /* rows of a prefill */
 };
 
 struct shape {
-    const char *name;
+    const char *model, *name;
     int n, k;
     enum hg_epilogue epilogue;
     bool norm;
+    int ranks[2], n_types;
 };
-static const struct shape full_shapes[] = {{"qkv", 9216, 3072, HG_EPILOGUE_NONE, true},
-                                           {"o", 3072, 3072, HG_EPILOGUE_RESIDUAL, false},
-                                           {"gate_up", 16384, 3072, HG_EPILOGUE_SWIGLU, true},
-                                           {"down", 3072, 8192, HG_EPILOGUE_RESIDUAL, false},
-                                           {0}};
+static const struct shape full_shapes[] = {
+    {"m3", "qkv", 9216, 3072, HG_EPILOGUE_NONE, true, {64, 256}, N_TYPES},
+    {"m3", "o", 3072, 3072, HG_EPILOGUE_RESIDUAL, false, {64, 256}, N_TYPES},
+    {"m3", "gate_up", 16384, 3072, HG_EPILOGUE_SWIGLU, true, {64, 256}, N_TYPES},
+    {"m3", "down", 3072, 8192, HG_EPILOGUE_RESIDUAL, false, {64, 256}, N_TYPES},
+    {"l14", "qkv", 7680, 5120, HG_EPILOGUE_NONE, true, {32, 128}, 1},
+    {"l14", "o", 5120, 5120, HG_EPILOGUE_RESIDUAL, false, {32, 128}, 1},
+    {"l14", "gate_up", 35840, 5120, HG_EPILOGUE_SWIGLU, true, {32, 128}, 1},
+    {"l14", "down", 5120, 17920, HG_EPILOGUE_RESIDUAL, false, {32, 128}, 1},
+    {0}};
 static const struct shape tiny_shapes[] = {
-    {"qkv", 96, 64, HG_EPILOGUE_NONE, true}, {"gate_up", 128, 64, HG_EPILOGUE_SWIGLU, true}, {0}};
-static const int full_rows[] = {1, 2, 4, 8, 16, 32, 64, 700, 0}, tiny_rows[] = {1, 9, 0};
-static const int full_ranks[] = {64, 256}, tiny_ranks[] = {8, 16};
+    {"tiny", "qkv", 96, 64, HG_EPILOGUE_NONE, true, {8, 16}, N_TYPES},
+    {"tiny", "gate_up", 128, 64, HG_EPILOGUE_SWIGLU, true, {8, 16}, N_TYPES},
+    {0}};
+static const int full_rows[] = {1, 2, 4, 8, 16, 32, 64, PROMPT, 0}, tiny_rows[] = {1, 9, 0},
+                 one_row[] = {1, 0};
 
 struct heads {
     const char *name;
@@ -46,9 +56,10 @@ struct heads {
 static const struct heads full_heads[] = {
     {"mha32x96", 32, 32, 96, 1024, 16}, {"gqa40:10x128", 40, 10, 128, 1024, 16}, {0}};
 static const struct heads tiny_heads[] = {{"mha2x32", 2, 2, 32, 48, 2}, {0}};
-static const int full_seqs[] = {1, 8, 32, 0}, tiny_seqs[] = {1, 3, 0};
+static const int full_seqs[] = {1, 8, 32, 64, 0}, tiny_seqs[] = {1, 3, 0};
 
-static const enum hg_dtype types[N_TYPES] = {HG_DTYPE_BF16, HG_DTYPE_F16, HG_DTYPE_I8};
+static const enum hg_dtype types[N_TYPES] = {HG_DTYPE_BF16, HG_DTYPE_F16, HG_DTYPE_I8, HG_DTYPE_F8,
+                                             HG_DTYPE_I4};
 static const char *const slots[N_SLOTS] = {"none", "com", "gen", "mixed"};
 
 struct bench {
@@ -56,10 +67,9 @@ struct bench {
     const struct hg_backend_ops *ops;
     size_t mib;
     int rounds;
-    bool tiny;
-    const int *ranks;
+    bool tiny, one;
     uint16_t *host;         /* bf16: weights and adapters */
-    void *x, *y, *residual; /* (dev) [MAX_ROWS, 8192], [MAX_ROWS, 16384] twice */
+    void *x, *y, *residual; /* (dev) [MAX_ROWS, MAX_OUT] */
     float *norm;            /* (dev) */
     int32_t zero[MAX_ROWS], slot[MAX_ROWS], pos[MAX_ROWS], seq[MAX_ROWS];
     int32_t table[MAX_SEQS * MAX_BLOCKS];
@@ -126,7 +136,7 @@ static enum hg_status make_weight(struct bench *s, const struct shape *p, enum h
         d.parts[0].adapters[i] = (struct hg_adapter){.a = host,
                                                      .b = host,
                                                      .route = host,
-                                                     .rank = s->ranks[i],
+                                                     .rank = p->ranks[i],
                                                      .n_experts = EXPERTS,
                                                      .scaling = 0.5f};
     return s->ops->weight_create(s->b, &d, out, err);
@@ -159,13 +169,15 @@ static enum hg_status linears(struct bench *s, void *ctx)
 static enum hg_status linear_case(struct bench *s, struct set *t, int n_rows, int which)
 {
     const struct shape *p = t->shape;
-    double element = (double)hg_dtype_bytes(t->type), rank = 0, n = p->n, k = p->k;
+    double element = (double)hg_dtype_bits(t->type) / 8, rank = 0, n = p->n, k = p->k;
+    element += t->type == HG_DTYPE_I4 ? 2.0 / HG_I4_GROUP : 0; /* the scales */
+    double beside = (double)hg_dtype_bytes(hg_dtype_beside(t->type));
     if (which == 3 && n_rows == 1)
         return HG_STATUS_OK; /* one row is not mixed */
     for (int i = 0; i < n_rows; i++)
         s->slot[i] = which == 3 ? i % 2 : which - 1;
     for (int i = 0; i < 2; i++)
-        rank += which == 3 || which == i + 1 ? s->ranks[i] + EXPERTS : 0;
+        rank += which == 3 || which == i + 1 ? p->ranks[i] + EXPERTS : 0;
     t->n_rows = n_rows;
     t->plan = (struct hg_plan){.n_tokens = n_rows,
                                .n_seqs = 1,
@@ -176,15 +188,16 @@ static enum hg_status linear_case(struct bench *s, struct set *t, int n_rows, in
                                .slot = s->slot,
                                .table = s->zero,
                                .block_table = s->zero};
-    /* a value of int8 has its adapters in bf16; activations are read and written once, in fp32 */
+    /* quantised weights have their adapters in bf16; activations are read and written once, in fp32
+     */
     double outs = p->epilogue == HG_EPILOGUE_SWIGLU ? n / 2 : n;
-    double bytes = n * k * element + rank * (n + k) * (element < 2 ? 2 : element) +
-                   n_rows * (k + outs) * sizeof(float);
+    double bytes = n * k * element + rank * (n + k) * beside + n_rows * (k + outs) * sizeof(float);
     double per_row = which == 3 ? rank / 2 : rank;
     HG_TRY(measure(s, linears, t, t->n_weights, bytes));
-    printf("{\"op\":\"linear\",\"shape\":\"%s\",\"n\":%d,\"k\":%d,\"type\":\"%s\",\"rows\":%d,"
-           "\"adapters\":\"%s\",\"weights\":%d,",
-           p->name, p->n, p->k, hg_dtype_name(t->type), n_rows, slots[which], t->n_weights);
+    printf("{\"op\":\"linear\",\"model\":\"%s\",\"shape\":\"%s\",\"n\":%d,\"k\":%d,\"type\":\"%s\","
+           "\"rows\":%d,\"adapters\":\"%s\",\"weights\":%d,",
+           p->model, p->name, p->n, p->k, hg_dtype_name(t->type), n_rows, slots[which],
+           t->n_weights);
     print_times(s, bytes, 2 * n_rows * (n * k + per_row * (n + k)));
     return HG_STATUS_OK;
 }
@@ -193,7 +206,8 @@ static enum hg_status linear_cases(struct bench *s, const struct shape *p, enum 
                                    struct hg_error *err)
 {
     struct set t = {.shape = p, .type = type};
-    size_t bytes = (size_t)p->n * (size_t)p->k * hg_dtype_bytes(type);
+    /* packing is the host's time: as many values of I4 as of I8, half the bytes */
+    size_t bytes = (size_t)p->n * (size_t)p->k * ((hg_dtype_bits(type) + 7) / 8);
     size_t n = s->tiny ? 2 : (s->mib * 1024 * 1024 + bytes - 1) / bytes;
     enum hg_status status = HG_STATUS_OK;
     t.w = calloc(n, sizeof(struct hg_weight *));
@@ -201,7 +215,7 @@ static enum hg_status linear_cases(struct bench *s, const struct shape *p, enum 
         return hg_fail(err, HG_STATUS_NO_MEMORY, "weight list");
     for (; t.n_weights < (int)n; t.n_weights++)
         HG_TRY_OUT(make_weight(s, p, type, &t.w[t.n_weights], err));
-    for (const int *rows = s->tiny ? tiny_rows : full_rows; *rows; rows++)
+    for (const int *rows = s->one ? one_row : s->tiny ? tiny_rows : full_rows; *rows; rows++)
         for (int which = 0; which < N_SLOTS; which++)
             HG_TRY_OUT(linear_case(s, &t, *rows, which));
 out:
@@ -211,7 +225,7 @@ out:
     return status;
 }
 
-/* ---- attention, decode --------------------------------------------------------------------------
+/* ---- attention ----------------------------------------------------------------------------------
  */
 
 struct cache {
@@ -307,23 +321,27 @@ static enum hg_status attend(struct bench *s, void *ctx)
     return s->ops->step_end(s->b, NULL);
 }
 
+/* A decode step of n_seqs sequences, or a prompt of one (prefill): every key up to its own. */
 static enum hg_status attention_case(struct bench *s, const struct heads *h, int n_seqs,
-                                     struct hg_error *err)
+                                     bool prefill, struct hg_error *err)
 {
     struct cache c = {.h = h};
     enum hg_status status = HG_STATUS_OK;
     HG_TRY_OUT(open_cache(s, &c, n_seqs, err));
-    for (int i = 0; i < n_seqs; i++) {
-        s->seq[i] = i;
-        s->pos[i] = h->context - 1;
+    int n = prefill ? (s->tiny ? h->context : PROMPT) : n_seqs;
+    for (int i = 0; i < n; i++) {
+        s->seq[i] = prefill ? 0 : i;
+        s->pos[i] = prefill ? i : h->context - 1;
     }
-    c.plan.n_tokens = n_seqs;
-    double kv = 2.0 * n_seqs * h->context * h->n_kv_heads * h->head_dim;
-    double bytes = kv * 2 + 2.0 * n_seqs * h->n_heads * h->head_dim * sizeof(float);
+    c.plan.n_tokens = n;
+    double keys = prefill ? n : (double)n_seqs * h->context;
+    double pairs = prefill ? n * (n + 1.0) / 2 : keys;
+    double bytes = 4.0 * keys * h->n_kv_heads * h->head_dim +
+                   2.0 * n * h->n_heads * h->head_dim * sizeof(float);
     HG_TRY_OUT(measure(s, attend, &c, h->n_layers, bytes));
-    printf("{\"op\":\"attention\",\"shape\":\"%s\",\"type\":\"f16\",\"context\":%d,\"rows\":%d,",
-           h->name, h->context, n_seqs);
-    print_times(s, bytes, 4.0 * n_seqs * h->context * h->n_heads * h->head_dim);
+    printf("{\"op\":\"%s\",\"shape\":\"%s\",\"type\":\"f16\",\"context\":%d,\"rows\":%d,",
+           prefill ? "prefill_attention" : "attention", h->name, prefill ? n : h->context, n);
+    print_times(s, bytes, 4.0 * pairs * h->n_heads * h->head_dim);
 out:
     if (c.fill)
         s->ops->weight_free(s->b, c.fill);
@@ -332,18 +350,59 @@ out:
     return status;
 }
 
+/* Dense attention: CLIP's heads, VQGAN's one. */
+struct dense {
+    const char *name;
+    int n_batch, n_rows, n_heads, head_dim;
+};
+static const struct dense full_dense[] = {
+    {"clip", 1, 577, 16, 64}, {"clip", 4, 577, 16, 64}, {"vqgan", 1, 1024, 1, 512}, {0}};
+static const struct dense tiny_dense[] = {{"clip", 1, 17, 2, 32}, {0}};
+
+static enum hg_status attend_dense(struct bench *s, void *ctx)
+{
+    const struct dense *d = ctx;
+    int width = d->n_heads * d->head_dim;
+    struct hg_attention_full_args a = {.n_batch = d->n_batch,
+                                       .n_rows = d->n_rows,
+                                       .n_heads = d->n_heads,
+                                       .head_dim = d->head_dim,
+                                       .scale = 0.1f,
+                                       .q = s->x,
+                                       .k = hg_act_at(s->b, s->x, width),
+                                       .v = hg_act_at(s->b, s->x, 2 * width),
+                                       .ld = 3 * width,
+                                       .y = s->y};
+    return s->ops->attention_full(s->b, &a);
+}
+
+static enum hg_status dense_case(struct bench *s, const struct dense *d)
+{
+    struct dense of = *d;
+    double rows = (double)d->n_batch * d->n_rows, width = d->n_heads * d->head_dim;
+    double bytes = 4 * rows * width * sizeof(float);
+    HG_TRY(measure(s, attend_dense, &of, 1, bytes));
+    printf(
+        "{\"op\":\"dense_attention\",\"shape\":\"%s\",\"type\":\"f32\",\"context\":%d,\"rows\":%d,"
+        "\"heads\":%d,\"head_dim\":%d,",
+        d->name, d->n_rows, d->n_batch * d->n_rows, d->n_heads, d->head_dim);
+    print_times(s, bytes, 4 * rows * d->n_rows * width);
+    return HG_STATUS_OK;
+}
+
 /* ---- all ----------------------------------------------------------------------------------------
  */
 
 static enum hg_status setup(struct bench *s, const char *backend, struct hg_error *err)
 {
-    enum { MAX_IN = 8192, MAX_OUT = 16384 };
+    enum { MAX_IN = 17920, MAX_OUT = 35840 };
     const struct hg_backend_limits limits = {.max_rows = MAX_ROWS,
                                              .max_in = MAX_IN,
                                              .max_out = MAX_OUT,
                                              .max_rank = 320 + 2 * EXPERTS,
                                              .max_context = 1024};
-    size_t n = s->tiny ? 1 << 16 : (size_t)MAX_OUT * 3072, act = (size_t)MAX_ROWS * MAX_OUT;
+    size_t n = s->tiny ? 1 << 16 : (size_t)MAX_OUT * 5120;
+    size_t act = s->tiny ? (size_t)MAX_ROWS * 256 : (size_t)MAX_ROWS * MAX_OUT;
     void *norm = NULL;
     uint64_t seed = 88172645463325252u;
     HG_TRY(hg_backend_open(backend, NULL, &s->b, err));
@@ -380,25 +439,31 @@ out:
 
 static enum hg_status run(struct bench *s, struct hg_error *err)
 {
+    if (s->one)
+        return linear_cases(s, &full_shapes[0], HG_DTYPE_BF16, err);
     for (const struct shape *p = s->tiny ? tiny_shapes : full_shapes; p->name; p++)
-        for (int t = 0; t < N_TYPES; t++)
+        for (int t = 0; t < p->n_types; t++)
             HG_TRY(linear_cases(s, p, types[t], err));
     for (const struct heads *h = s->tiny ? tiny_heads : full_heads; h->name; h++)
         for (const int *n = s->tiny ? tiny_seqs : full_seqs; *n; n++)
-            HG_TRY(attention_case(s, h, *n, err));
+            HG_TRY(attention_case(s, h, *n, false, err));
+    for (const struct heads *h = s->tiny ? tiny_heads : full_heads; h->name; h++)
+        HG_TRY(attention_case(s, h, 1, true, err));
+    for (const struct dense *d = s->tiny ? tiny_dense : full_dense; d->name; d++)
+        HG_TRY(dense_case(s, d));
     return HG_STATUS_OK;
 }
 
-enum hg_status kernel_cases(const char *backend, size_t mib, int rounds, bool tiny,
-                            struct hg_error *err)
+enum hg_status kernel_cases(const char *backend, size_t mib, int rounds,
+                            enum kernel_cases_size size, struct hg_error *err)
 {
     struct bench *s = calloc(1, sizeof *s);
     if (!s)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "bench");
     s->mib = mib;
     s->rounds = rounds < MAX_ROUNDS ? rounds : MAX_ROUNDS;
-    s->tiny = tiny;
-    s->ranks = tiny ? tiny_ranks : full_ranks;
+    s->tiny = size == KERNEL_CASES_TINY;
+    s->one = size == KERNEL_CASES_ONE;
     enum hg_status status = setup(s, backend, err);
     if (status == HG_STATUS_OK)
         status = run(s, err);

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Check and measure the cuda backend on this machine; ends with a table and a results file.
+"""Check and measure the cuda backend on this machine; ends with tables, a plot and a results file.
 
 usage: check.py [--backend cuda|simt] [--results DIR] [--scratch DIR] [--seconds N] [--only NAMES]
-                [--fresh] [--plan] [--quick]
+                [--resume | --fresh] [--plan] [--quick]
 
 Runs the stages of stages.py with the programs of build/gpu (make gpu-pack), or, with --backend simt,
 those of build/release on the CPU emulation: a rehearsal with tiny shapes that reports no speed. Every
-stage is saved when it ends. A stage that succeeded for the same commit and card is not run again
-(--fresh: is), so an interrupted run is continued by the same command. --only takes a list of stages;
---quick a part of the tests; --plan prints what would run. Exit status 0 when no stage failed."""
+stage has its own time limit and is saved when it ends; all together stop after --seconds (570 on a card).
+A stage that succeeded for the same commit and card is not run again, so the same command goes on where an
+earlier one was cut off (--resume says so; --fresh starts anew). --only takes a list of stages; --quick a
+part of the tests; --plan prints what would run. The results file has a line for every figure (report.py),
+with a plot of the shares beside it (.svg). Exit status 0 when no stage failed."""
 import argparse
 import datetime
 import json
@@ -21,6 +23,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
+import report  # noqa: E402
 import stages  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -39,8 +42,8 @@ class Context:
             self.home = ROOT
         self.bin = os.path.join(ROOT, "build", "release") if self.simt else os.path.join(self.home, "bin")
         self.commit = self.read_commit()
-        self.done = {}
-        self.model_writer = None
+        self.done, self.writers, self.wanted = {}, {}, ()
+        self.torch_python = self.stage_end = None
 
     def read_commit(self):
         path = os.path.join(self.home, "COMMIT")
@@ -49,7 +52,8 @@ class Context:
         return commit_of_tree()
 
     def left(self):
-        return self.end - time.monotonic()
+        """Seconds that are left to all, and to the stage that runs."""
+        return min(self.end, self.stage_end or self.end) - time.monotonic()
 
     def environment(self):
         """For our programs only: nvidia-smi and torch bring their own libraries."""
@@ -108,12 +112,14 @@ def save(path, results):
     os.replace(path + ".new", path)
 
 
-def run_stage(name, function, ctx):
+def run_stage(name, function, limit, ctx):
     """The stage's dict: status, note, seconds, and what it measured."""
     start, result = time.monotonic(), {}
     try:
+        ctx.stage_end = None
         if ctx.left() < stages.LEAST_S:
             raise stages.Skip("out of time; run the same command again to go on")
+        ctx.stage_end = start + limit * (stages.SIMT_FACTOR if ctx.simt else 1)
         result = function(ctx) or {}
         result.setdefault("status", "ok")
     except stages.Skip as e:
@@ -123,6 +129,8 @@ def run_stage(name, function, ctx):
     except Exception as e:  # a broken stage must not stop the others
         result = {"status": "FAIL", "note": "%s: %s" % (type(e).__name__, e)}
     result["seconds"] = round(time.monotonic() - start, 2)
+    if not ctx.simt and report.is_measured(result):
+        result["clocks"] = stages.clocks(ctx)
     print("%-10s %-5s %6.1f s  %s" % (name, result["status"], result["seconds"], result.get("note", "")), flush=True)
     return result
 
@@ -131,9 +139,11 @@ def print_tables(results):
     for name, result in results["stages"].items():
         for line in result.get("table", []):
             print(line)
+    for line in report.gate_table(results):
+        print(line)
     print("\n%-10s %-6s %8s  %s" % ("stage", "result", "seconds", "note"))
     counts = {"ok": 0, "FAIL": 0, "skip": 0}
-    for name, _ in stages.ALL:
+    for name, _, _ in stages.ALL:
         r = results["stages"].get(name)
         if r:
             counts[r["status"]] += 1
@@ -149,6 +159,7 @@ def parse(argv):
     p.add_argument("--scratch", default=os.path.join(ROOT, "build", "gpu-scratch"))
     p.add_argument("--seconds", type=float)
     p.add_argument("--only", default="")
+    p.add_argument("--resume", action="store_true")
     p.add_argument("--fresh", action="store_true")
     p.add_argument("--quick", action="store_true")
     p.add_argument("--plan", action="store_true")
@@ -159,7 +170,9 @@ def parse(argv):
     args.seconds = args.seconds or (3600 if args.backend == "simt" else 570)
     if args.backend == "simt" and os.path.realpath(args.results).startswith(os.path.realpath(os.path.join(ROOT, "bench"))):
         p.error("--backend simt: results of the emulation do not belong into bench/")
-    unknown = set(filter(None, args.only.split(","))) - {name for name, _ in stages.ALL}
+    unknown = set(filter(None, args.only.split(","))) - {stage[0] for stage in stages.ALL}
+    if args.resume and args.fresh:
+        p.error("--resume and --fresh exclude each other")
     if unknown:
         p.error("unknown stage: " + ", ".join(sorted(unknown)))
     return args
@@ -175,13 +188,13 @@ def main(argv):
     card += "-quick" if args.quick else ""
     path = results_file(args.results, card, ctx.commit)
     results = {"stages": {}} if args.fresh else load(path)
-    results.update(format=1, backend=ctx.backend, card=card, commit=ctx.commit, quick=args.quick)
+    results.update(format=2, backend=ctx.backend, card=card, commit=ctx.commit, quick=args.quick)
     ctx.done = results["stages"]
     print("gpu-check: backend %s, card %s, commit %s\nresults: %s" % (ctx.backend, card, ctx.commit, path), flush=True)
     if ctx.simt:
         print("a rehearsal on the CPU emulation: it shows that the programme runs, and no speed of a GPU")
     jobs = []
-    for name, function in stages.ALL:
+    for name, function, limit in stages.ALL:
         if wanted and name not in wanted:
             continue
         if ctx.done.get(name, {}).get("status") == "ok":
@@ -189,19 +202,24 @@ def main(argv):
         elif args.plan:
             print("%-10s would run: %s" % (name, function.__doc__.split("\n")[0]))
         else:
-            jobs.append((name, function))
+            jobs.append((name, function, limit))
     if args.plan:
         return 0
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that clean_up runs
     try:
-        stages.prepare(ctx, [name for name, _ in jobs])
-        for name, function in jobs:
-            ctx.done[name] = run_stage(name, function, ctx)
+        ctx.wanted = [job[0] for job in jobs]
+        stages.prepare(ctx, ctx.wanted)
+        for name, function, limit in jobs:
+            ctx.done[name] = run_stage(name, function, limit, ctx)
             results["updated"] = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+            results["lines"] = report.lines(results)
             save(path, results)
     finally:
         stages.clean_up(ctx)
     failed = print_tables(results)
+    plot = report.write_plot(results, path[:-5] + ".svg")
+    if plot:
+        print("plot: " + plot)
     print("results: " + path)
     return 1 if failed else 0
 

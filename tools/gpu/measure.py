@@ -1,37 +1,15 @@
-"""The stages of check.py that measure. On the emulation they run with tiny shapes and keep no time."""
+"""Stages that measure kernels: the card's ceilings, ours against them, and beside cuBLASLt and torch. On the
+emulation they run with small shapes and keep no time."""
+import glob
 import os
+import re
 import shutil
-import subprocess
-import sys
 
-from common import Fail, Skip, json_lines, must, run
+import models
+from common import HERE, Fail, Skip, ceiling, floor_us, json_lines, must, python_with_torch, rehearsed, run, share
 
-# HealthGPT-M3: Phi-3-mini with two plug-ins of rank 64 and 256, 4 experts each.
-M3 = {"layers": 32, "dim": 3072, "ffn": 8192, "vocab": 40206, "head_dim": 96}
-TINY = {"layers": 2, "dim": 128, "ffn": 192, "vocab": 512, "head_dim": 64}
-RANKS = {"none": 0, "comprehension": 64 + 4, "generation": 256 + 4, "mixed": 64 + 256 + 8}
-PROMPT, NEW, BATCHES = 700, 64, (1, 8, 32)
-# (what, how to read it from the figures, gate, goal) of the design for a card that reads 4.2 TB/s (H200)
-GATES = (("M3 bf16 B=1 step, ms", lambda f: f["comprehension", 1]["step_ms_p50"], 3.1, 2.4),
-         ("H-LoRA generation, B=1, % more", lambda f: overhead(f, "generation"), 20, 13),
-         ("H-LoRA comprehension, B=1, % more", lambda f: overhead(f, "comprehension"), 8, 4),
-         ("prefill 700 comprehension, ms", lambda f: PROMPT / f["comprehension", 1]["prefill_tokens_per_s"] * 1e3, 13.5, 10))
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def overhead(figures, plugin):
-    return 100 * (figures[plugin, 1]["step_ms_p50"] / figures["none", 1]["step_ms_p50"] - 1)
-
-
-def rehearsed(n, what):
-    return {"note": "%d %s ran on the emulation; times thrown away" % (n, what), "cases": n}
-
-
-def python_with_torch(ctx):
-    for python in dict.fromkeys((sys.executable, shutil.which("python3") or "")):
-        if python and run(ctx, [python, "-c", "import torch; assert torch.cuda.is_available()"], 90, ours=False)[1] == 0:
-            return python
-    return None
+DRAM = ("dram__bytes_read.sum", "dram__bytes_write.sum")
+DRAM_BOUND = 0.05  # counted and measured bytes of a kernel
 
 
 def ceilings(ctx):
@@ -49,44 +27,29 @@ def ceilings(ctx):
     return dict(result, note=note)
 
 
-def ceiling(ctx, name):
-    return ctx.done.get("ceilings", {}).get(name)
-
-
-def floor_us(ctx, case):
-    read, gemm = ceiling(ctx, "read"), ceiling(ctx, "gemm")
-    if not read:
-        return None
-    return max(case["bytes"] / read, case["flops"] / gemm if gemm else 0) * 1e6
-
-
-def share(floor, value):
-    if not floor or not value:
-        return "     -"
-    return "%4.0f %%%s" % (100 * floor / value, "!" if floor > 1.02 * value else "")  # ! above 100 %: a bug of the bench
-
+# ---- our kernels ---------------------------------------------------------------------------------------
 
 def kernel_table(ctx, cases):
     rows = sorted({c["rows"] for c in cases if c["op"] == "linear"})
     table = ["", "kernels: share of the floor (bytes at the measured read rate, or FLOP at the GEMM rate), by rows",
-             "%-8s %-5s %-6s" % ("linear", "type", "plugin") + "".join("%7d" % r for r in rows)]
-    linear = {(c["shape"], c["type"], c["adapters"], c["rows"]): c for c in cases if c["op"] == "linear"}
-    for shape, kind, adapters in dict.fromkeys(key[:3] for key in linear):
-        values = [linear.get((shape, kind, adapters, r)) for r in rows]
-        table.append("%-8s %-5s %-6s" % (shape, kind, adapters) +
+             "%-12s %-5s %-6s" % ("linear", "type", "plugin") + "".join("%7d" % r for r in rows)]
+    linear = {(c["model"] + " " + c["shape"], c["type"], c["adapters"], c["rows"]): c for c in cases if c["op"] == "linear"}
+    for name, kind, adapters in dict.fromkeys(key[:3] for key in linear):
+        values = [linear.get((name, kind, adapters, r)) for r in rows]
+        table.append("%-12s %-5s %-6s" % (name, kind, adapters) +
                      "".join("%7s" % (share(floor_us(ctx, c), c["us"]).strip() if c else "-") for c in values))
-    table.append("%-14s %6s %8s %9s  share" % ("attention", "rows", "context", "us"))
+    table.append("%-32s %-5s %6s %8s %9s  share" % ("attention", "cache", "rows", "context", "us"))
     for c in cases:
-        if c["op"] == "attention":
-            table.append("%-14s %6d %8d %9.1f %s" % (c["shape"], c["rows"], c["context"], c["us"],
-                                                     share(floor_us(ctx, c), c["us"])))
+        if c["op"] != "linear":
+            table.append("%-32s %-5s %6d %8d %9.1f %s" % (c["op"] + " " + c["shape"], c["type"], c["rows"], c["context"], c["us"],
+                                                          share(floor_us(ctx, c), c["us"])))
     return table
 
 
 def kernel_bench(ctx):
-    """the linears and attention of a layer alone, against their floors"""
+    """the linears and attentions of M3, L14, CLIP and VQGAN alone, against their floors"""
     size = ("64", "1", "tiny") if ctx.simt else ("512", "9")
-    text, code = run(ctx, [ctx.program("kernel-bench"), "cases", ctx.backend] + list(size), 200)
+    text, code = run(ctx, [ctx.program("kernel-bench"), "cases", ctx.backend] + list(size), 300)
     cases = json_lines(text)
     if ctx.simt:
         if code != 0:
@@ -101,165 +64,145 @@ def kernel_bench(ctx):
     return result
 
 
-# ---- the whole model -----------------------------------------------------------------------------------
-
-def shape(ctx):
-    return TINY if ctx.simt else M3
-
-
-def model_path(ctx):
-    return os.path.join(ctx.scratch, "tiny" if ctx.simt else "m3")
-
-
-def weights(s):
-    """Of the layers' linears: (base, per rank row of the adapters, head)."""
-    d, f = s["dim"], s["ffn"]
-    linears = ((3 * d, d), (d, d), (2 * f, d), (d, f))
-    return (s["layers"] * sum(n * k for n, k in linears), s["layers"] * sum(n + k for n, k in linears), s["vocab"] * d)
-
-
-def start_model(ctx):
-    """Write the random model beside the first stages; 9 GB for M3."""
-    s, path = shape(ctx), model_path(ctx)
-    if os.path.exists(os.path.join(path, "complete")):
-        return
-    os.makedirs(path, exist_ok=True)
-    base, per_rank, head = weights(s)
-    need = 2.1 * (base + (64 + 256 + 8) * per_rank + 2 * head)
-    if shutil.disk_usage(path).free < need:
-        ctx.model_writer = "no room: %.1f GB needed in %s" % (need / 1e9, ctx.scratch)
-        return
-    ctx.model_writer = subprocess.Popen(
-        [ctx.program("random-model"), path] + [str(s[k]) for k in ("layers", "dim", "ffn", "vocab", "head_dim")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ctx.environment())
-
-
-def wait_model(ctx):
-    path, writer = model_path(ctx), ctx.model_writer
-    if isinstance(writer, str):
-        raise Skip(writer)
-    if writer:
-        try:
-            _, err = writer.communicate(timeout=max(1, ctx.left()))
-        except subprocess.TimeoutExpired:
-            raise Skip("the random model is not written yet; run again")
-        if writer.returncode != 0:
-            raise Fail("random-model: exit %d: %s" % (writer.returncode, err.decode()[-300:]))
-        open(os.path.join(path, "complete"), "w").close()
-    ctx.model_writer = None
-    return path
-
-
-def stop_model(ctx):
-    if isinstance(ctx.model_writer, subprocess.Popen) and ctx.model_writer.poll() is None:
-        ctx.model_writer.kill()
-        ctx.model_writer.wait()
-
-
-def step_bytes(s, row):
-    """What a decode step cannot do without: weights once, the adapters in use, every sequence's KV cache (f16)."""
-    base, per_rank, head = weights(s)
-    cache = row["sequences"] * (row["prompt_tokens"] + row["new_tokens"] / 2) * s["layers"] * 2 * s["dim"]
-    return 2 * (base + head + RANKS[row["plugin"]] * per_rank + cache)
-
-
-def add_floors(ctx, rows):
-    s, read, gemm = shape(ctx), ceiling(ctx, "read"), ceiling(ctx, "gemm")
-    base, per_rank, _ = weights(s)
-    for r in rows:
-        r["step_bytes"] = step_bytes(s, r)
-        r["step_floor_ms"] = r["step_bytes"] / read * 1e3 if read else None
-        flops = 2 * PROMPT * (base + RANKS[r["plugin"]] * per_rank) if r["plugin"] != "mixed" else None
-        r["prefill_ms"] = PROMPT / r["prefill_tokens_per_s"] * 1e3
-        r["prefill_floor_ms"] = flops / gemm * 1e3 if gemm and flops else None
-
-
-def model_table(rows):
-    table = ["", "M3, random bf16 weights, prompt %d: ms" % PROMPT,
-             "%-14s %5s %8s %8s %8s %8s %6s %9s %6s" % ("plugin", "batch", "step", "p10", "p90", "floor", "share",
-                                                        "prefill", "share")]
-    for r in rows:
-        table.append("%-14s %5d %8.3f %8.3f %8.3f %8s %s %9.2f %s" % (
-            r["plugin"], r["sequences"], r["step_ms_p50"], r["step_ms_p10"], r["step_ms_p90"],
-            "%.3f" % r["step_floor_ms"] if r["step_floor_ms"] else "-", share(r["step_floor_ms"], r["step_ms_p50"]),
-            r["prefill_ms"], share(r["prefill_floor_ms"], r["prefill_ms"])))
-    figures = {(r["plugin"], r["sequences"]): r for r in rows}
-    table.append("%-36s %9s %7s %7s" % ("gates (for an H200)", "measured", "gate", "goal"))
-    for what, read, gate, goal in GATES:
-        try:
-            value = read(figures)
-        except KeyError:
-            continue
-        table.append("%-36s %9.2f %7g %7g  %s" % (what, value, gate, goal, "goal" if value <= goal else
-                                                  "gate" if value <= gate else "MISSED"))
-    for batch in BATCHES[1:]:
-        try:
-            both = sum(figures[p, batch]["step_ms_p50"] for p in ("comprehension", "generation"))
-            table.append("mixed, batch %d: two steps of %d would take %.2f times as long" % (
-                batch, batch, both / figures["mixed", batch]["step_ms_p50"]))
-        except KeyError:
-            continue
-    return table
-
-
-def model(ctx):
-    """a random model of full shape: a step and a prefill against their floors, H-LoRA on and off"""
-    path = wait_model(ctx)
-    if not os.path.exists(os.path.join(path, "complete")):
-        raise Skip("no random model")
-    prompt, new, batches = (20, 3, (1, 3)) if ctx.simt else (PROMPT, NEW, BATCHES)
-    text, code = run(ctx, [ctx.program("healthgpt"), "bench", "--json", "--model", path, "--backend", ctx.backend, "--dtype",
-                           "bf16", "--prompt-tokens", prompt, "--max-tokens", new, "--batches", ",".join(map(str, batches)),
-                           "--plugins", ",".join(RANKS)], 240)
-    rows = json_lines(text)
-    if ctx.simt:
-        if code != 0:
-            raise Fail("bench: exit %s: %s" % (code, text[-500:]))
-        return rehearsed(len(rows), "runs of a random model")
-    add_floors(ctx, rows)
-    result = {"note": "%d runs" % len(rows), "shape": shape(ctx), "runs": rows, "table": model_table(rows)}
-    if code != 0:
-        raise Fail("bench: exit %s after %d runs: %s" % (code, len(rows), text[-300:]), **result)
+def ncu(ctx):
+    """bytes of memory that one kernel moves by the counters, against those that are counted here"""
+    tool = shutil.which("ncu") or next(iter(sorted(glob.glob("/usr/local/cuda*/bin/ncu"))), None)
+    if ctx.simt or not tool:
+        raise Skip("the emulation has no counters" if ctx.simt else "ncu is not installed")
+    text, code = run(ctx, [tool, "--clock-control", "none", "--metrics", ",".join(DRAM), "--kernel-name", "regex:hlora_linear",
+                           "--launch-skip", "20", "--launch-count", "5", "--csv", ctx.program("kernel-bench"), "cases",
+                           ctx.backend, "512", "1", "one"], 120)
+    if "ERR_NVGPUCTRPERM" in text:
+        raise Skip("ncu may not read the counters here (ERR_NVGPUCTRPERM)")
+    values = {name: [to_bytes(u, v) for u, v in re.findall(r'"%s","(\w+)","([\d.,]+)"' % re.escape(name), text)] for name in DRAM}
+    counted = next((c["bytes"] for c in json_lines(text) if c.get("adapters") == "none"), None)
+    if not values[DRAM[0]] or not counted:
+        raise Fail("ncu: exit %s, no figures: %s" % (code, text[-400:]))
+    moved = sorted(sum(v) for v in zip(*values.values()))[len(values[DRAM[0]]) // 2]
+    result = {"counted": counted, "moved": moved, "note": "qkv of M3, one row: %.1f MB moved, %.1f MB counted" % (moved / 1e6,
+                                                                                                           counted / 1e6)}
+    if abs(moved / counted - 1) > DRAM_BOUND:
+        raise Fail(result["note"] + ": more than %.0f %% apart" % (100 * DRAM_BOUND), **result)
     return result
 
 
-def images(ctx):
-    """vision tower and VQGAN of the demo model"""
-    if ctx.simt and ctx.quick:
-        raise Skip("quick: half a minute on the emulation")
-    text = must(ctx, [ctx.program("healthgpt"), "bench", "--json", "--images", "--backend", ctx.backend, "--model",
-                      os.path.join(ctx.home, "config/models/demo"), "--prompt-tokens", "8", "--max-tokens", "2",
-                      "--batches", "1"], 120)
-    found = json_lines(text)[-1]
-    if ctx.simt:
-        return rehearsed(2, "kinds of pictures")
-    return dict(found, note="demo: sees %(vision_side)d px in %(vision_ms).2f ms, draws %(drawn_side)d px in %(draw_ms).2f ms"
-                % found)
+def to_bytes(unit, value):
+    scale = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9}
+    return float(value.replace(",", "")) * scale.get(unit, 1)
 
 
-# ---- beside torch --------------------------------------------------------------------------------------
+# ---- beside cuBLASLt and torch -----------------------------------------------------------------------------
 
-def torch(ctx):
-    """an eager torch model of the same shape with H-LoRA, and the same as a CUDA graph"""
-    if ctx.simt:
-        raise Skip("a card's torch cannot be compared with an emulation")
+def ratio(theirs, ours):
+    return "%.2f" % (theirs / ours) if theirs and ours else "-"
+
+
+def cublas_libraries(ctx):
+    """Where libcublasLt may lie: with torch, with CUDA."""
+    python = python_with_torch(ctx)
+    found = sorted(glob.glob("/usr/local/cuda*/lib*/libcublasLt.so.*"))
+    if python:
+        text, code = run(ctx, [python, "-c", "import torch, os; print(os.path.dirname(os.path.dirname(torch.__file__)))"], 60,
+                         ours=False)
+        if code == 0:
+            found += sorted(glob.glob(text.strip().splitlines()[-1] + "/nvidia/*/lib/libcublasLt.so.*"))
+    return found
+
+
+def cublaslt(ctx):
+    """cuBLASLt for the same products, rows 1..64 and prefill, beside our linear without plug-ins"""
+    program = ctx.program("gpu-gemm")
+    if ctx.simt or not os.path.exists(program):
+        raise Skip("no cuBLASLt on the emulation" if ctx.simt else "gpu-gemm is not in this pack (built without cublasLt.h)")
+    text, code = run(ctx, [program] + cublas_libraries(ctx), 200)
+    if code == 69:
+        raise Skip(text.strip()[-200:])
+    theirs = [c for c in json_lines(text) if "us" in c]
+    if code != 0 or not theirs:
+        raise Fail("gpu-gemm: exit %s: %s" % (code, text[-400:]), cases=theirs)
+    ours = {(c["model"], c["shape"], c["rows"]): c["us"] for c in ctx.done.get("bench", {}).get("cases", [])
+            if c["op"] == "linear" and c["type"] == "bf16" and c["adapters"] == "none"}
+    rows = sorted({c["rows"] for c in theirs})
+    by = {(c["model"], c["shape"], c["rows"]): c["us"] for c in theirs}
+    table = ["", "cuBLASLt %s, bf16: its time over ours (our linear writes fp32 and has its epilogue and norm inside), by rows"
+             % json_lines(text)[0].get("cublaslt", ""), "%-12s" % "" + "".join("%7d" % r for r in rows)]
+    for model, shape in dict.fromkeys(key[:2] for key in by):
+        table.append("%-12s" % (model + " " + shape) +
+                     "".join("%7s" % ratio(by.get((model, shape, r)), ours.get((model, shape, r))) for r in rows))
+    return {"note": "%d products" % len(theirs), "cases": theirs, "table": table}
+
+
+def torch_rows(ctx, seconds, *args):
+    """Lines of torch_baseline.py; on the emulation the same script, small, on the CPU if there is a torch."""
     python = python_with_torch(ctx)
     if not python:
-        raise Skip("no Python with torch that sees the card")
-    text, code = run(ctx, [python, os.path.join(HERE, "torch_baseline.py"), "model"], 150, ours=False)
+        raise Skip("no Python with torch" + ("" if ctx.simt else " that sees the card"))
+    text, code = run(ctx, [python, os.path.join(HERE, "torch_baseline.py")] + list(args) + (["--tiny"] if ctx.simt else []),
+                     seconds, ours=False)
     rows = json_lines(text)
-    ours = {(r["plugin"], r["sequences"]): r for r in ctx.done.get("model", {}).get("runs", [])}
-    table = ["", "beside torch %s, same card: ms, and how many times faster ours is" % (rows[0]["torch"] if rows else ""),
-             "%-14s %5s %9s %9s %9s %7s %7s" % ("plugin", "batch", "eager", "graph", "ours", "/eager", "/graph")]
-    for r in rows:
-        our = ours.get((r["plugin"], r["sequences"]))
-        mine = (our["prefill_ms"] if r["what"] == "prefill" else our["step_ms_p50"]) if our else None
-        table.append("%-14s %5s %9.3f %9s %9s %7s %7s" % (
-            r["plugin"], "pre" if r["what"] == "prefill" else r["sequences"], r["eager_ms"],
-            "%.3f" % r["graph_ms"] if r.get("graph_ms") else "-", "%.3f" % mine if mine else "-",
-            "%.2f" % (r["eager_ms"] / mine) if mine else "-",
-            "%.2f" % (r["graph_ms"] / mine) if mine and r.get("graph_ms") else "-"))
-    result = {"note": "%d rows" % len(rows), "rows": rows, "table": table}
     if code != 0 or not rows:
-        raise Fail("torch_baseline.py: exit %s: %s" % (code, text[-400:]), **result)
-    return result
+        raise Fail("torch_baseline.py %s: exit %s after %d rows: %s" % (args[0], code, len(rows), text[-400:]), rows=rows)
+    return rows
+
+
+def sdpa(ctx):
+    """torch's scaled_dot_product_attention for the same shapes, beside ours"""
+    rows = torch_rows(ctx, 120, "attention")
+    if ctx.simt:
+        return rehearsed(len(rows), "cases of torch")
+    kinds = {"attention": "decode", "prefill_attention": "prefill", "dense_attention": "dense"}
+    ours = {(kinds[c["op"]], c["shape"], c["rows"]): c["us"] for c in ctx.done.get("bench", {}).get("cases", [])
+            if c["op"] in kinds and c["type"] in ("f16", "f32")}
+    table = ["", "torch %s scaled_dot_product_attention (contiguous cache): us" % rows[0]["torch"],
+             "%-24s %6s %6s %9s %9s %7s" % ("", "rows", "keys", "torch", "ours", "times")]
+    for r in rows:
+        mine = ours.get((r["what"], r["shape"], r["rows"]))
+        table.append("%-24s %6d %6d %9.1f %9s %7s" % (r["what"] + " " + r["shape"], r["rows"], r["keys"], r["us"],
+                                                      "%.1f" % mine if mine else "-", ratio(r["us"], mine)))
+    return {"note": "%d cases" % len(rows), "rows": rows, "table": table}
+
+
+def beside(ctx, title, rows, kinds, shape):
+    stage = {"m3": "model", "l14": "l14"}[shape]
+    ours = {(r["plugin"], r["sequences"]): r for r in ctx.done.get(stage, {}).get("runs", [])}
+    table = ["", title, "%-14s %5s" % ("plugin", "batch") + "".join("%10s" % k for k in kinds) + "%10s" % "ours" +
+             "".join("%10s" % ("/" + k) for k in kinds)]
+    for r in rows:
+        our, prefill = ours.get((r["plugin"], r["sequences"])), r["what"] == "prefill"
+        mine = (our["prefill_one_ms"] if prefill else our["step_ms_p50"]) if our else None
+        r["ours_ms"] = mine
+        table.append("%-14s %5s" % (r["plugin"], "pre" if prefill else r["sequences"]) +
+                     "".join("%10s" % ("%.3f" % r[k + "_ms"] if r.get(k + "_ms") else "-") for k in kinds) +
+                     "%10s" % ("%.3f" % mine if mine else "-") + "".join("%10s" % ratio(r.get(k + "_ms"), mine) for k in kinds))
+    return {"note": "%d rows" % len(rows), "rows": rows, "table": table}
+
+
+def torch(ctx):
+    """an eager torch model of M3's shape with H-LoRA, and the same as a CUDA graph"""
+    if not ctx.simt and "l14" in ctx.wanted:
+        models.start(ctx, "l14")  # written while torch runs
+    rows = torch_rows(ctx, 180, "model", "m3")
+    if ctx.simt:
+        return rehearsed(len(rows), "rows of torch")
+    return beside(ctx, "torch %s, M3 with H-LoRA on this card: ms, and how many times ours" % rows[0]["torch"], rows,
+                  ("eager", "graph"), "m3")
+
+
+def compiled(ctx):
+    """the torch model through torch.compile and a CUDA graph"""
+    if ctx.simt and ctx.quick:
+        raise Skip("quick: a minute of compiling")
+    rows = torch_rows(ctx, 240, "compiled", "m3")
+    if ctx.simt:
+        return rehearsed(len(rows), "rows of compiled torch")
+    return beside(ctx, "torch %s, M3 compiled, as a CUDA graph: ms, and how many times ours" % rows[0]["torch"], rows,
+                  ("compiled",), "m3")
+
+
+def torch_l14(ctx):
+    """an eager torch model of L14's shape, and the same as a CUDA graph"""
+    if ctx.simt:
+        raise Skip("the same script as for M3")
+    rows = torch_rows(ctx, 180, "model", "l14")
+    return beside(ctx, "torch %s, L14 with H-LoRA on this card: ms, and how many times ours" % rows[0]["torch"], rows,
+                  ("eager", "graph"), "l14")

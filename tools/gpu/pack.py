@@ -17,8 +17,9 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from check import commit_of_tree  # noqa: E402
 from stages import ELSEWHERE  # noqa: E402
 
-PROGRAMS = ("healthgpt", "kernel-bench", "random-model")
+PROGRAMS = ("healthgpt", "kernel-bench", "random-model", "greedy")
 BUILT = ("build/libhealthgpt_cuda.so", "build/cuda/gpu-peak")
+OPTIONAL = ("build/cuda/gpu-gemm",)  # where CUDA came with cublasLt.h
 LIBC = re.compile(r"^(ld-linux.*|lib(c|m|dl|pthread|rt|resolv|util))\.so")
 DATA = ("config/models/demo", "tests/golden/demo", "tests/golden/llm", "tests/data/demo", "tests/run.py", "tools/gpu")
 STORIES = "data/weights_formats/stories260K"
@@ -52,7 +53,8 @@ def tests(build):
 def main(build, out):
     shutil.rmtree(out, ignore_errors=True)
     needed = {}
-    files = [(os.path.join(build, p), "bin/" + p) for p in PROGRAMS] + [(p, "bin/" + os.path.basename(p)) for p in BUILT]
+    files = [(os.path.join(build, p), "bin/" + p) for p in PROGRAMS] + [
+        (p, "bin/" + os.path.basename(p)) for p in BUILT + tuple(p for p in OPTIONAL if os.path.exists(p))]
     for source, name in files + list(tests(build)):
         target = os.path.join(out, name)
         copy(source, target)

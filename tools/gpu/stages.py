@@ -1,4 +1,4 @@
-"""The stages of check.py that ask: is it right? measure.py has those that ask: how fast?"""
+"""The stages of check.py that ask: is it right? measure.py and models.py have those that ask: how fast?"""
 import concurrent.futures
 import glob
 import json
@@ -8,10 +8,13 @@ import shutil
 import tempfile
 
 import measure
+import models
 from common import LEAST_S, Fail, Skip, count, json_lines, must, run  # noqa: F401
 
-ELSEWHERE = {"test_cpu_panels", "test_cpu_simd", "test_cpu_threads", "test_oom", "test_cuda_faults",
-             "test_cuda_pool"}  # not of this backend
+# Not of this backend.
+ELSEWHERE = ("test_cpu_panels", "test_cpu_simd", "test_cpu_threads", "test_oom", "test_cuda_faults", "test_cuda_gemm",
+             "test_cuda_pool")
+OFFSETS = "test_offsets"
 QUICK = {"test_layernorm", "test_embed", "test_argmax"}
 PICTURES = (("tests/data/demo/brain_left.png", "Describe the image."),
             ("tests/data/demo/circles_3.png", "How many circles are there?"))
@@ -22,12 +25,21 @@ SMI = ("name", "driver_version", "memory.total", "memory.used", "clocks.sm", "cl
        "clocks.max.mem", "power.limit", "temperature.gpu", "ecc.mode.current")
 
 
+CLOCKS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu")
+
+
 def smi(ctx, fields):
     tool = shutil.which("nvidia-smi")
     if not tool:
         return None
     text, code = run(ctx, [tool, "--query-gpu=" + ",".join(fields), "--format=csv,noheader"], 30, ours=False)
     return [v.strip() for v in text.strip().splitlines()[0].split(",")] if code == 0 and text.strip() else None
+
+
+def clocks(ctx):
+    """What the card runs at now, right after a measurement."""
+    values = smi(ctx, CLOCKS)
+    return dict(zip(CLOCKS, values)) if values else None
 
 
 def card_name(ctx):
@@ -84,10 +96,18 @@ def kernels(ctx):
     """every kernel test against ref on the backend, which must open"""
     tests_env_is_tap()
     paths = sorted(p for p in glob.glob(ctx.program("tests/kernels/test_*")) if os.access(p, os.X_OK) and "." not in
-                   os.path.basename(p) and os.path.basename(p) not in ELSEWHERE)
+                   os.path.basename(p) and os.path.basename(p) not in ELSEWHERE + (OFFSETS,))
     if ctx.quick:
         paths = [p for p in paths if os.path.basename(p) in QUICK]
     return run_tests(ctx, paths, 900 if ctx.simt else 240, 2 if ctx.simt else 6)
+
+
+def offsets(ctx):
+    """a weight and a cache of more than 2^31 elements, used at both ends"""
+    tests_env_is_tap()
+    os.environ["HG_TEST_LARGE"] = "0" if ctx.simt else "1"
+    result = run_tests(ctx, [ctx.program("tests/kernels/" + OFFSETS)], 200, 1)
+    return dict(result, note=result["note"] + ("; small ones: a rehearsal, it proves nothing" if ctx.simt else ""))
 
 
 def parity(ctx):
@@ -97,7 +117,7 @@ def parity(ctx):
         raise Skip("quick: minutes on the emulation")
     names = ("test_stories260k", "test_demo_parity", "test_steps_ahead", "test_llm_parity")
     if ctx.simt:
-        names = names[:2]  # the tiny models take ten minutes on the emulation
+        names = names[:2]  # the rest is part of make test-simt-full
     os.environ["HEALTHGPT_GPU_MEMORY_UTILIZATION"] = "0.1"  # three programs share the card
     try:
         return run_tests(ctx, [ctx.program("tests/parity/" + n) for n in names], 1200 if ctx.simt else 300, 3)
@@ -212,8 +232,8 @@ def sanitize(ctx):
     found, bad, cut = {}, [], 0
 
     def one(job):
-        # every allocation by itself: memcheck cannot see an overrun inside a pool
-        return job, run(ctx, ["env", "HG_CUDA_POOL=0", tool, "--tool", job[0], "--error-exitcode", "9", ctx.program("tests/kernels/" + job[1])], 100)
+        return job, run(ctx, [tool, "--tool", job[0], "--error-exitcode", "9", ctx.program("tests/kernels/" + job[1])], 100,
+                        more_env={"HG_CUDA_POOL": "0"})  # each allocation its own, so that its ends are seen
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         for (kind, name), (text, code) in pool.map(one, [(k, n) for n in SANITIZED for k in SANITIZERS]):
             state = "clean" if code == 0 else "out of time" if code is None else "exit %d" % code
@@ -231,14 +251,22 @@ def sanitize(ctx):
 
 def prepare(ctx, names):
     """Start what takes time beside the first stages."""
-    if "model" in names:
-        measure.start_model(ctx)
+    if M3_STAGES & set(names):
+        models.start(ctx, "m3")
 
 
 def clean_up(ctx):
-    measure.stop_model(ctx)
+    models.stop(ctx)
 
 
-ALL = (("machine", machine), ("kernels", kernels), ("demo", end_to_end), ("ceilings", measure.ceilings),
-       ("bench", measure.kernel_bench), ("model", measure.model), ("images", measure.images), ("torch", measure.torch),
-       ("parity", parity), ("sanitize", sanitize))
+M3_STAGES = {"model", "image", "dtypes", "fullshape"}
+# (name, function, most seconds on a card). The first ten minutes bring what matters most; the same command goes on.
+ALL = (("machine", machine, 30), ("kernels", kernels, 240), ("offsets", offsets, 200), ("demo", end_to_end, 180),
+       ("ceilings", measure.ceilings, 120), ("bench", measure.kernel_bench, 200), ("model", models.model, 240),
+       ("image", models.image, 90), ("cublaslt", measure.cublaslt, 120), ("sdpa", measure.sdpa, 90),
+       ("torch", measure.torch, 180), ("sanitize", sanitize, 240), ("parity", parity, 240), ("fullshape", models.fullshape, 300),
+       ("dtypes", models.dtypes, 300), ("ncu", measure.ncu, 120), ("compiled", measure.compiled, 240), ("l14", models.l14, 300),
+       ("torch_l14", measure.torch_l14, 180), ("xl32", models.xl32, 180))
+# How much longer the emulation may take.
+SIMT_FACTOR = 6
+

@@ -28,7 +28,7 @@ struct hg_cli {
     bool has_temperature, has_seed;
     bool json, tensors, checksums, special, json_lines, no_plugin;
     int64_t prompt_tokens;
-    const char *batches, *plugins; /* bench */
+    const char *batches, *plugins, *plot; /* bench */
     bool bench_images;
     char **args; /* what is no option */
     int n_args;

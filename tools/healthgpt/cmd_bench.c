@@ -7,10 +7,18 @@
 
 #include "common/clock.h"
 #include "server/json_text.h"
+#include "tools/healthgpt/bench_floor.h"
+#include "tools/healthgpt/bench_plot.h"
 #include "tools/healthgpt/run.h"
 #include "tools/healthgpt/terminal.h"
 
-enum { DEFAULT_PROMPT = 256, DEFAULT_NEW = 64, MAX_BATCHES = 16, IMAGE_ROUNDS = 9 };
+enum {
+    DEFAULT_PROMPT = 256,
+    DEFAULT_NEW = 64,
+    MAX_BATCHES = 16,
+    IMAGE_ROUNDS = 9,
+    N_TASKS = HG_TASK_COUNT
+};
 
 /* What --plugins can name; a mixed batch has the tasks in turns. */
 enum plugin { PLUGIN_NONE, PLUGIN_COMPREHENSION, PLUGIN_GENERATION, PLUGIN_MIXED, N_PLUGINS };
@@ -27,6 +35,12 @@ struct speed {
     double *step;            /* [n_steps] ms of every decode step */
     int n_steps;
 };
+
+/* Generation samples from the index tokens alone when it decodes one whole picture. */
+static bool draws(const struct hg_model_info *info, const struct plan *p)
+{
+    return info->first_index_id >= 0 && info->grid_h > 0 && p->n_new == info->grid_h * info->grid_w;
+}
 
 static enum hg_status start(struct hg_model *m, const struct hg_model_info *info,
                             const struct plan *p, int which, struct hg_seq **out,
@@ -46,7 +60,7 @@ static enum hg_status start(struct hg_model *m, const struct hg_model_info *info
     hg_sampling_default(&in.sampling);
     in.sampling.max_tokens = p->n_new;
     in.sampling.ignore_stop = true;
-    in.sampling.unconstrained_image = info->first_index_id < 0; /* a random model has no <idx_0> */
+    in.sampling.unconstrained_image = !draws(info, p);
     enum hg_status status = hg_model_prepare_ids(m, &in, ids, (size_t)p->n_prompt, &prepared, err);
     if (status == HG_STATUS_OK)
         status = hg_seq_create(m, prepared, out, err);
@@ -137,32 +151,63 @@ static double rate(int n, double ms)
     return ms > 0 ? n * 1000.0 / ms : 0;
 }
 
-static void print(const struct hg_cli *cli, const struct plan *p, const struct speed *s,
-                  const struct hg_model_info *info)
+/* What a run of bench shares: the rate of the floors, and the bars for --plot. */
+struct figures {
+    double read_rate; /* bytes per second, 0: not known */
+    struct hg_bench_bar bars[MAX_BATCHES * N_PLUGINS];
+    size_t n_bars;
+};
+
+static double step_bytes(const struct hg_model *m, const struct hg_model_info *info,
+                         const struct plan *p)
 {
-    double step_ms = s->n_decode ? s->decode_ms * p->n_seqs / s->n_decode : 0;
-    /* Bytes that a decode step must read at least: all weights, once. */
-    double gbs = step_ms > 0 ? (double)info->weight_bytes / step_ms / 1e6 : 0;
-    if (cli->json)
-        printf("{\"plugin\":\"%s\",\"sequences\":%d,\"prompt_tokens\":%d,\"new_tokens\":%d,"
-               "\"prefill_tokens_per_s\":%.2f,\"decode_tokens_per_s\":%.2f,"
-               "\"decode_step_ms\":%.4f,\"step_ms_p10\":%.4f,\"step_ms_p50\":%.4f,"
-               "\"step_ms_p90\":%.4f,\"weight_gb_per_s\":%.3f}\n",
-               plugin_names[p->plugin], p->n_seqs, p->n_prompt, p->n_new,
-               rate(s->n_prefill, s->prefill_ms), rate(s->n_decode, s->decode_ms), step_ms,
-               percentile(s->step, s->n_steps, 10), percentile(s->step, s->n_steps, 50),
-               percentile(s->step, s->n_steps, 90), gbs);
-    else
-        printf("%-13s %9d %12.1f %12.1f %12.3f %10.2f\n", plugin_names[p->plugin], p->n_seqs,
-               rate(s->n_prefill, s->prefill_ms), rate(s->n_decode, s->decode_ms), step_ms, gbs);
+    bool mixed = p->plugin == PLUGIN_MIXED, generation = p->plugin == PLUGIN_GENERATION;
+    const bool tasks[N_TASKS] = {mixed || !generation, mixed || generation};
+    return hg_bench_step_bytes(m, tasks, p->plugin != PLUGIN_NONE, draws(info, p), p->n_seqs,
+                               p->n_prompt + p->n_new / 2.0);
 }
 
-static void print_head(const struct plan *p, const struct hg_model_info *info)
+static void print(const struct hg_cli *cli, const struct hg_model *m,
+                  const struct hg_model_info *info, const struct plan *p, const struct speed *s,
+                  struct figures *f)
 {
-    printf(
-        "model %s, backend %s, weights %.1f MB, prompt %d, new %d\n%-13s %9s %12s %12s %12s %10s\n",
-        info->name, info->backend, (double)info->weight_bytes / 1e6, p->n_prompt, p->n_new,
-        "plug-in", "sequences", "prefill t/s", "decode t/s", "step ms", "GB/s");
+    double step_ms = s->n_decode ? s->decode_ms * p->n_seqs / s->n_decode : 0;
+    double median = percentile(s->step, s->n_steps, 50), bytes = step_bytes(m, info, p);
+    double floor_ms = f->read_rate > 0 ? bytes / f->read_rate * 1e3 : 0;
+    double share = median > 0 ? floor_ms / median : 0;
+    if (cli->json)
+        printf("{\"plugin\":\"%s\",\"sequences\":%d,\"prompt_tokens\":%d,\"new_tokens\":%d,"
+               "\"dtype\":\"%s\",\"kv_dtype\":\"%s\",\"prefill_ms\":%.4f,\"total_ms\":%.4f,"
+               "\"prefill_tokens_per_s\":%.2f,\"decode_tokens_per_s\":%.2f,"
+               "\"decode_step_ms\":%.4f,\"step_ms_p10\":%.4f,\"step_ms_p50\":%.4f,"
+               "\"step_ms_p90\":%.4f,\"step_bytes\":%.0f,\"read_bytes_per_s\":%.0f,"
+               "\"floor_ms\":%.4f}\n",
+               plugin_names[p->plugin], p->n_seqs, p->n_prompt, p->n_new, cli->dtype, cli->kv_dtype,
+               s->prefill_ms, s->prefill_ms + s->decode_ms, rate(s->n_prefill, s->prefill_ms),
+               rate(s->n_decode, s->decode_ms), step_ms, percentile(s->step, s->n_steps, 10),
+               median, percentile(s->step, s->n_steps, 90), bytes, f->read_rate, floor_ms);
+    else
+        printf("%-13s %9d %12.1f %12.1f %12.3f %10.2f", plugin_names[p->plugin], p->n_seqs,
+               rate(s->n_prefill, s->prefill_ms), rate(s->n_decode, s->decode_ms), median,
+               median > 0 ? bytes / median / 1e6 : 0);
+    if (!cli->json && share > 0)
+        printf(" %9.0f %%\n", 100 * share);
+    else if (!cli->json)
+        printf("           -\n");
+    struct hg_bench_bar *b = &f->bars[f->n_bars++];
+    b->share = share;
+    snprintf(b->label, sizeof b->label, "%s, batch %d", plugin_names[p->plugin], p->n_seqs);
+    snprintf(b->value, sizeof b->value, "%.3f ms", median);
+}
+
+static void print_head(const struct plan *p, const struct hg_model_info *info, double read_rate)
+{
+    printf("model %s, backend %s, weights %.1f MB, prompt %d, new %d, ", info->name, info->backend,
+           (double)info->weight_bytes / 1e6, p->n_prompt, p->n_new);
+    printf(read_rate > 0 ? "memory read at %.1f GB/s\n" : "no floor: memory was not measured\n",
+           read_rate / 1e9);
+    printf("%-13s %9s %12s %12s %12s %10s %11s\n", "plug-in", "sequences", "prefill t/s",
+           "decode t/s", "step ms", "GB/s", "of floor");
 }
 
 /* ---- pictures -----------------------------------------------------------------------------------
@@ -284,26 +329,48 @@ static enum hg_status read_plugins(const struct hg_cli *cli, bool wanted[N_PLUGI
 /* show: print the figures, under a head the first time (*head). */
 static enum hg_status bench_one(const struct hg_cli *cli, struct hg_model *m,
                                 const struct hg_model_info *info, const struct plan *p, bool show,
-                                bool *head, struct hg_error *err)
+                                bool *head, struct figures *f, struct hg_error *err)
 {
     struct speed s = {0};
     enum hg_status status = measure(m, info, p, &s, err);
     if (status == HG_STATUS_OK && show) {
         qsort(s.step, (size_t)s.n_steps, sizeof *s.step, compare);
         if (*head)
-            print_head(p, info);
+            print_head(p, info, f->read_rate);
         *head = false;
-        print(cli, p, &s, info);
+        print(cli, m, info, p, &s, f);
         hg_terminal_flush(); /* a sweep that is cut off keeps what it has */
     }
     free(s.step);
     return status;
 }
 
+/* Every plug-in with every batch. */
+static enum hg_status sweep(const struct hg_cli *cli, struct hg_model *m, struct plan *p,
+                            const bool *plugins, const int *batches, int n_batches,
+                            struct figures *f, struct hg_error *err)
+{
+    struct hg_model_info info;
+    bool head = !cli->json;
+    hg_model_info(m, &info);
+    for (int i = 0; i < N_PLUGINS; i++)
+        for (int k = 0; plugins[i] && k < n_batches; k++) {
+            p->plugin = (enum plugin)i;
+            p->n_seqs = batches[k];
+            if (i == PLUGIN_MIXED && p->n_seqs == 1)
+                continue;               /* nothing to mix */
+            if (cli->batches && k == 0) /* a device loads its kernels when they first run */
+                HG_TRY(bench_one(cli, m, &info, p, false, &head, f, err));
+            HG_TRY(bench_one(cli, m, &info, p, true, &head, f, err));
+        }
+    return cli->bench_images ? bench_images(cli, m, &info, err) : HG_STATUS_OK;
+}
+
 static enum hg_status bench(const struct hg_cli *cli, struct hg_error *err)
 {
     struct hg_model *m = NULL;
     struct hg_model_info info;
+    struct figures f = {0};
     int batches[MAX_BATCHES] = {1}, n_batches = 1;
     bool plugins[N_PLUGINS] = {false};
     HG_TRY(read_batches(cli, batches, &n_batches, err));
@@ -315,21 +382,15 @@ static enum hg_status bench(const struct hg_cli *cli, struct hg_error *err)
                      .n_new = cli->max_tokens ? (int)cli->max_tokens : DEFAULT_NEW};
     if (!cli->prompt_tokens && p.n_prompt + p.n_new > info.max_context)
         p.n_prompt = info.max_context > 2 * p.n_new ? info.max_context - p.n_new : p.n_new;
-    enum hg_status status = HG_STATUS_OK;
-    bool head = !cli->json;
-    for (int i = 0; i < N_PLUGINS; i++)
-        for (int k = 0; plugins[i] && k < n_batches; k++) {
-            p.plugin = (enum plugin)i;
-            p.n_seqs = batches[k];
-            if (i == PLUGIN_MIXED && p.n_seqs == 1)
-                continue;               /* nothing to mix */
-            if (cli->batches && k == 0) /* a device loads its kernels when they first run */
-                HG_TRY_OUT(bench_one(cli, m, &info, &p, false, &head, err));
-            HG_TRY_OUT(bench_one(cli, m, &info, &p, true, &head, err));
-        }
-    if (cli->bench_images)
-        HG_TRY_OUT(bench_images(cli, m, &info, err));
-out:
+    f.read_rate = hg_bench_read_rate(m, (int)cli->threads);
+    enum hg_status status = sweep(cli, m, &p, plugins, batches, n_batches, &f, err);
+    if (status == HG_STATUS_OK && cli->plot) {
+        char title[256];
+        snprintf(title, sizeof title, "%s on %s: decode step, share of %s (%.1f GB/s)", info.name,
+                 info.backend, f.read_rate > 0 ? "the memory floor" : "a floor that is not known",
+                 f.read_rate / 1e9);
+        status = hg_bench_plot(cli->plot, title, f.bars, f.n_bars, err);
+    }
     hg_model_free(m);
     return status;
 }

@@ -158,8 +158,8 @@ static void weight_file(struct inspect *in, const char *name, struct hg_inspect_
 /* ---- memory ---------------------------------------------------------------------------------- */
 
 /* Bytes of the weights as the loader stores them: --dtype is for the language model; vision tower
- * and projector follow it but for int8, plug-ins stay as they are, the VQGAN is f32. Rows are
- * padded to whole vectors, which counts in small models only. */
+ * and projector follow it but for int8, fp8 and int4, plug-ins stay as they are, the VQGAN is f32.
+ * Rows are padded to whole vectors, which counts in small models only. */
 static int64_t weights_as(const struct inspect *in, const char *dtype)
 {
     int64_t side = in->vision.n_elements + in->fusion.n_elements;
@@ -170,7 +170,7 @@ static int64_t weights_as(const struct inspect *in, const char *dtype)
 
 static void put_memory(struct inspect *in, const struct hg_llm_config *config)
 {
-    static const char *const types[] = {"f32", "f16", "bf16", "int8"};
+    static const char *const types[] = {"f32", "f16", "bf16", "int8", "fp8", "int4"};
     struct hg_json_out *o = in->o;
     if (in->all.n_elements == 0)
         return;

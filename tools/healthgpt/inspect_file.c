@@ -111,7 +111,10 @@ void hg_inspect_file(const char *path, const char *shown, enum hg_inspect_detail
 
 int64_t hg_inspect_bytes_as(const struct hg_inspect_sum *sum, const char *dtype)
 {
-    if (strcmp(dtype, "int8") == 0)
-        return sum->n_matrix + 4 * sum->n_rows + 4 * (sum->n_elements - sum->n_matrix);
+    int64_t rest = 4 * (sum->n_elements - sum->n_matrix);
+    if (strcmp(dtype, "int8") == 0 || strcmp(dtype, "fp8") == 0)
+        return sum->n_matrix + 4 * sum->n_rows + rest;
+    if (strcmp(dtype, "int4") == 0) /* the scale of a shorter last group counts little */
+        return sum->n_matrix / 2 + sum->n_matrix / 64 + rest;
     return sum->n_elements * (strcmp(dtype, "f32") == 0 ? 4 : 2);
 }

@@ -13,8 +13,8 @@ struct hg_inspect_sum {
     int64_t file_bytes;
     int64_t tensor_bytes;                  /* as stored */
     int64_t n_elements;                    /* floating point only */
-    int64_t n_matrix;                      /* of these, in tensors of two dims: what int8 packs */
-    int64_t n_rows;                        /* rows of those matrices: one int8 scale each */
+    int64_t n_matrix;                      /* of these, in tensors of two dims: what is quantised */
+    int64_t n_rows;                        /* rows of those matrices: one scale each */
     int64_t by_type[HG_TENSOR_TYPE_COUNT]; /* elements */
 };
 
@@ -32,8 +32,9 @@ void hg_inspect_file(const char *path, const char *shown, enum hg_inspect_detail
 /* "dtypes":{"bf16":elements,...} of what was summed up. */
 void hg_inspect_put_types(const struct hg_inspect_sum *sum, struct hg_json_out *o);
 
-/* Bytes that the floating point elements take as "f32", "f16", "bf16" or "int8" (matrices as one
- * byte and a float scale per row, the rest as f32). */
+/* Bytes that the floating point elements take as "f32", "f16", "bf16", "int8", "fp8" (matrices
+ * as one byte and a float scale per row, the rest as f32) or "int4" (half a byte and an f16 scale
+ * per 128). */
 int64_t hg_inspect_bytes_as(const struct hg_inspect_sum *sum, const char *dtype);
 
 #endif

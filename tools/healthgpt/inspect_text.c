@@ -131,7 +131,7 @@ static void put_files(const json_t *doc, struct hg_buf *out)
 
 static void put_memory(const json_t *memory, struct hg_buf *out)
 {
-    static const char *const types[] = {"f32", "f16", "bf16", "int8"};
+    static const char *const types[] = {"f32", "f16", "bf16", "int8", "fp8", "int4"};
     char weights[24], kv[24], all[24];
     if (!memory)
         return;

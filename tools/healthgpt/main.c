@@ -46,7 +46,10 @@ static const struct hg_cli_command commands[] = {
      "Runs a text prompt of --prompt-tokens tokens and decodes --max-tokens tokens for 1 sequence\n"
      "and for --max-batch sequences together, or for each number of --batches. --plugins shows "
      "what\n"
-     "H-LoRA costs.\n",
+     "H-LoRA costs. A step's floor is the bytes that it must read (weights, plug-ins in use, KV "
+     "cache)\n"
+     "at the rate at which this machine was just seen to read; the last column, and the bars of\n"
+     "--plot, are the floor's share of the step.\n",
      hg_cli_bench},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

@@ -1,204 +1,299 @@
-/* random-model DIR LAYERS [DIM FFN VOCAB [HEAD_DIM]] - write a Phi-3-shaped model folder of random
- * bf16 weights with both H-LoRA plug-ins (rank 64 and 256, 4 experts), for benchmarks: memory
- * traffic and arithmetic are those of a real model, the answers are noise. */
+/* random-model DIR LAYERS [DIM FFN VOCAB [HEAD_DIM [KV_HEADS]]] [--ranks COM,GEN] [--split]
+ * [--pictures]
+ * [--small-pictures] - write a model folder of random bf16 weights with H-LoRA plug-ins (4
+ * experts), for benchmarks: memory traffic and arithmetic are those of a real model, the answers
+ * are noise.
+ *
+ * Phi-3-shaped, or with --split Qwen2-shaped (q, k, v with bias; gate, up). --ranks: 64,256 unless
+ * given; 0: no such task. --pictures: with CLIP ViT-L/14-336, projectors, a VQGAN f8-8192 decoder
+ * and the embedding and head rows of its index tokens; --small-pictures: all of that small.
+ *
+ * Random: sign and mantissa, |w| in [2^-7, 2^-6). One block of 64 MiB is written over and over: a
+ * device reads each weight from its own place all the same. */
+#include "tools/random_model/random_model.h"
+
 #include <errno.h>
-#include <stdint.h>
-#include <stdio.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MAX_TENSORS = 4096, CHUNK = 1 << 20 };
+enum { CHUNK = 32 << 20 };
 
-struct tensor {
-    char name[112];
-    int64_t rows, cols; /* cols 0: vector */
-};
-
-struct file {
-    struct tensor t[MAX_TENSORS];
-    int n;
-};
-
-static void add(struct file *f, const char *name, int64_t rows, int64_t cols)
+static _Noreturn void give_up(const char *what, const char *why)
 {
-    struct tensor *t = &f->t[f->n < MAX_TENSORS ? f->n++ : MAX_TENSORS - 1];
-    snprintf(t->name, sizeof t->name, "%s", name);
-    t->rows = rows;
-    t->cols = cols;
+    fprintf(stderr, "random-model: %s: %s\n", what, why);
+    exit(74);
 }
 
-static void add_layer(struct file *f, int layer, const char *what, int64_t rows, int64_t cols)
+void add(struct file *f, int n_dims, const int64_t *dims, const char *format, ...)
 {
-    char name[112];
-    snprintf(name, sizeof name, "model.layers.%d.%s.weight", layer, what);
-    add(f, name, rows, cols);
+    va_list ap;
+    if (f->n == MAX_TENSORS)
+        give_up("tensors", "too many");
+    struct tensor *t = &f->t[f->n++];
+    t->n_dims = n_dims;
+    for (int i = 0; i < n_dims; i++)
+        t->dims[i] = dims[i];
+    va_start(ap, format);
+    vsnprintf(t->name, sizeof t->name, format, ap);
+    va_end(ap);
 }
 
 static size_t count(const struct tensor *t)
 {
-    return (size_t)t->rows * (size_t)(t->cols ? t->cols : 1);
+    size_t n = 1;
+    for (int i = 0; i < t->n_dims; i++)
+        n *= (size_t)t->dims[i];
+    return n;
 }
 
-static FILE *open_in(const char *dir, const char *name)
+FILE *open_in(const char *dir, const char *name)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     FILE *out = fopen(path, "wb");
-    if (!out) {
-        fprintf(stderr, "random-model: %s: %s\n", path, strerror(errno));
-        exit(74);
-    }
+    if (!out)
+        give_up(path, strerror(errno));
     return out;
 }
 
-static void close_file(FILE *out)
+void close_file(FILE *out)
 {
-    if (fclose(out) != 0) {
-        fprintf(stderr, "random-model: write failed: %s\n", strerror(errno));
-        exit(74);
-    }
+    bool failed = ferror(out) != 0;
+    if (fclose(out) != 0 || failed)
+        give_up("write", strerror(errno));
 }
 
-/* Random sign and mantissa, |w| in [2^-7, 2^-6); norm weights are one. */
-static void write_values(FILE *out, const struct tensor *t, uint64_t *state)
+static const uint16_t *random_chunk(void)
 {
-    static uint16_t chunk[CHUNK];
+    static uint16_t *chunk;
+    if (chunk)
+        return chunk;
+    chunk = malloc(CHUNK * sizeof *chunk);
+    if (!chunk)
+        give_up("random values", "out of memory");
+    uint64_t state = 88172645463325252ull;
+    for (size_t i = 0; i < CHUNK; i++) {
+        state = state * 6364136223846793005ull + 1442695040888963407ull;
+        chunk[i] = (uint16_t)(((state >> 40) & 0x807f) | 0x3c00);
+    }
+    return chunk;
+}
+
+static void write_values(FILE *out, const struct tensor *t)
+{
+    static size_t at; /* tensors of one shape differ */
+    static uint16_t ones[4096];
+    const uint16_t *chunk = random_chunk();
+    for (size_t i = 0; i < 4096; i++)
+        ones[i] = 0x3f80;
     for (size_t left = count(t); left > 0;) {
-        size_t n = left < CHUNK ? left : CHUNK;
-        for (size_t i = 0; i < n; i++) {
-            *state = *state * 6364136223846793005ull + 1442695040888963407ull;
-            chunk[i] = t->cols ? (uint16_t)(((*state >> 40) & 0x807f) | 0x3c00) : 0x3f80;
-        }
-        fwrite(chunk, sizeof *chunk, n, out);
+        size_t most = t->n_dims == 1 ? 4096 : CHUNK - at, n = left < most ? left : most;
+        fwrite(t->n_dims == 1 ? ones : chunk + at, sizeof *chunk, n, out);
         left -= n;
+        at = t->n_dims == 1 ? at : (at + n) % CHUNK;
     }
 }
 
-static void save(struct file *f, const char *dir, const char *name)
+void save(struct file *f, const char *dir, const char *name)
 {
     char *header = NULL;
     size_t len = 0;
-    uint64_t offset = 0, state = 88172645463325252ull;
+    uint64_t offset = 0;
     FILE *text = open_memstream(&header, &len);
-    for (int i = 0; text && i < f->n; i++) {
+    if (!text)
+        give_up(name, "out of memory");
+    for (int i = 0; i < f->n; i++) {
         const struct tensor *t = &f->t[i];
         uint64_t end = offset + count(t) * 2;
-        fprintf(text, "%c\"%s\":{\"dtype\":\"BF16\",\"shape\":[%lld", i ? ',' : '{', t->name,
-                (long long)t->rows);
-        if (t->cols)
-            fprintf(text, ",%lld", (long long)t->cols);
+        fprintf(text, "%c\"%s\":{\"dtype\":\"BF16\",\"shape\":[", i ? ',' : '{', t->name);
+        for (int d = 0; d < t->n_dims; d++)
+            fprintf(text, "%s%lld", d ? "," : "", (long long)t->dims[d]);
         fprintf(text, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
                 (unsigned long long)end);
         offset = end;
     }
-    if (!text || fprintf(text, "}") < 0 || fclose(text) != 0)
-        exit(70);
+    fprintf(text, "}");
+    close_file(text);
     FILE *out = open_in(dir, name);
     uint64_t n = (len + 7) / 8 * 8; /* padded with spaces, so that the data stay aligned */
     fwrite(&n, 8, 1, out);
     fprintf(out, "%-*s", (int)n, header);
     for (int i = 0; i < f->n; i++)
-        write_values(out, &f->t[i], &state);
+        write_values(out, &f->t[i]);
     close_file(out);
     free(header);
     f->n = 0;
 }
 
-struct shape {
-    int64_t layers, dim, ffn, vocab, head_dim;
+/* ---- the language model
+ * -------------------------------------------------------------------------- */
+
+struct module {
+    const char *name;
+    int64_t out, in;
+    bool bias;
 };
+
+/* Linears of a layer; returns how many. */
+static int modules_of(const struct shape *s, struct module out[7])
+{
+    int64_t d = s->dim, kv = s->kv_heads * s->head_dim;
+    const struct module fused[] = {{"self_attn.qkv_proj", d + 2 * kv, d, false},
+                                   {"self_attn.o_proj", d, d, false},
+                                   {"mlp.gate_up_proj", 2 * s->ffn, d, false},
+                                   {"mlp.down_proj", d, s->ffn, false}};
+    const struct module split[] = {
+        {"self_attn.q_proj", d, d, true},    {"self_attn.k_proj", kv, d, true},
+        {"self_attn.v_proj", kv, d, true},   {"self_attn.o_proj", d, d, false},
+        {"mlp.gate_proj", s->ffn, d, false}, {"mlp.up_proj", s->ffn, d, false},
+        {"mlp.down_proj", d, s->ffn, false}};
+    memcpy(out, s->split ? split : fused, s->split ? sizeof split : sizeof fused);
+    return s->split ? 7 : 4;
+}
 
 static void write_base(struct file *f, const struct shape *s, const char *dir)
 {
-    add(f, "model.embed_tokens.weight", s->vocab, s->dim);
-    add(f, "lm_head.weight", s->vocab, s->dim);
-    add(f, "model.norm.weight", s->dim, 0);
+    struct module m[7];
+    int n = modules_of(s, m);
+    ADD_MATRIX(f, s->vocab, s->dim, "model.embed_tokens.weight");
+    ADD_MATRIX(f, s->vocab, s->dim, "lm_head.weight");
+    ADD_VECTOR(f, s->dim, "model.norm.weight");
     for (int i = 0; i < (int)s->layers; i++) {
-        add_layer(f, i, "input_layernorm", s->dim, 0);
-        add_layer(f, i, "post_attention_layernorm", s->dim, 0);
-        add_layer(f, i, "self_attn.qkv_proj", 3 * s->dim, s->dim);
-        add_layer(f, i, "self_attn.o_proj", s->dim, s->dim);
-        add_layer(f, i, "mlp.gate_up_proj", 2 * s->ffn, s->dim);
-        add_layer(f, i, "mlp.down_proj", s->dim, s->ffn);
+        ADD_VECTOR(f, s->dim, "model.layers.%d.input_layernorm.weight", i);
+        ADD_VECTOR(f, s->dim, "model.layers.%d.post_attention_layernorm.weight", i);
+        for (int k = 0; k < n; k++) {
+            ADD_MATRIX(f, m[k].out, m[k].in, "model.layers.%d.%s.weight", i, m[k].name);
+            if (m[k].bias)
+                ADD_VECTOR(f, m[k].out, "model.layers.%d.%s.bias", i, m[k].name);
+        }
     }
     save(f, dir, "model.safetensors");
 }
 
-static void add_adapter(struct file *f, int layer, const char *module, int64_t out, int64_t in,
-                        int64_t rank)
+static void write_plugin(struct file *f, const struct shape *s, int task, const char *dir)
 {
-    char what[64];
-    snprintf(what, sizeof what, "%s.lora_A", module);
-    add_layer(f, layer, what, rank, in);
-    snprintf(what, sizeof what, "%s.lora_B", module);
-    add_layer(f, layer, what, out, rank);
-    snprintf(what, sizeof what, "%s.lora_route", module);
-    add_layer(f, layer, what, 4, in);
-}
-
-static void write_plugin(struct file *f, const struct shape *s, int64_t rank, const char *dir,
-                         const char *name)
-{
-    for (int i = 0; i < (int)s->layers; i++) {
-        add_adapter(f, i, "self_attn.qkv_proj", 3 * s->dim, s->dim, rank);
-        add_adapter(f, i, "self_attn.o_proj", s->dim, s->dim, rank);
-        add_adapter(f, i, "mlp.gate_up_proj", 2 * s->ffn, s->dim, rank);
-        add_adapter(f, i, "mlp.down_proj", s->dim, s->ffn, rank);
+    struct module m[7];
+    int n = modules_of(s, m);
+    int64_t rank = s->ranks[task];
+    for (int i = 0; i < (int)s->layers; i++)
+        for (int k = 0; k < n; k++) {
+            ADD_MATRIX(f, rank, m[k].in, "model.layers.%d.%s.lora_A.weight", i, m[k].name);
+            ADD_MATRIX(f, m[k].out, rank, "model.layers.%d.%s.lora_B.weight", i, m[k].name);
+            ADD_MATRIX(f, 4, m[k].in, "model.layers.%d.%s.lora_route.weight", i, m[k].name);
+        }
+    if (s->pictures)
+        add_projector(f, s);
+    if (s->pictures && task == 1) { /* text, start, the index tokens, end, one more */
+        int64_t rows = s->vocab + pictures_of(s).n_codes + 3;
+        ADD_MATRIX(f, rows, s->dim, "model.embed_tokens.weight");
+        ADD_MATRIX(f, rows, s->dim, "lm_head.weight");
     }
-    save(f, dir, name);
+    save(f, dir, task ? "gen.safetensors" : "com.safetensors");
 }
 
 static void write_cards(const struct shape *s, const char *dir, const char *llm)
 {
     FILE *out = open_in(llm, "config.json");
     fprintf(out,
-            "{\"model_type\":\"phi3\",\"hidden_size\":%lld,\"num_hidden_layers\":%lld,"
+            "{\"model_type\":\"%s\",\"hidden_size\":%lld,\"num_hidden_layers\":%lld,"
             "\"num_attention_heads\":%lld,\"num_key_value_heads\":%lld,\"intermediate_size\":%lld,"
             "\"vocab_size\":%lld,\"rms_norm_eps\":1e-05,\"rope_theta\":10000.0,"
-            "\"rope_scaling\":null,\"max_position_embeddings\":4096,\"sliding_window\":2047,"
+            "\"rope_scaling\":null,\"max_position_embeddings\":4096,%s"
             "\"hidden_act\":\"silu\",\"tie_word_embeddings\":false,\"eos_token_id\":2}\n",
-            (long long)s->dim, (long long)s->layers, (long long)(s->dim / s->head_dim),
-            (long long)(s->dim / s->head_dim), (long long)s->ffn, (long long)s->vocab);
+            s->split ? "qwen2" : "phi3", (long long)s->dim, (long long)s->layers,
+            (long long)(s->dim / s->head_dim), (long long)s->kv_heads, (long long)s->ffn,
+            (long long)s->vocab, s->split ? "" : "\"sliding_window\":2047,");
     close_file(out);
     out = open_in(dir, "healthgpt.json");
-    fprintf(out, "{\"format\":1,\"name\":\"random\",\"architecture\":\"healthgpt\",\"llm\":\"llm\","
-                 "\"vision\":null,\"vqgan\":null,\"template\":\"phi3_instruct\","
-                 "\"rope_inv_freq\":\"fp16\",\"license\":\"none\",\"notice\":\"random weights\","
-                 "\"tasks\":{\"comprehension\":{\"hlora\":\"com.safetensors\",\"fusion\":null,"
-                 "\"alpha\":128,\"vision_layer\":-2,\"max_new_tokens\":1024},"
-                 "\"generation\":{\"hlora\":\"gen.safetensors\",\"fusion\":null,\"alpha\":512,"
-                 "\"vision_layer\":1,\"max_new_tokens\":1026}}}\n");
+    fprintf(out,
+            "{\"format\":1,\"name\":\"random\",\"architecture\":\"healthgpt\",\"llm\":\"llm\","
+            "\"vision\":%s,\"vqgan\":",
+            s->pictures ? "\"vision\"" : "null");
+    if (s->pictures)
+        fprintf(out, "{\"path\":\"vqgan.safetensors\",\"grid\":%lld}",
+                (long long)pictures_of(s).grid);
+    else
+        fprintf(out, "null");
+    fprintf(out, ",\"template\":\"phi3_instruct\",\"rope_inv_freq\":\"fp16\",\"license\":\"none\","
+                 "\"notice\":\"random weights\",\"tasks\":{");
+    for (int i = 0, n = 0; i < 2; i++)
+        if (s->ranks[i])
+            fprintf(out,
+                    "%s\"%s\":{\"hlora\":\"%s.safetensors\",\"fusion\":null,\"alpha\":%lld,"
+                    "\"vision_layer\":%d,\"max_new_tokens\":1026}",
+                    n++ ? "," : "", i ? "generation" : "comprehension", i ? "gen" : "com",
+                    (long long)(2 * s->ranks[i]), i ? 1 : -2);
+    fprintf(out, "}}\n");
     close_file(out);
+}
+
+/* ---- command line
+ * -------------------------------------------------------------------------------- */
+
+static _Noreturn void usage(void)
+{
+    fprintf(
+        stderr,
+        "usage: random-model DIR LAYERS [DIM FFN VOCAB [HEAD_DIM [KV_HEADS]]] [--ranks COM,GEN] "
+        "[--split] [--pictures] [--small-pictures]\n");
+    exit(64);
+}
+
+/* Options are taken out of argv; returns what is left. */
+static int take_options(int argc, char **argv, struct shape *s)
+{
+    int n = 0;
+    for (int i = 0; i < argc; i++) {
+        long long com, gen;
+        if (strcmp(argv[i], "--split") == 0) {
+            s->split = true;
+        } else if (strcmp(argv[i], "--pictures") == 0) {
+            s->pictures = true;
+        } else if (strcmp(argv[i], "--small-pictures") == 0) {
+            s->pictures = s->small_pictures = true;
+        } else if (strcmp(argv[i], "--ranks") == 0 && i + 1 < argc &&
+                   sscanf(argv[i + 1], "%lld,%lld", &com, &gen) == 2) {
+            s->ranks[0] = com;
+            s->ranks[1] = gen;
+            i++;
+        } else if (strncmp(argv[i], "--", 2) == 0) {
+            usage();
+        } else {
+            argv[n++] = argv[i];
+        }
+    }
+    return n;
 }
 
 int main(int argc, char **argv)
 {
     static struct file f;
-    struct shape s = {0, 2048, 5632, 8192, 128};
+    struct shape s = {.dim = 2048, .ffn = 5632, .vocab = 8192, .head_dim = 128, .ranks = {64, 256}};
     char llm[4000];
-    if (argc != 3 && argc != 6 && argc != 7) {
-        fprintf(stderr, "usage: random-model DIR LAYERS [DIM FFN VOCAB [HEAD_DIM]]\n");
-        return 64;
-    }
-    s.layers = atoll(argv[2]);
-    if (argc >= 6) {
-        s.dim = atoll(argv[3]);
-        s.ffn = atoll(argv[4]);
-        s.vocab = atoll(argv[5]);
-        s.head_dim = argc > 6 ? atoll(argv[6]) : s.head_dim;
-    }
+    argc = take_options(argc, argv, &s);
+    if (argc < 3 || argc == 4 || argc == 5 || argc > 8)
+        usage();
+    int64_t *at[] = {&s.layers, &s.dim, &s.ffn, &s.vocab, &s.head_dim, &s.kv_heads};
+    for (int i = 2; i < argc; i++)
+        *at[i - 2] = atoll(argv[i]);
+    if (s.head_dim >= 2 && !s.kv_heads)
+        s.kv_heads = s.dim / s.head_dim;
     if (s.layers < 1 || s.layers > 128 || s.head_dim < 2 || s.dim < s.head_dim ||
-        s.dim % s.head_dim || s.ffn < 1 || s.vocab < 3) {
-        fprintf(stderr, "random-model: LAYERS 1..128, DIM a multiple of HEAD_DIM\n");
-        return 64;
-    }
+        s.dim % s.head_dim || s.kv_heads < 1 || s.dim / s.head_dim % s.kv_heads || s.ffn < 1 ||
+        s.vocab < 3 || s.ranks[0] % 4 || s.ranks[1] % 4 || s.ranks[0] < 0 || s.ranks[1] < 0 ||
+        s.ranks[0] + s.ranks[1] == 0)
+        usage();
     snprintf(llm, sizeof llm, "%s/llm", argv[1]);
     mkdir(argv[1], 0755);
     mkdir(llm, 0755);
     write_cards(&s, argv[1], llm);
     write_base(&f, &s, llm);
-    write_plugin(&f, &s, 64, argv[1], "com.safetensors");
-    write_plugin(&f, &s, 256, argv[1], "gen.safetensors");
+    for (int i = 0; i < 2; i++)
+        if (s.ranks[i])
+            write_plugin(&f, &s, i, argv[1]);
+    if (s.pictures)
+        write_pictures(&f, &s, argv[1]);
     return 0;
 }

@@ -1,0 +1,7 @@
+/* kernels/cuda/linear_f8.cu - linears of F8 weights: see linear_kernel.cuh. */
+#include "kernels/cuda/linear_kernel.cuh"
+
+enum hg_status cuda_product_f8(struct cuda_backend *c, struct Product *p)
+{
+    return launch_type<HG_DTYPE_F8>(c, *p);
+}
