@@ -28,7 +28,7 @@ bool hg_model_is_stop(const struct hg_model *m, int32_t id)
 }
 
 static enum hg_status parse_dtype(const char *option, const char *text, enum hg_dtype automatic,
-                                  bool allow_int8, enum hg_dtype *out, struct hg_error *err)
+                                  enum hg_dtype *out, struct hg_error *err)
 {
     static const struct {
         const char *name;
@@ -40,13 +40,13 @@ static enum hg_status parse_dtype(const char *option, const char *text, enum hg_
     *out = automatic;
     if (!text || strcmp(text, "auto") == 0)
         return HG_STATUS_OK;
-    for (int i = 0; i < (allow_int8 ? 4 : 3); i++)
+    for (int i = 0; i < 4; i++)
         if (strcmp(text, names[i].name) == 0) {
             *out = names[i].type;
             return HG_STATUS_OK;
         }
-    return hg_fail(err, HG_STATUS_BAD_REQUEST, "%s: expected auto, f32, f16, bf16%s, got \"%s\"",
-                   option, allow_int8 ? " or int8" : "", text);
+    return hg_fail(err, HG_STATUS_BAD_REQUEST,
+                   "%s: expected auto, f32, f16, bf16 or int8, got \"%s\"", option, text);
 }
 
 static enum hg_status parse_rope(const char *text, enum hg_rope_mode *out, struct hg_error *err)
@@ -145,7 +145,7 @@ static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
 {
     enum hg_dtype store;
     struct hg_llm_source source = {.base = f->base, .max_tokens = m->max_batch_tokens};
-    HG_TRY(parse_dtype("dtype", o->dtype, stored_type(f), true, &store, err));
+    HG_TRY(parse_dtype("dtype", o->dtype, stored_type(f), &store, err));
     HG_TRY(parse_rope(o->rope ? o->rope : m->card.rope_inv_freq, &source.rope, err));
     source.store = store;
     for (int t = 0; t < HG_TASK_COUNT; t++) {
@@ -177,8 +177,8 @@ static enum hg_status create_kv(struct hg_model *m, const struct hg_model_option
     struct hg_kv_desc desc = {
         .n_layers = c->n_layers, .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim};
     bool f32 = o->dtype && strcmp(o->dtype, "f32") == 0;
-    HG_TRY(parse_dtype("kv_dtype", o->kv_dtype, f32 ? HG_DTYPE_F32 : HG_DTYPE_F16, false,
-                       &desc.type, err));
+    HG_TRY(
+        parse_dtype("kv_dtype", o->kv_dtype, f32 ? HG_DTYPE_F32 : HG_DTYPE_F16, &desc.type, err));
     int64_t tokens = o->kv_tokens;
     if (tokens == 0) {
         tokens = (int64_t)m->max_seqs * c->max_positions;

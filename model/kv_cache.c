@@ -22,8 +22,7 @@ enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
     for (int i = 0; i < desc->n_blocks; i++)
         c->free_blocks[i] = desc->n_blocks - 1 - i;
     atomic_store(&c->n_free, desc->n_blocks);
-    c->bytes = (size_t)desc->n_layers * (size_t)desc->n_blocks * HG_BLOCK_TOKENS * 2 *
-               (size_t)desc->n_kv_heads * (size_t)desc->head_dim * hg_dtype_bytes(desc->type);
+    c->bytes = hg_kv_desc_bytes(desc);
     return HG_STATUS_OK;
 }
 

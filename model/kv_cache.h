@@ -14,7 +14,7 @@ struct hg_kv_cache {
     int32_t *free_blocks; /* stack of block ids */
     int n_blocks;
     atomic_int n_free; /* written by the engine thread; hg_model_info reads it on any */
-    size_t bytes;
+    size_t bytes;      /* of keys, values and scales */
 };
 
 /* The desc's n_blocks is the size of the pool. */

@@ -20,6 +20,7 @@ enum cpu_form {
     CPU_FORM_BF16,      /* [K/2][16][2] bf16; x bf16 */
     CPU_FORM_I8,        /* [K/4][16][4] w + 128 as uint8; x int8; sums are int32 */
     CPU_FORM_BF16_FLAT, /* [K][16] bf16; x float: the KV cache */
+    CPU_FORM_I8_FLAT,   /* [K][16] int8 without its scales; x float: the KV cache */
     CPU_FORM_COUNT
 };
 

@@ -62,6 +62,17 @@ INLINE v16 v_load_bf16(const void *p)
     return (v16){widen_bf16(_mm_loadu_si128(h)), widen_bf16(_mm_loadu_si128(h + 1))};
 }
 
+INLINE __m256 widen_i8(__m128i q)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+}
+
+INLINE v16 v_load_i8(const void *p)
+{
+    __m128i q = _mm_loadu_si128(p);
+    return (v16){widen_i8(q), widen_i8(_mm_srli_si128(q, 8))};
+}
+
 #define TWICE(name, intrinsic)                                                                     \
     INLINE v16 name(v16 x, v16 y)                                                                  \
     {                                                                                              \

@@ -2,7 +2,7 @@
  *
  * Included by exactly one .c file per instruction set, after that file has defined
  *   v16, v16i                        16 floats, 16 int32
- *   v_zero v_set1 v_load v_store v_load_f16 v_load_bf16 v_store_f16
+ *   v_zero v_set1 v_load v_store v_load_f16 v_load_bf16 v_load_i8 v_store_f16
  *   v_add v_sub v_mul v_div v_fma v_max v_min v_abs v_round v_pow2 v_zero_below
  *   vi_zero vi_load vi_store vi_store_i8 vi_set1 vi_add vi_sub vi_dot4 vi_bf16_even vi_bf16_odd
  *   vi_to_float vi_of_float
@@ -34,6 +34,8 @@ ALWAYS_INLINE v16 load_column(const char *w, const int form)
         return v_load_f16(w);
     if (form == CPU_FORM_BF16_FLAT)
         return v_load_bf16(w);
+    if (form == CPU_FORM_I8_FLAT)
+        return v_load_i8(w);
     return v_load((const float *)(const void *)w);
 }
 
@@ -198,6 +200,7 @@ TILE_FORM(tile_f16, CPU_FORM_F16)
 TILE_FORM(tile_bf16, CPU_FORM_BF16)
 TILE_FORM(tile_i8, CPU_FORM_I8)
 TILE_FORM(tile_bf16_flat, CPU_FORM_BF16_FLAT)
+TILE_FORM(tile_i8_flat, CPU_FORM_I8_FLAT)
 
 ALWAYS_INLINE void strip(const struct cpu_strip *s, const int form)
 {
@@ -256,6 +259,11 @@ static void strip_f16(const struct cpu_strip *s)
 static void strip_bf16_flat(const struct cpu_strip *s)
 {
     strip(s, CPU_FORM_BF16_FLAT);
+}
+
+static void strip_i8_flat(const struct cpu_strip *s)
+{
+    strip(s, CPU_FORM_I8_FLAT);
 }
 
 /* ---- norms: 8 double sums by index mod 8, added in lane order -----------------------------------
@@ -529,10 +537,11 @@ static float simd_exp_sum(float *s, int n, float max)
 
 const struct cpu_simd SIMD_TABLE = {
     .name = SIMD_NAME,
-    .tile = {tile_f32, tile_f16, tile_bf16, tile_i8, tile_bf16_flat},
+    .tile = {tile_f32, tile_f16, tile_bf16, tile_i8, tile_bf16_flat, tile_i8_flat},
     .strip = {[CPU_FORM_F32] = strip_f32,
               [CPU_FORM_F16] = strip_f16,
-              [CPU_FORM_BF16_FLAT] = strip_bf16_flat},
+              [CPU_FORM_BF16_FLAT] = strip_bf16_flat,
+              [CPU_FORM_I8_FLAT] = strip_i8_flat},
     .rmsnorm = simd_rmsnorm,
     .layernorm = simd_layernorm,
     .to_bf16 = simd_to_bf16,

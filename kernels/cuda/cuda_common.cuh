@@ -17,6 +17,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Which bytes bf16_of_s8 takes: selectors of prmt, 4 is the byte 0x43. */
+enum { S8_0_1 = 0x4140, S8_2_3 = 0x4342, S8_0_2 = 0x4240, S8_1_3 = 0x4341 };
+
 #ifndef HG_SIMT
 /* ---- the GPU
  * ------------------------------------------------------------------------------------------------
@@ -86,6 +89,17 @@ DEV uint32_t pack_bf16(float low, float high)
 {
     uint32_t v;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(high), "f"(low));
+    return v;
+}
+
+/* Two of four int8 (S8_...) as two bf16, exact: the low 7 bits make 128 + n, the sign bit turns the
+ * -128 that is then added into -256. */
+DEV uint32_t bf16_of_s8(uint32_t four, uint32_t which)
+{
+    uint32_t v, wide = __byte_perm(four, 0x43, which);
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+        : "=r"(v)
+        : "r"(wide & 0xff7fff7fu), "r"(0x3f803f80u), "r"((wide & 0x00800080u) | 0xc300c300u));
     return v;
 }
 
@@ -235,6 +249,11 @@ DEV uint32_t pack_bf16(float low, float high)
     return hg_f32_to_bf16(low) | (uint32_t)hg_f32_to_bf16(high) << 16;
 }
 
+DEV uint32_t bf16_of_s8(uint32_t four, uint32_t which)
+{
+    int8_t low = (int8_t)(four >> (which & 3) * 8), high = (int8_t)(four >> (which >> 8 & 3) * 8);
+    return pack_bf16(low, high);
+}
 DEV uint4 load_stream(const void *p)
 {
     if ((uintptr_t)p % 16)

@@ -248,6 +248,9 @@ static enum hg_status check_rope(const struct cuda_backend *c, const struct hg_l
                            w->pair);
     if (k->plan != c->host_plan)
         return cuda_refuse("linear: the plan is not that of step_begin");
+    if (k->kv->rows && a->n_rows > k->kv->max_rows)
+        return cuda_refuse("linear: %d rows for a kv cache made for %d", a->n_rows,
+                           k->kv->max_rows);
     return HG_STATUS_OK;
 }
 
@@ -290,6 +293,7 @@ static void set_finish(const struct cuda_backend *c, const struct hg_linear_args
     f->inv_freq = a->rope->inv_freq;
     f->k = a->rope->kv->k;
     f->v = a->rope->kv->v;
+    f->kv_rows = a->rope->kv->rows;
     f->kv_type = a->rope->kv->desc.type;
     f->layer_block0 = (int64_t)a->rope->layer * a->rope->kv->desc.n_blocks;
     f->n_heads = a->rope->n_heads;
@@ -344,5 +348,6 @@ extern "C" enum hg_status cuda_linear(struct hg_backend *b, const struct hg_line
     p.n_tokens = a->n_rows;
     p.n_tiles = w->w.tiles;
     set_finish(c, a, &p.finish);
-    return cuda_product(c, &p);
+    HG_TRY(cuda_product(c, &p));
+    return p.finish.kv_rows ? cuda_kv_append(c, a->rope) : HG_STATUS_OK;
 }
