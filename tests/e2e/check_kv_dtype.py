@@ -20,7 +20,7 @@ QUESTIONS = {
     "": ["What is pneumonia?", "What is a VQGAN?", "What is an X-ray?", "Who are you?", "What can you do?",
          "What is H-LoRA?", "What is a phantom?", "What is a lesion?", "How large are your images?"],
 }
-# A step may choose another token only where f16 holds the two that close: int8 moved a log probability by at most 0.010
+# A step may choose another token only where f16 holds the two that close: int8 moved a log probability by at most 0.009
 # (as measured by this check), so a gap by twice that.
 NEAR_TIE = 0.02
 

@@ -256,12 +256,13 @@ static enum hg_status fill_pass(struct bench *s, struct cache *c, int n_seqs, in
     return HG_STATUS_OK;
 }
 
-static enum hg_status open_cache(struct bench *s, struct cache *c, int n_seqs, struct hg_error *err)
+static enum hg_status open_cache(struct bench *s, struct cache *c, int n_seqs, enum hg_dtype type,
+                                 struct hg_error *err)
 {
     const struct heads *h = c->h;
     int blocks = h->context / HG_BLOCK_TOKENS,
         outs = (h->n_heads + 2 * h->n_kv_heads) * h->head_dim;
-    struct hg_kv_desc d = {h->n_layers, n_seqs * blocks, h->n_kv_heads, h->head_dim, HG_DTYPE_F16};
+    struct hg_kv_desc d = {h->n_layers, n_seqs * blocks, h->n_kv_heads, h->head_dim, type};
     struct hg_weight_desc w = {.name = "fill",
                                .n_in = FILL_IN,
                                .n_parts = 1,
@@ -308,21 +309,23 @@ static enum hg_status attend(struct bench *s, void *ctx)
 }
 
 static enum hg_status attention_case(struct bench *s, const struct heads *h, int n_seqs,
-                                     struct hg_error *err)
+                                     enum hg_dtype type, struct hg_error *err)
 {
     struct cache c = {.h = h};
     enum hg_status status = HG_STATUS_OK;
-    HG_TRY_OUT(open_cache(s, &c, n_seqs, err));
+    HG_TRY_OUT(open_cache(s, &c, n_seqs, type, err));
     for (int i = 0; i < n_seqs; i++) {
         s->seq[i] = i;
         s->pos[i] = h->context - 1;
     }
     c.plan.n_tokens = n_seqs;
-    double kv = 2.0 * n_seqs * h->context * h->n_kv_heads * h->head_dim;
-    double bytes = kv * 2 + 2.0 * n_seqs * h->n_heads * h->head_dim * sizeof(float);
+    const struct hg_kv_desc read = {1, h->context / HG_BLOCK_TOKENS, h->n_kv_heads, h->head_dim,
+                                    type};
+    double bytes =
+        n_seqs * ((double)hg_kv_desc_bytes(&read) + 2.0 * h->n_heads * h->head_dim * sizeof(float));
     HG_TRY_OUT(measure(s, attend, &c, h->n_layers, bytes));
-    printf("{\"op\":\"attention\",\"shape\":\"%s\",\"type\":\"f16\",\"context\":%d,\"rows\":%d,",
-           h->name, h->context, n_seqs);
+    printf("{\"op\":\"attention\",\"shape\":\"%s\",\"type\":\"%s\",\"context\":%d,\"rows\":%d,",
+           h->name, hg_dtype_name(type), h->context, n_seqs);
     print_times(s, bytes, 4.0 * n_seqs * h->context * h->n_heads * h->head_dim);
 out:
     if (c.fill)
@@ -385,7 +388,8 @@ static enum hg_status run(struct bench *s, struct hg_error *err)
             HG_TRY(linear_cases(s, p, types[t], err));
     for (const struct heads *h = s->tiny ? tiny_heads : full_heads; h->name; h++)
         for (const int *n = s->tiny ? tiny_seqs : full_seqs; *n; n++)
-            HG_TRY(attention_case(s, h, *n, err));
+            for (int t = 0; t < 2; t++)
+                HG_TRY(attention_case(s, h, *n, t ? HG_DTYPE_I8 : HG_DTYPE_F16, err));
     return HG_STATUS_OK;
 }
 

@@ -75,11 +75,11 @@ def kernel_table(ctx, cases):
         values = [linear.get((shape, kind, adapters, r)) for r in rows]
         table.append("%-8s %-5s %-6s" % (shape, kind, adapters) +
                      "".join("%7s" % (share(floor_us(ctx, c), c["us"]).strip() if c else "-") for c in values))
-    table.append("%-14s %6s %8s %9s  share" % ("attention", "rows", "context", "us"))
+    table.append("%-14s %-5s %6s %8s %9s  share" % ("attention", "cache", "rows", "context", "us"))
     for c in cases:
         if c["op"] == "attention":
-            table.append("%-14s %6d %8d %9.1f %s" % (c["shape"], c["rows"], c["context"], c["us"],
-                                                     share(floor_us(ctx, c), c["us"])))
+            table.append("%-14s %-5s %6d %8d %9.1f %s" % (c["shape"], c["type"], c["rows"], c["context"], c["us"],
+                                                         share(floor_us(ctx, c), c["us"])))
     return table
 
 
