@@ -155,7 +155,10 @@ struct hg_embed_args { /* y[t] = table[plan.table[t]][id] or features[-1 - token
 };
 
 /* Rotary embedding and KV append for the QKV output [q: H*P | k: G*P | v: G*P]. Half-split pairs
- * (i, i + P/2); angle = inv_freq[i] * pos in fp32 (reference.md 5.4). */
+ * (i, i + P/2); angle = inv_freq[i] * pos in fp32 (reference.md 5.4). The rotated k and the v of a
+ * kv head, fp32, are rounded to the cache's type; I8 takes each of them as one row x[P]:
+ * scale = max|x| / 127, q = nearest even of x / scale (fp32 divisions). A row of zeros has scale 0,
+ * a row that holds a NaN or an infinity has scale NaN and q = 0. */
 struct hg_rope_kv {
     const struct hg_plan *plan;
     const float *inv_freq; /* (dev) [P/2] fp32 */
@@ -170,7 +173,7 @@ enum hg_epilogue {
     HG_EPILOGUE_SWIGLU,     /* N = 2F: y[F] = silu(first half) * second half */
     HG_EPILOGUE_QUICK_GELU, /* v * sigmoid(1.702 v) */
     HG_EPILOGUE_GELU,       /* exact, erf */
-    HG_EPILOGUE_ROPE_KV     /* y[H*P] = rotated q; rotated k and v go to the cache */
+    HG_EPILOGUE_ROPE_KV     /* y[H*P] = rotated q; rotated k and v go to the cache: hg_rope_kv */
 };
 
 struct hg_linear_args {
@@ -201,7 +204,9 @@ struct hg_layernorm_args { /* y = (x - mean) / sqrt(var + eps) * weight + bias, 
 
 /* Causal, ragged, paged: token t of sequence s at position p sees keys max(0, p - window + 1)..p of
  * its own sequence (window 0 = all). Its own key is already in the cache. Query head h reads kv
- * head h / (H / G). softmax in fp32, masked keys are skipped, never multiplied by zero. */
+ * head h / (H / G). softmax in fp32, masked keys are skipped, never multiplied by zero. An I8 cache
+ * stands for q * scale, not rounded again; a visible key or value of scale NaN makes the row NaN.
+ */
 struct hg_attention_args {
     const struct hg_plan *plan;
     const struct hg_kv *kv;
@@ -306,8 +311,18 @@ struct hg_to_rgb_args { /* clamp to [-1, 1], (v + 1) / 2 * 255, truncate (refere
 
 struct hg_kv_desc {
     int n_layers, n_blocks, n_kv_heads, head_dim;
-    enum hg_dtype type; /* F32, F16 or BF16 */
+    enum hg_dtype type; /* F32, F16, BF16, or I8 with an fp32 scale per token, kv head and k | v:
+                           an fp16 scale would save 2 bytes of P + 4 and lose rows below 2^-24 */
 };
+
+/* Bytes of keys, values and scales, without what a backend pads. */
+static inline size_t hg_kv_desc_bytes(const struct hg_kv_desc *d)
+{
+    size_t rows =
+        (size_t)d->n_layers * (size_t)d->n_blocks * HG_BLOCK_TOKENS * 2 * (size_t)d->n_kv_heads;
+    return rows * ((size_t)d->head_dim * hg_dtype_bytes(d->type) +
+                   (d->type == HG_DTYPE_I8 ? sizeof(float) : 0));
+}
 
 /* Upper bounds that size every scratch buffer once, at load. */
 struct hg_backend_limits {

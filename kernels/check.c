@@ -64,10 +64,10 @@ enum hg_status hg_weight_desc_check(const struct hg_weight_desc *d, int room, in
 }
 
 enum hg_status hg_kv_desc_check(const struct hg_kv_desc *d, int64_t pad_dim, size_t *n,
-                                struct hg_error *err)
+                                size_t *n_scales, struct hg_error *err)
 {
     if (d->n_layers <= 0 || d->n_blocks <= 0 || d->n_kv_heads <= 0 || d->head_dim <= 0 ||
-        (d->type != HG_DTYPE_F32 && d->type != HG_DTYPE_F16 && d->type != HG_DTYPE_BF16))
+        (unsigned)d->type >= HG_DTYPE_COUNT)
         return hg_fail(err, HG_STATUS_UNSUPPORTED,
                        "kv cache of %d layers, %d blocks, %d heads, head dim %d, type %s",
                        d->n_layers, d->n_blocks, d->n_kv_heads, d->head_dim,
@@ -79,6 +79,7 @@ enum hg_status hg_kv_desc_check(const struct hg_kv_desc *d, int64_t pad_dim, siz
         if (__builtin_mul_overflow(total, dims[i], &total) || total > SIZE_MAX / 16)
             return hg_fail(err, HG_STATUS_TOO_LARGE, "kv cache size overflows");
     *n = total;
+    *n_scales = d->type == HG_DTYPE_I8 ? total / (size_t)pad_dim : 0;
     return HG_STATUS_OK;
 }
 

@@ -11,9 +11,10 @@ enum hg_status hg_weight_desc_check(const struct hg_weight_desc *d, int room, in
                                     struct hg_error *err);
 
 /* Sizes and type of a cache whose heads take `pad_dim` elements (>= head_dim); *n gets the elements
- * of the keys, as many as of the values. UNSUPPORTED, or TOO_LARGE when 16 bytes each overflow. */
+ * of the keys, as many as of the values, *n_scales the fp32 scales of the keys, 0 unless the type
+ * is I8. UNSUPPORTED, or TOO_LARGE when 16 bytes each overflow. */
 enum hg_status hg_kv_desc_check(const struct hg_kv_desc *d, int64_t pad_dim, size_t *n,
-                                struct hg_error *err);
+                                size_t *n_scales, struct hg_error *err);
 
 /* The `memory` op of a backend on the host: all zero, no bound of its own. */
 void hg_host_memory(struct hg_backend *b, struct hg_backend_memory *out);

@@ -41,12 +41,13 @@ static enum hg_status parse_dtype(const char *option, const char *text, enum hg_
         return HG_STATUS_OK;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(text, names[i].name) == 0 &&
-            (weights || !hg_dtype_is_quantised(names[i].type))) {
+            (weights || names[i].type == HG_DTYPE_I8 || !hg_dtype_is_quantised(names[i].type))) {
             *out = names[i].type;
             return HG_STATUS_OK;
         }
-    return hg_fail(err, HG_STATUS_BAD_REQUEST, "%s: expected auto, f32, f16, bf16%s, got \"%s\"",
-                   option, weights ? ", int8, fp8 or int4" : "", text);
+    return hg_fail(err, HG_STATUS_BAD_REQUEST,
+                   "%s: expected auto, f32, f16, bf16%s int8%s, got \"%s\"", option,
+                   weights ? "," : " or", weights ? ", fp8 or int4" : "", text);
 }
 
 static enum hg_status parse_rope(const char *text, enum hg_rope_mode *out, struct hg_error *err)

@@ -30,7 +30,7 @@ struct hg_model_options {
     const char *dtype;    /* base weights: "auto" (as stored), "f32", "f16", "bf16", "int8", "fp8",
                              "int4" */
     const char *rope;     /* NULL (the card decides), "fp32", "fp16", "bf16" */
-    const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16" */
+    const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
     int n_threads;        /* 0: all */
     int max_seqs;         /* sequences resident at once; 0: 16 */
     int max_batch_tokens; /* tokens of one step; 0: 1024, or less when the context is smaller */

@@ -47,7 +47,7 @@ static size_t context_bytes(const struct hg_kv_desc *desc, int max_positions)
 {
     struct hg_kv_desc one = *desc;
     one.n_blocks = hg_kv_cache_blocks_for(max_positions);
-    return hg_kv_cache_bytes(&one);
+    return hg_kv_desc_bytes(&one);
 }
 
 /* bound: "" or "at least ", when the weights are not all counted */
@@ -141,7 +141,7 @@ static enum hg_status count_blocks(const struct hg_model *m, int64_t tokens,
     }
     struct hg_kv_desc one = *desc;
     one.n_blocks = 1;
-    size_t block = hg_kv_cache_bytes(&one), spare = have.limit / 256, need;
+    size_t block = hg_kv_desc_bytes(&one), spare = have.limit / 256, need;
     int64_t fit = have.largest > spare ? (int64_t)((have.largest - spare) / block) : 0;
     int64_t most =
         ((all < MAX_KV_TOKENS ? all : MAX_KV_TOKENS) + HG_BLOCK_TOKENS - 1) / HG_BLOCK_TOKENS;
@@ -165,7 +165,7 @@ enum hg_status hg_model_create_kv(struct hg_model *m, int64_t tokens, struct hg_
         return status;
     size_t weights = hg_model_weight_bytes(m);
     snprintf(asked, sizeof asked, "%lld tokens", (long long)desc->n_blocks * HG_BLOCK_TOKENS);
-    return refuse(m, "", weights, have.used - weights, hg_kv_cache_bytes(desc), asked, err);
+    return refuse(m, "", weights, have.used - weights, hg_kv_desc_bytes(desc), asked, err);
 }
 
 /* ---- what it came to ---------------------------------------------------------------------------

@@ -26,12 +26,6 @@ static void fill(int32_t *p, int n, int32_t v)
         p[i] = v;
 }
 
-size_t hg_kv_cache_bytes(const struct hg_kv_desc *desc)
-{
-    return (size_t)desc->n_layers * (size_t)desc->n_blocks * HG_BLOCK_TOKENS * 2 *
-           (size_t)desc->n_kv_heads * (size_t)desc->head_dim * hg_dtype_bytes(desc->type);
-}
-
 enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
                                 const struct hg_kv_desc *desc, struct hg_error *err)
 {
@@ -61,7 +55,7 @@ enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
         c->free_blocks[i] = desc->n_blocks - 1 - i;
     c->n_stack = desc->n_blocks;
     count_free(c);
-    c->bytes = hg_kv_cache_bytes(desc);
+    c->bytes = hg_kv_desc_bytes(desc);
     return HG_STATUS_OK;
 }
 

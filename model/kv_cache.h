@@ -36,7 +36,7 @@ struct hg_kv_cache {
     int n_blocks, n_stack, n_kept, n_buckets;
     int32_t oldest, newest; /* of the kept, -1 none */
     atomic_int n_free;      /* stack and kept; hg_model_info reads it on any thread */
-    size_t bytes;
+    size_t bytes;           /* of keys, values and scales */
 };
 
 /* The desc's n_blocks is the size of the pool. */
@@ -45,7 +45,6 @@ enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
 void hg_kv_cache_deinit(struct hg_kv_cache *c);
 
 int hg_kv_cache_blocks_for(int n_positions);
-size_t hg_kv_cache_bytes(const struct hg_kv_desc *desc); /* of keys and values */
 
 /* Take n zeroed blocks into blocks[], one owner each; BUSY (and none taken) when fewer are free. */
 enum hg_status hg_kv_cache_acquire(struct hg_kv_cache *c, int n, int32_t *blocks,

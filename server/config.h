@@ -22,7 +22,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     T(model, "", "DIR", "model folder (healthgpt.json); none: the demo model")                     \
     T(backend, "auto", "NAME", "auto, cuda, cpu, ref")                                             \
     T(dtype, "auto", "TYPE", "weights: auto (as stored), f32, f16, bf16, int8, fp8, int4")         \
-    T(kv_dtype, "auto", "TYPE", "KV cache: auto, f32, f16, bf16")                                  \
+    T(kv_dtype, "auto", "TYPE", "KV cache: auto, f32, f16, bf16, int8")                            \
     N(threads, 0, 0, 64, "threads of the CPU backend; 0: all")                                     \
     N(http_threads, 2, 1, 64, "threads that parse requests and write answers")                     \
     N(max_queue, 64, 1, 65536, "waiting requests; more are answered 503")                          \

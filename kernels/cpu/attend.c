@@ -60,6 +60,15 @@ static void score_panel(const struct cpu_attend *a, const void *k, int panel)
     a->simd->tile[a->form](&t);
 }
 
+/* s[j] *= scale of key j: int8 keys carry it in their scores, int8 values in their weights. Keys
+ * that a row does not see may become NaN: their weights are not used. */
+static void scale_keys(float *s, const float *const *scale)
+{
+    for (int p = 0; p < N_PANELS && scale[p]; p++)
+        for (int j = 0; j < PANEL_KEYS; j++)
+            s[p * PANEL_KEYS + j] *= scale[p][j];
+}
+
 /* Scores of row r become probabilities; the running maximum and sum move on. */
 static void softmax_row(struct cpu_attend *a, int r)
 {
@@ -67,6 +76,7 @@ static void softmax_row(struct cpu_attend *a, int r)
     if (a->lo[r] >= a->hi[r])
         return;
     a->simd->scale(s, a->scale, CPU_KEYS);
+    scale_keys(s, a->k_scale);
     for (int j = 0; j < a->lo[r]; j++)
         s[j] = -INFINITY;
     for (int j = a->hi[r]; j < CPU_KEYS; j++)
@@ -87,6 +97,7 @@ static void softmax_row(struct cpu_attend *a, int r)
     }
     a->max[r] = max;
     a->sum[r] += a->simd->exp_sum(s, CPU_KEYS, max);
+    scale_keys(s, a->v_scale);
 }
 
 /* Fetches as much of `next`. */

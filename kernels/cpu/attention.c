@@ -41,6 +41,7 @@ static int64_t cost(const struct hg_attention_args *a, struct run r)
 
 struct step { /* panels of 16 keys each, NULL from the first absent one on */
     const void *k[N_PANELS], *v[N_PANELS];
+    const float *k_scale[N_PANELS], *v_scale[N_PANELS]; /* NULL unless the cache is I8 */
 };
 
 /* The panels of the step at `key0` that exist: those up to position `last`. */
@@ -53,6 +54,7 @@ static void find_panels(const struct hg_attention_args *a, int32_t seq, int kv_h
     for (int p = 0; p < N_PANELS; p++) {
         int key = key0 + p * HG_BLOCK_TOKENS;
         s->k[p] = s->v[p] = NULL;
+        s->k_scale[p] = s->v_scale[p] = NULL;
         if (key > last)
             continue;
         int32_t block = table[key / HG_BLOCK_TOKENS];
@@ -60,6 +62,11 @@ static void find_panels(const struct hg_attention_args *a, int32_t seq, int kv_h
             (const char *)kv->k + cpu_kv_at(kv, a->head_dim, a->layer, block, kv_head) * bytes;
         s->v[p] =
             (const char *)kv->v + cpu_kv_at(kv, kv->dim_pad, a->layer, block, kv_head) * bytes;
+        if (kv->desc.type == HG_DTYPE_I8) {
+            int64_t row = cpu_kv_at(kv, 1, a->layer, block, kv_head);
+            s->k_scale[p] = kv->k_scale + row;
+            s->v_scale[p] = kv->v_scale + row;
+        }
     }
 }
 
@@ -97,6 +104,8 @@ static void attend_rows(const struct hg_attention_args *a, struct run run, int k
             s->lo[r] = clamp(first_key(a, t) - key0, CPU_KEYS);
             s->hi[r] = clamp(a->plan->pos[t] + 1 - key0, CPU_KEYS);
         }
+        memcpy(s->k_scale, now.k_scale, sizeof s->k_scale);
+        memcpy(s->v_scale, now.v_scale, sizeof s->v_scale);
         cpu_attend_keys(s, now.k, now.v, next.k);
     }
     cpu_attend_end(s);
@@ -118,7 +127,8 @@ static void attention_member(void *ctx, int member, int n_members)
 {
     static const enum cpu_form forms[] = {[HG_DTYPE_F32] = CPU_FORM_F32,
                                           [HG_DTYPE_F16] = CPU_FORM_F16,
-                                          [HG_DTYPE_BF16] = CPU_FORM_BF16_FLAT};
+                                          [HG_DTYPE_BF16] = CPU_FORM_BF16_FLAT,
+                                          [HG_DTYPE_I8] = CPU_FORM_I8_FLAT};
     const struct job *j = ctx;
     const struct hg_attention_args *a = j->a;
     struct cpu_attend s = {.simd = &j->c->simd,

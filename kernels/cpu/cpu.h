@@ -55,6 +55,7 @@ struct hg_kv {
     struct hg_kv_desc desc;
     int dim_pad; /* Pp */
     void *k, *v;
+    float *k_scale, *v_scale; /* I8: [layer][block][kv head][16 tokens], else NULL */
 };
 
 /* Working memory of one thread. */
@@ -172,7 +173,9 @@ struct cpu_attend {
     const struct cpu_thread *t; /* q, score, out */
     int n_rows, dim, dim_pad;   /* at most CPU_QUERIES rows of t->q [n_rows, dim] */
     float scale;
-    enum cpu_form form;                   /* of the keys and values */
+    enum cpu_form form; /* of the keys and values */
+    const float *k_scale[CPU_KEYS / CPU_LANES], *v_scale[CPU_KEYS / CPU_LANES]; /* I8_FLAT: of the
+                                                             step's panels [16], NULL: absent */
     int lo[CPU_QUERIES], hi[CPU_QUERIES]; /* keys of the current step that each row sees */
     float max[CPU_QUERIES], sum[CPU_QUERIES];
 };

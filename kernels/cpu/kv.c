@@ -7,9 +7,9 @@
 enum hg_status cpu_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc,
                              struct hg_kv **out, struct hg_error *err)
 {
-    size_t n = 0;
+    size_t n = 0, n_scales = 0;
     *out = NULL;
-    HG_TRY(hg_kv_desc_check(desc, cpu_round_up(desc->head_dim, CPU_LANES), &n, err));
+    HG_TRY(hg_kv_desc_check(desc, cpu_round_up(desc->head_dim, CPU_LANES), &n, &n_scales, err));
     if (desc->head_dim > CPU_MAX_HEAD_DIM)
         return hg_fail(err, HG_STATUS_UNSUPPORTED, "kv cache: head dim %d, at most %d",
                        desc->head_dim, CPU_MAX_HEAD_DIM);
@@ -21,6 +21,10 @@ enum hg_status cpu_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc
     enum hg_status status = cpu_scratch(&kv->k, (int64_t)n, hg_dtype_bytes(desc->type), err);
     if (status == HG_STATUS_OK)
         status = cpu_scratch(&kv->v, (int64_t)n, hg_dtype_bytes(desc->type), err);
+    if (status == HG_STATUS_OK && n_scales)
+        status = cpu_scratch(&kv->k_scale, (int64_t)n_scales, sizeof(float), err);
+    if (status == HG_STATUS_OK && n_scales)
+        status = cpu_scratch(&kv->v_scale, (int64_t)n_scales, sizeof(float), err);
     if (status != HG_STATUS_OK) {
         cpu_kv_free(b, kv);
         return status;
@@ -36,6 +40,8 @@ void cpu_kv_free(struct hg_backend *b, struct hg_kv *kv)
         return;
     free(kv->k);
     free(kv->v);
+    free(kv->k_scale);
+    free(kv->v_scale);
     free(kv);
 }
 
@@ -56,9 +62,14 @@ enum hg_status cpu_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_t
         for (int l = 0; l < d->n_layers; l++) {
             size_t k = (size_t)cpu_kv_at(kv, d->head_dim, l, blocks[i], 0) * element;
             size_t v = (size_t)cpu_kv_at(kv, kv->dim_pad, l, blocks[i], 0) * element;
-            size_t rows = (size_t)d->n_kv_heads * HG_BLOCK_TOKENS * element;
-            memset((char *)kv->k + k, 0, rows * (size_t)d->head_dim);
-            memset((char *)kv->v + v, 0, rows * (size_t)kv->dim_pad);
+            size_t rows = (size_t)d->n_kv_heads * HG_BLOCK_TOKENS;
+            memset((char *)kv->k + k, 0, rows * (size_t)d->head_dim * element);
+            memset((char *)kv->v + v, 0, rows * (size_t)kv->dim_pad * element);
+            if (d->type == HG_DTYPE_I8) {
+                int64_t row = cpu_kv_at(kv, 1, l, blocks[i], 0);
+                memset(kv->k_scale + row, 0, rows * sizeof(float));
+                memset(kv->v_scale + row, 0, rows * sizeof(float));
+            }
         }
     }
     return HG_STATUS_OK;

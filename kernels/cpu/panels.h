@@ -48,7 +48,9 @@ static inline int cpu_pair_width(const struct cpu_panels *p, int pair)
 
 static inline int cpu_group_bytes(enum cpu_form form) /* of one panel */
 {
-    return form == CPU_FORM_F16 || form == CPU_FORM_BF16_FLAT ? 32 : form == CPU_FORM_F8 ? 16 : 64;
+    return form == CPU_FORM_I8_FLAT || form == CPU_FORM_F8      ? 16
+           : form == CPU_FORM_F16 || form == CPU_FORM_BF16_FLAT ? 32
+                                                                : 64;
 }
 
 static inline int cpu_group_size(enum cpu_form form) /* inputs per k group */

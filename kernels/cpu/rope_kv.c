@@ -34,6 +34,14 @@ static void put_half(uint16_t *k, uint16_t *v, const uint16_t *key, const uint16
     }
 }
 
+static void put_i8(int8_t *k, int8_t *v, const int8_t *key, const int8_t *value, int dim)
+{
+    for (int i = 0; i < dim; i++) {
+        k[(int64_t)i * HG_BLOCK_TOKENS] = key[i];
+        v[(int64_t)(i / CPU_LANES) * HG_BLOCK_TOKENS * CPU_LANES + i % CPU_LANES] = value[i];
+    }
+}
+
 static void append(const struct cpu_backend *c, const struct hg_rope_kv *a, int token, int head,
                    const float *key, const float *value)
 {
@@ -46,6 +54,15 @@ static void append(const struct cpu_backend *c, const struct hg_rope_kv *a, int 
     int64_t v_at = cpu_kv_at(kv, kv->dim_pad, a->layer, block, head) + entry * CPU_LANES;
     if (kv->desc.type == HG_DTYPE_F32) {
         put_f32((float *)kv->k + k_at, (float *)kv->v + v_at, key, value, dim);
+        return;
+    }
+    if (kv->desc.type == HG_DTYPE_I8) {
+        int8_t k[CPU_MAX_HEAD_DIM], v[CPU_MAX_HEAD_DIM];
+        int32_t sum;
+        int64_t row = cpu_kv_at(kv, 1, a->layer, block, head) + entry;
+        kv->k_scale[row] = c->simd.quantise(key, dim, k, &sum);
+        kv->v_scale[row] = c->simd.quantise(value, dim, v, &sum);
+        put_i8((int8_t *)kv->k + k_at, (int8_t *)kv->v + v_at, k, v, dim);
         return;
     }
     uint16_t k[CPU_MAX_HEAD_DIM], v[CPU_MAX_HEAD_DIM];

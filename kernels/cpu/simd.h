@@ -23,6 +23,7 @@ enum cpu_form {
     CPU_FORM_I4,        /* [K/8][16][4] w + 8 in nibbles: of a group's 8 inputs the first 4 low in
                            their bytes, the others high; x int8; sums are float, scaled per group */
     CPU_FORM_BF16_FLAT, /* [K][16] bf16; x float: the KV cache */
+    CPU_FORM_I8_FLAT,   /* [K][16] int8 without its scales; x float: the KV cache */
     CPU_FORM_COUNT
 };
 

@@ -76,6 +76,17 @@ INLINE v16 v_load_f8(const void *p)
     return (v16){widen_f8(p), widen_f8((const char *)p + 8)};
 }
 
+INLINE __m256 widen_i8(__m128i q)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
+}
+
+INLINE v16 v_load_i8(const void *p)
+{
+    __m128i q = _mm_loadu_si128(p);
+    return (v16){widen_i8(q), widen_i8(_mm_srli_si128(q, 8))};
+}
+
 #define TWICE(name, intrinsic)                                                                     \
     INLINE v16 name(v16 x, v16 y)                                                                  \
     {                                                                                              \

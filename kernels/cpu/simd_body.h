@@ -2,7 +2,7 @@
  *
  * Included by exactly one .c file per instruction set, after that file has defined
  *   v16, v16i                        16 floats, 16 int32
- *   v_zero v_set1 v_load v_store v_load_f16 v_load_bf16 v_load_f8 v_store_f16
+ *   v_zero v_set1 v_load v_store v_load_f16 v_load_bf16 v_load_f8 v_load_i8 v_store_f16
  *   v_add v_sub v_mul v_div v_fma v_max v_min v_abs v_round v_pow2 v_zero_below
  *   vi_zero vi_load vi_store vi_store_i8 vi_set1 vi_add vi_sub vi_dot4 vi_bf16_even vi_bf16_odd
  *   vi_to_float vi_of_float vi_low4 vi_high4 vi_dot8
@@ -302,10 +302,12 @@ static float simd_exp_sum(float *s, int n, float max)
 
 const struct cpu_simd SIMD_TABLE = {
     .name = SIMD_NAME,
-    .tile = {tile_f32, tile_f16, tile_bf16, tile_i8, tile_f8, tile_i4, tile_bf16_flat},
+    .tile = {tile_f32, tile_f16, tile_bf16, tile_i8, tile_f8, tile_i4, tile_bf16_flat,
+             tile_i8_flat},
     .strip = {[CPU_FORM_F32] = strip_f32,
               [CPU_FORM_F16] = strip_f16,
-              [CPU_FORM_BF16_FLAT] = strip_bf16_flat},
+              [CPU_FORM_BF16_FLAT] = strip_bf16_flat,
+              [CPU_FORM_I8_FLAT] = strip_i8_flat},
     .rmsnorm = simd_rmsnorm,
     .layernorm = simd_layernorm,
     .to_bf16 = simd_to_bf16,

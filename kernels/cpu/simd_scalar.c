@@ -74,6 +74,15 @@ static inline v16 v_load_f8(const void *p)
     return r;
 }
 
+static inline v16 v_load_i8(const void *p)
+{
+    int8_t q[16];
+    v16 r;
+    memcpy(q, p, sizeof q);
+    EACH r.f[i] = q[i];
+    return r;
+}
+
 static inline void v_store_f16(uint16_t *p, v16 a)
 {
     EACH p[i] = hg_f32_to_f16(a.f[i]);

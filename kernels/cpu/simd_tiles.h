@@ -9,6 +9,8 @@ ALWAYS_INLINE v16 load_column(const char *w, const int form)
         return v_load_bf16(w);
     if (form == CPU_FORM_F8)
         return v_load_f8(w);
+    if (form == CPU_FORM_I8_FLAT)
+        return v_load_i8(w);
     return v_load((const float *)(const void *)w);
 }
 
@@ -44,7 +46,9 @@ ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int
 {
     const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
     float *acc = t->acc + row0 * t->ld_acc;
-    const int second = form == CPU_FORM_F32 ? 64 : form == CPU_FORM_F8 ? 16 : 32;
+    const int second = form == CPU_FORM_F32                              ? 64
+                       : form == CPU_FORM_F8 || form == CPU_FORM_I8_FLAT ? 16
+                                                                         : 32;
     EACH_ROW(TILE_BEGIN)
     for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += sizeof(float)) {
         v16 low = load_column(w, form);
@@ -229,6 +233,7 @@ TILE_FORM(tile_bf16, CPU_FORM_BF16)
 TILE_FORM(tile_i8, CPU_FORM_I8)
 TILE_FORM(tile_f8, CPU_FORM_F8)
 TILE_FORM(tile_bf16_flat, CPU_FORM_BF16_FLAT)
+TILE_FORM(tile_i8_flat, CPU_FORM_I8_FLAT)
 
 static void tile_i4(const struct cpu_tile *t)
 {
@@ -295,4 +300,9 @@ static void strip_f16(const struct cpu_strip *s)
 static void strip_bf16_flat(const struct cpu_strip *s)
 {
     strip(s, CPU_FORM_BF16_FLAT);
+}
+
+static void strip_i8_flat(const struct cpu_strip *s)
+{
+    strip(s, CPU_FORM_I8_FLAT);
 }

@@ -26,10 +26,12 @@ template <typename S> DEV void clear(attend_state<S> &t)
     UNROLL_FOR (int i = 0; i < 4; i++)
         t.sum[i] = 0;
     t.max[0] = t.max[1] = -INFINITY;
+    UNROLL_FOR (int i = 0; S::i8 && i < S::n_score / 2; i++)
+        t.part[i][0] = t.part[i][1] = 0;
 }
 
 template <typename S, typename Source>
-__global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, attend_args a)
+__global__ void __launch_bounds__(ATTEND_THREADS, S::least) attend(Source source, attend_args a)
 {
     DYN_SMEM(unsigned char, memory);
     const attend_memory<S> m = carve<S>(memory);
@@ -60,24 +62,31 @@ __global__ void __launch_bounds__(ATTEND_THREADS, 2) attend(Source source, atten
         UNROLL_FOR (int n = 0; n < S::n_score; n++)
             UNROLL_FOR (int i = 0; i < 4; i++)
                 s[n][i] = 0;
+        const uint16_t *stage = nullptr;
         ROLLED_FOR (int i = 0; i < S::n_slices; i++) {
-            const uint16_t *k =
-                ring_next(ring) + (S::wide ? 0 : (int)threadIdx.x / 32 * 16 * S::pitch);
-            if (view.busy)
-                add_scores<S>(s, q + i * S::slice, k);
+            stage = ring_next(ring);
+            const uint16_t *k = stage + (S::wide ? 0 : (int)threadIdx.x / 32 * 16 * S::pitch);
+            if (view.busy) {
+                if constexpr (S::i8)
+                    add_scores_i8<S>(s, q + i * S::slice, k);
+                else
+                    add_scores<S>(s, q + i * S::slice, k);
+            }
         }
         if (view.busy)
-            weigh<S>(t, s, m, key0, view.masked);
+            weigh<S>(t, s, m, stage, key0, view.masked);
         UNROLL_FOR (int i = 0; i < S::n_slices; i++) {
             const uint16_t *v = ring_next(ring);
             if (view.busy) {
-                if (i == 0)
+                if (i == 0 && !S::i8)
                     add_sums<S>(t.sum, s, m.weights);
                 take_values<S>(t.o + i * S::slice_out, s, m, v, key0, view.mixed);
             }
         }
         if (tile + 1 < tile_end && (tile + 1) % tiles_per_chunk != 0)
             continue;
+        if constexpr (S::i8)
+            join_sums<S>(t, m);
         const attend_work again = work_of(source, (int)blockIdx.x); /* not kept in registers */
         if (again.slot < 0)
             merge_chunk<S>(total, t, m, again, a, first_chunk, tile + 1 == tile_end);

@@ -3,7 +3,7 @@
 #ifndef HG_KERNELS_CUDA_ATTEND_BLOCK_CUH
 #define HG_KERNELS_CUDA_ATTEND_BLOCK_CUH
 
-#include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/attention_i8.cuh"
 #include "kernels/cuda/cuda.h"
 
 struct attend_args {
@@ -35,6 +35,8 @@ struct tile_view {
 
 template <typename S> struct attend_state {
     float o[S::n_out][4], sum[4], max[2];
+    /* I8: sums of this thread's weights by steps of 16 keys; sum follows at the end of a chunk */
+    float part[S::i8 ? S::n_score / 2 : 1][2];
 };
 
 template <typename S> DEV attend_memory<S> carve(unsigned char *p)
@@ -108,7 +110,10 @@ DEV void load_rows(const attend_memory<S> &m, const Source &source, const attend
         UNROLL_FOR (int i = 0; i < S::dim / 32; i++) {
             UNROLL_FOR (int j = 0; j < 4; j++)
                 x[i][j] *= inverse * a.sign;
-            store4<S::f16, S::parts>(m.q + r * S::q_pitch + i * 32 + lane * 4, S::q_part, x[i]);
+            if constexpr (S::i8)
+                put_query<S>(m.q + r * S::q_pitch, i * 32 + lane * 4, x[i]);
+            else
+                store4<S::f16, S::parts>(m.q + r * S::q_pitch + i * 32 + lane * 4, S::q_part, x[i]);
         }
         if (lane == 0) {
             m.factor[r] = a.scale * unit;
@@ -155,7 +160,10 @@ template <typename S, typename Keys> struct attend_ring {
 template <typename S, typename Keys> DEV void ring_load(const attend_ring<S, Keys> &r, int step)
 {
     int tile = r.first_tile + step / (2 * S::n_slices), part = step % (2 * S::n_slices);
-    uint16_t *to = r.memory + step % S::stages * (S::planes * S::plane);
+    uint16_t *to = r.memory + step % S::stages * S::stage;
+    if constexpr (S::i8)
+        if (part == S::n_slices - 1) /* the last slice of K: both scales are wanted next */
+            load_scales<S>(to, r.keys, tile * TILE_KEYS, r.range);
     load_slice<S>(to, r.keys, part < S::n_slices ? r.keys.k : r.keys.v, tile * TILE_KEYS,
                   part % S::n_slices * S::slice, r.range);
 }
@@ -183,18 +191,24 @@ template <typename S, typename Keys> DEV const uint16_t *ring_next(attend_ring<S
         ring_load(r, r.step);
         __syncthreads();
     }
-    return r.memory + r.step++ % S::stages * (S::planes * S::plane);
+    return r.memory + r.step++ % S::stages * S::stage;
 }
 
 /* ---- softmax of a tile
  * --------------------------------------------------------------------------------------- */
 
 /* Scores of this warp become weights; max, sum and o move to the new maximum. masked: some row
- * misses some key. */
+ * misses some key. stage: the buffer of K's last slice. */
 template <typename S>
-DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memory<S> &m, int key0,
-               bool masked)
+DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memory<S> &m,
+               const uint16_t *stage, int key0, bool masked)
 {
+    if constexpr (S::i8)
+        UNROLL_FOR (int n = 0; n < S::n_score; n++) {
+            float2 scale = scales_of<S>(stage, false, n);
+            UNROLL_FOR (int i = 0; i < 4; i++)
+                s[n][i] *= i % 2 ? scale.y : scale.x;
+        }
     int warp = (int)threadIdx.x / 32, q = (int)lane_id() % 4, g = (int)lane_id() / 4;
     int key = key0 + (S::wide ? 0 : warp * 16) + 2 * q;
     float max[2] = {-INFINITY, -INFINITY};
@@ -225,18 +239,28 @@ DEV void weigh(attend_state<S> &t, float (&s)[S::n_score][4], const attend_memor
         t.max[h] = max[h];
         t.sum[2 * h] *= change;
         t.sum[2 * h + 1] *= change;
+        UNROLL_FOR (int i = 0; S::i8 && i < S::n_score / 2; i++)
+            t.part[i][h] *= change;
         UNROLL_FOR (int n = 0; n < S::n_out; n++) {
             t.o[n][2 * h] *= change;
             t.o[n][2 * h + 1] *= change;
         }
     }
-    UNROLL_FOR (int n = 0; n < S::n_score; n++)
+    UNROLL_FOR (int n = 0; n < S::n_score; n++) {
+        float2 scale = {1, 1};
+        if constexpr (S::i8)
+            scale = scales_of<S>(stage, true, n);
         UNROLL_FOR (int i = 0; i < 4; i++) {
             int k = key + n * 8 + i % 2, h = i / 2;
             float p = softmax_exp(s[n][i], max[h], factor[h]);
             bool hidden = masked && (k < m.lo[thread_row<S>(h)] || k >= m.hi[thread_row<S>(h)]);
+            if constexpr (S::i8) {
+                t.part[n / 2][h] += hidden ? 0.0f : p;
+                p *= i % 2 ? scale.y : scale.x;
+            }
             s[n][i] = hidden ? 0.0f : p;
         }
+    }
     if constexpr (!S::wide) { /* every warp needs all weights; the next ring_next is the barrier */
         uint32_t a[S::parts][4];
         cut_weights<S>(a, s[0], s[1]);
@@ -252,6 +276,8 @@ template <typename S>
 DEV void take_values(float (*o)[4], const float (&p)[S::n_score][4], const attend_memory<S> &m,
                      const uint16_t *v, int key0, bool mixed)
 {
+    if constexpr (S::i8)
+        return add_values_i8<S>(o, p, m.weights, v);
     v += S::wide ? 0 : (int)threadIdx.x / 32 * S::slice_out * 8;
     if (mixed && values_are_broken<S>(v))
         add_values<S, true>(o, p, m.weights, v, key0, m.lo + warp_row<S>(), m.hi + warp_row<S>());
@@ -262,36 +288,68 @@ DEV void take_values(float (*o)[4], const float (&p)[S::n_score][4], const atten
 /* ---- the end of a chunk
  * -------------------------------------------------------------------------------------- */
 
-/* Column of the first of a thread's two values in accumulator n. */
+/* I8: sum = the parts of all lanes and steps, in that order in wide and narrow tiles alike. Every
+ * warp must come here. */
+template <typename S> DEV void join_sums(attend_state<S> &t, const attend_memory<S> &m)
+{
+    float total[2] = {0, 0};
+    UNROLL_FOR (int i = 0; i < S::n_score / 2; i++)
+        UNROLL_FOR (int h = 0; h < 2; h++) {
+            float v = t.part[i][h];
+            v += shfl_xor(v, 1);
+            v += shfl_xor(v, 2);
+            total[h] += v;
+            if constexpr (!S::wide)
+                if (lane_id() % 4 == 0)
+                    m.peak[(int)threadIdx.x / 32 * 16 + thread_row<S>(h)] = v;
+        }
+    if constexpr (!S::wide) {
+        __syncthreads();
+        UNROLL_FOR (int h = 0; h < 2; h++) {
+            total[h] = 0;
+            UNROLL_FOR (int w = 0; w < ATTEND_WARPS; w++)
+                total[h] += m.peak[w * 16 + thread_row<S>(h)];
+        }
+    }
+    t.sum[0] = total[0];
+    t.sum[2] = total[1];
+}
+
+/* Column of the first of a thread's two values in accumulator n; the other one lies gap after it.
+ */
 template <typename S> DEV int out_column(int n)
 {
+    if constexpr (S::i8) {
+        int tile = byte_tile<S>(n % S::slice_out);
+        return n / S::slice_out * S::slice + tile / 2 * 16 + tile % 2 + (int)lane_id() % 4 * 4;
+    }
     int in_slice = S::wide ? 0 : (int)threadIdx.x / 32 * S::slice_out * 8;
     return n / S::slice_out * S::slice + in_slice + n % S::slice_out * 8 + (int)lane_id() % 4 * 2;
 }
 
-DEV float2 get2(const float *row, int column, int dim, bool pairs)
+template <int GAP> DEV float2 get2(const float *row, int column, int dim, bool pairs)
 {
     float2 v = {0, 0};
-    if (pairs && column < dim)
+    if (GAP == 1 && pairs && column < dim)
         return *reinterpret_cast<const float2 *>(row + column);
     if (column < dim)
         v.x = row[column];
-    if (column + 1 < dim)
-        v.y = row[column + 1];
+    if (column + GAP < dim)
+        v.y = row[column + GAP];
     return v;
 }
 
-DEV void put2(float *row, int column, int dim, bool pairs, float2 v)
+template <int GAP> DEV void put2(float *row, int column, int dim, bool pairs, float2 v)
 {
-    if (pairs) {
+    if (GAP == 1 && pairs) {
         if (column < dim)
             *reinterpret_cast<float2 *>(row + column) = v;
         return;
     }
     if (column < dim)
         row[column] = v.x;
-    if (column + 1 < dim)
-        row[column + 1] = v.y;
+    if (column + GAP < dim)
+        row[column + GAP] = v.y;
 }
 
 DEV int record_pitch(int dim)
@@ -318,10 +376,10 @@ DEV void write_records(const attend_state<S> &t, const attend_work &w, const att
         float *to = record_of(w, a, chunk, row);
         float2 head = {t.max[h], t.sum[2 * h]};
         if (S::wide || threadIdx.x < 32)
-            put2(to, 0, 2, true, head); /* the same from 4 lanes */
+            put2<1>(to, 0, 2, true, head); /* the same from 4 lanes */
         UNROLL_FOR (int n = 0; n < S::n_out; n++) {
             float2 v = {t.o[n][2 * h], t.o[n][2 * h + 1]};
-            put2(to + 4, out_column<S>(n), a.dim, true, v);
+            put2<S::gap>(to + 4, out_column<S>(n), a.dim, true, v);
         }
     }
 }
@@ -344,13 +402,13 @@ DEV void merge_chunk(softmax_state (&total)[2], const attend_state<S> &t, const 
             int column = out_column<S>(n);
             float2 v = {t.o[n][2 * h], t.o[n][2 * h + 1]};
             if (!first) {
-                float2 old = get2(to, column, a.dim, a.pairs);
+                float2 old = get2<S::gap>(to, column, a.dim, a.pairs);
                 v.x = softmax_output(mix, old.x, v.x);
                 v.y = softmax_output(mix, old.y, v.y);
             }
             v.x *= norm;
             v.y *= norm;
-            put2(to, column, a.dim, a.pairs, v);
+            put2<S::gap>(to, column, a.dim, a.pairs, v);
         }
     }
 }

@@ -4,8 +4,8 @@
  *   y[t, h] = sum over keys j in max(0, p - window + 1) .. p of softmax_j(scale q[t, h] . k[j, h /
  * group]) v[j, ...]
  *
- * q, y [T, H*P] fp32; k, v [layer][block][kv head][16][P] in f32, f16 or bf16. A block of
- * attend.cuh takes a tile of query rows (tokens x heads of a group) and some chunks of its
+ * q, y [T, H*P] fp32; k, v [layer][block][kv head][16][P] in f32, f16, bf16, or int8 with scales. A
+ * block of attend.cuh takes a tile of query rows (tokens x heads of a group) and some chunks of its
  * sequence; attention_plan.c decides which. Decode is bound by the cache's bytes: narrow tiles keep
  * 3 slices of keys or values in flight per block. Prefill is bound by mma: a wide tile reads a key
  * once for 64 rows. Scores and softmax are fp32; see attention_tile.cuh for the parts. Defined by
@@ -20,6 +20,8 @@ template <typename E> struct paged_source {
     const E *k, *v;                /* of the layer */
     int64_t head_size, block_size; /* elements */
     int dim;
+    const float *k_scale, *v_scale; /* of the layer, I8 */
+    int n_kv_heads;
 };
 
 template <typename E> struct paged_keys {
@@ -27,6 +29,8 @@ template <typename E> struct paged_keys {
     const int32_t *blocks;
     int64_t block_size;
     int dim;
+    const float *k_scale, *v_scale; /* of the layer and head, I8 */
+    int scale_block;                /* scales of a block */
 };
 
 /* Late tokens of a prompt see the most keys: they go first. */
@@ -49,14 +53,26 @@ template <typename E> DEV int first_key(const paged_source<E> &s, int64_t token)
 template <typename E>
 DEV paged_keys<E> keys_of(const paged_source<E> &s, const attend_work &w, int kv_head)
 {
-    paged_keys<E> k = {s.k + kv_head * s.head_size, s.v + kv_head * s.head_size,
-                       s.block_table + (int64_t)w.seq * s.max_blocks, s.block_size, s.dim};
+    const int scales = s.k_scale ? kv_head * HG_BLOCK_TOKENS : 0;
+    paged_keys<E> k = {s.k + kv_head * s.head_size,
+                       s.v + kv_head * s.head_size,
+                       s.block_table + (int64_t)w.seq * s.max_blocks,
+                       s.block_size,
+                       s.dim,
+                       s.k_scale + scales,
+                       s.v_scale + scales,
+                       s.n_kv_heads * HG_BLOCK_TOKENS};
     return k;
 }
 
 template <typename E> DEV int64_t key_row(const paged_keys<E> &k, int key)
 {
     return k.blocks[key / HG_BLOCK_TOKENS] * k.block_size + key % HG_BLOCK_TOKENS * k.dim;
+}
+
+DEV int64_t scale_row(const paged_keys<int8_t> &k, int key)
+{
+    return (int64_t)k.blocks[key / HG_BLOCK_TOKENS] * k.scale_block + key % HG_BLOCK_TOKENS;
 }
 
 /* ---- launcher
@@ -70,6 +86,7 @@ static paged_source<E> source_of(const struct cuda_backend *c, const struct hg_a
     int64_t head_size = (int64_t)HG_BLOCK_TOKENS * d->head_dim,
             block_size = head_size * d->n_kv_heads;
     int64_t layer = a->layer * (int64_t)d->n_blocks * block_size;
+    int64_t scales = a->kv->k_scale ? layer / d->head_dim : 0;
     paged_source<E> s = {c->attention.device,
                          c->plan.pos,
                          c->plan.block_table,
@@ -80,7 +97,10 @@ static paged_source<E> source_of(const struct cuda_backend *c, const struct hg_a
                          (const E *)a->kv->v + layer,
                          head_size,
                          block_size,
-                         a->head_dim};
+                         a->head_dim,
+                         a->kv->k_scale + scales,
+                         a->kv->v_scale + scales,
+                         d->n_kv_heads};
     return s;
 }
 
@@ -165,6 +185,8 @@ extern "C" enum hg_status cuda_attention(struct hg_backend *b, const struct hg_a
         return launch_type<HG_DTYPE_F32, float>(c, a, args);
     case HG_DTYPE_F16:
         return launch_type<HG_DTYPE_F16, uint16_t>(c, a, args);
+    case HG_DTYPE_I8:
+        return launch_type<HG_DTYPE_I8, int8_t>(c, a, args);
     default:
         return launch_type<HG_DTYPE_BF16, uint16_t>(c, a, args);
     }

@@ -5,7 +5,7 @@
  * on its 16 rows, fp32 accumulation. Operands that are not 16 bits wide are cut into a sum of
  * 16-bit parts, largest first: q and p into 2 parts for f16 caches (22 bits) and 3 for bf16 ones
  * (24 bits); fp32 keys and values into 3 bf16 planes, of whose 9 products the 6 largest are taken.
- * A 16-bit cache is used as it is. Part i meets plane j when i + j < parts.
+ * A 16-bit cache is used as it is. Part i meets plane j when i + j < parts. I8: attention_i8.cuh.
  *
  * Heads wider than a slice are cut along P: K slices first, then V slices, one after the other
  * through the same ring of buffers. Row pitches of slice + 8 values put the 8 rows of an ldmatrix
@@ -22,8 +22,9 @@ enum { TILE_KEYS = 64, ATTEND_WARPS = 4, ATTEND_THREADS = 32 * ATTEND_WARPS };
  * rows, for S by keys and for O by columns. The additions behind a row are the same in both. */
 template <enum hg_dtype TYPE, int DIM, bool WIDE> struct attend_shape {
     static constexpr enum hg_dtype type = TYPE;
-    static constexpr bool wide = WIDE, f32 = TYPE == HG_DTYPE_F32, f16 = TYPE == HG_DTYPE_F16;
-    static constexpr int dim = DIM, parts = f16 ? 2 : 3, planes = f32 ? 3 : 1;
+    static constexpr bool wide = WIDE, f32 = TYPE == HG_DTYPE_F32, f16 = TYPE == HG_DTYPE_F16,
+                          i8 = TYPE == HG_DTYPE_I8;
+    static constexpr int dim = DIM, parts = f16 || i8 ? 2 : 3, planes = f32 ? 3 : 1;
     static constexpr int slice = DIM > 128 || (f32 && DIM > 96) ? 64 : DIM, n_slices = DIM / slice;
     static constexpr int rows = WIDE ? 16 * ATTEND_WARPS : 16;
     static constexpr int n_score =
@@ -31,12 +32,16 @@ template <enum hg_dtype TYPE, int DIM, bool WIDE> struct attend_shape {
     static constexpr int slice_out =
         (WIDE ? slice : slice / ATTEND_WARPS) / 8; /* 8 columns of O, per warp */
     static constexpr int n_out = slice_out * n_slices;
-    static constexpr int pitch = slice + 8, q_pitch = DIM + 8;
+    static constexpr int gap = i8 ? 2 : 1; /* between a thread's two columns of O */
+    /* in 16-bit words: of a row; of a slice; of a buffer, with a tile's scales behind I8 */
+    static constexpr int pitch = (i8 ? slice / 2 : slice) + 8, q_pitch = DIM + 8;
     static constexpr int plane = TILE_KEYS * pitch, q_part = rows * q_pitch;
+    static constexpr int stage = planes * plane + (i8 ? 4 * TILE_KEYS : 0);
     static constexpr int stages = f32 ? 1 : WIDE ? 2 : 4;
+    static constexpr int least = i8 && !WIDE && DIM <= 128 ? 4 : 2; /* blocks per multiprocessor */
     /* bytes of shared memory: the ring, q, p fragments, per row: factor, first and last key;
      * maxima; a flag */
-    static constexpr int q_at = stages * planes * plane * 2, p_at = q_at + parts * q_part * 2;
+    static constexpr int q_at = stages * stage * 2, p_at = q_at + parts * q_part * 2;
     static constexpr int rows_at = p_at + (WIDE ? 0 : parts * 4 * 32 * 16);
     static constexpr int peak_at = rows_at + rows * 12,
                          bytes = peak_at + ATTEND_WARPS * 16 * 4 + 16;

@@ -229,6 +229,10 @@ enum hg_status cuda_table(struct cuda_backend *c, const int32_t *host, int n,
 struct hg_kv {
     struct hg_kv_desc desc;
     void *k, *v; /* [layer][block][head][HG_BLOCK_TOKENS][P] */
+    /* I8, else NULL: the same without P, and scratch [max_rows, 2 * G * P] for rotated k and v on
+     * their way to kv_append.cu, by the limits of the last reserve before kv_create */
+    float *k_scale, *v_scale, *rows;
+    int max_rows;
 };
 
 /* ---- device memory: pool.c ---- */
@@ -306,6 +310,8 @@ size_t cuda_weight_bytes(const struct hg_weight *w, int slot);
 /* ---- ops, one .cu each ---- */
 enum hg_status cuda_embed(struct hg_backend *b, const struct hg_embed_args *a);
 enum hg_status cuda_linear(struct hg_backend *b, const struct hg_linear_args *a);
+/* kv->rows of the plan's tokens, quantised, into an I8 cache: the end of HG_EPILOGUE_ROPE_KV. */
+enum hg_status cuda_kv_append(struct cuda_backend *c, const struct hg_rope_kv *a);
 enum hg_status cuda_layernorm(struct hg_backend *b, const struct hg_layernorm_args *a);
 enum hg_status cuda_attention(struct hg_backend *b, const struct hg_attention_args *a);
 enum hg_status cuda_attention_full(struct hg_backend *b, const struct hg_attention_full_args *a);

@@ -135,6 +135,19 @@ DEV uint32_t pack_bf16(float low, float high)
     return v;
 }
 
+/* Nibble i of `which` says which byte of high:low becomes byte i. */
+DEV uint32_t byte_perm(uint32_t low, uint32_t high, uint32_t which)
+{
+    return __byte_perm(low, high, which);
+}
+/* Sums of two pairs of bf16. */
+DEV uint32_t add_bf16x2(uint32_t a, uint32_t b)
+{
+    uint32_t v;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(0x3f803f80u), "r"(b));
+    return v;
+}
+
 /* 16 bytes that are read once: past the L1 cache. */
 DEV uint4 load_stream(const void *p)
 {
@@ -295,6 +308,19 @@ DEV uint32_t pack_bf16(float low, float high)
     return hg_f32_to_bf16(low) | (uint32_t)hg_f32_to_bf16(high) << 16;
 }
 
+DEV uint32_t byte_perm(uint32_t low, uint32_t high, uint32_t which)
+{
+    uint64_t from = low | (uint64_t)high << 32;
+    uint32_t v = 0;
+    for (int i = 0; i < 4; i++)
+        v |= (uint32_t)(from >> (which >> 4 * i & 7) * 8 & 255) << 8 * i;
+    return v;
+}
+DEV uint32_t add_bf16x2(uint32_t a, uint32_t b)
+{
+    return pack_bf16(hg_bf16_to_f32((uint16_t)a) + hg_bf16_to_f32((uint16_t)b),
+                     hg_bf16_to_f32((uint16_t)(a >> 16)) + hg_bf16_to_f32((uint16_t)(b >> 16)));
+}
 DEV uint4 load_stream(const void *p)
 {
     if ((uintptr_t)p % 16)
@@ -353,6 +379,14 @@ DEV int load_acquire(const int *p)
  * ---------------------------------------------------------------------------------------------------
  */
 
+/* Two of four int8 as two bf16, exact: the low 7 bits make 128 + n, the sign bit turns the -128
+ * that is then added into -256. which: the bytes, 4 means 0x43. */
+enum { S8_0_1 = 0x4140, S8_2_3 = 0x4342, S8_0_2 = 0x4240, S8_1_3 = 0x4341 };
+DEV uint32_t bf16_of_s8(uint32_t four, uint32_t which)
+{
+    uint32_t wide = byte_perm(four, 0x43, which);
+    return add_bf16x2(wide & 0xff7fff7fu, (wide & 0x00800080u) | 0xc300c300u);
+}
 DEV uint32_t pack2(uint16_t low, uint16_t high)
 {
     return low | (uint32_t)high << 16;

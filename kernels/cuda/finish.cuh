@@ -64,6 +64,12 @@ DEV void finish_rope(const Finish &p, int64_t o, int token, float a, float b)
         p.y[token * p.ldy + o + half] = b;
         return;
     }
+    if (p.kv_rows) { /* a row's largest value is not at hand here */
+        int64_t at = (int64_t)token * 2 * p.n_kv_heads * dim + o - p.n_heads * dim;
+        p.kv_rows[at] = a;
+        p.kv_rows[at + half] = b;
+        return;
+    }
     bool value = head >= p.n_heads + p.n_kv_heads;
     int kv_head = head - p.n_heads - (value ? p.n_kv_heads : 0);
     int64_t block = p.layer_block0 +

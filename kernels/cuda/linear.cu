@@ -39,6 +39,9 @@ static enum hg_status check_rope(const struct cuda_backend *c, const struct hg_l
                            w->pair);
     if (k->plan != c->host_plan)
         return cuda_refuse("linear: the plan is not that of step_begin");
+    if (k->kv->rows && a->n_rows > k->kv->max_rows)
+        return cuda_refuse("linear: %d rows for a kv cache made for %d", a->n_rows,
+                           k->kv->max_rows);
     return HG_STATUS_OK;
 }
 
@@ -85,6 +88,8 @@ static void set_finish(const struct cuda_backend *c, const struct hg_linear_args
     f->inv_freq = a->rope->inv_freq;
     f->k = a->rope->kv->k;
     f->v = a->rope->kv->v;
+    int width = 2 * a->rope->n_kv_heads * a->rope->head_dim;
+    f->kv_rows = a->rope->kv->rows ? a->rope->kv->rows + (int64_t)first * width : NULL;
     f->kv_type = a->rope->kv->desc.type;
     f->layer_block0 = (int64_t)a->rope->layer * a->rope->kv->desc.n_blocks;
     f->n_heads = a->rope->n_heads;
@@ -182,5 +187,6 @@ extern "C" enum hg_status cuda_linear(struct hg_backend *b, const struct hg_line
         int n = a->n_rows - first < CUDA_GEMM_ROWS ? a->n_rows - first : CUDA_GEMM_ROWS;
         HG_TRY(run_gemm(c, a, slot_of, first, n, tiles));
     }
-    return HG_STATUS_OK;
+    bool append = a->epilogue == HG_EPILOGUE_ROPE_KV && a->rope->kv->desc.type == HG_DTYPE_I8;
+    return append ? cuda_kv_append(c, a->rope) : HG_STATUS_OK;
 }

@@ -25,6 +25,7 @@ struct Finish {
     const int32_t *pos, *seq, *block_table;
     const float *inv_freq;
     void *k, *v;
+    float *kv_rows; /* [T, 2*G*P] instead of k and v: an I8 cache, see kv_append.cu */
     int kv_type, max_blocks, n_heads, n_kv_heads, head_dim;
     int64_t layer_block0; /* layer * n_blocks */
     /* FINISH_HEAD */

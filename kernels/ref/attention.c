@@ -1,11 +1,11 @@
 /* kernels/ref/attention.c - causal attention of each token over its own sequence's paged cache. */
 #include "kernels/ref/ref.h"
 
-static int64_t cache_index(const struct hg_attention_args *a, int32_t seq, int32_t pos, int head)
+static int64_t cache_row(const struct hg_attention_args *a, int32_t seq, int32_t pos, int head)
 {
     const struct hg_plan *p = a->plan;
     int32_t block = p->block_table[(int64_t)seq * p->max_blocks + pos / HG_BLOCK_TOKENS];
-    return ref_kv_index(a->kv, a->layer, block, head, pos % HG_BLOCK_TOKENS);
+    return ref_kv_row(a->kv, a->layer, block, head, pos % HG_BLOCK_TOKENS);
 }
 
 static void attend(struct ref_backend *r, const struct hg_attention_args *a, int t, int head)
@@ -18,10 +18,10 @@ static void attend(struct ref_backend *r, const struct hg_attention_args *a, int
     float *y = (float *)a->y + at;
 
     for (int32_t j = first; j <= pos; j++) {
-        int64_t k = cache_index(a, seq, j, kv_head);
+        int64_t k = cache_row(a, seq, j, kv_head);
         double dot = 0;
         for (int i = 0; i < dim; i++)
-            dot += (double)q[i] * ref_kv_get(a->kv, a->kv->k, k + i);
+            dot += (double)q[i] * ref_kv_get(a->kv, &a->kv->k, k, i);
         r->score[j - first] = dot * a->scale;
     }
     ref_softmax(r->score, pos - first + 1);
@@ -29,7 +29,7 @@ static void attend(struct ref_backend *r, const struct hg_attention_args *a, int
         double sum = 0;
         for (int32_t j = first; j <= pos; j++)
             sum += r->score[j - first] *
-                   ref_kv_get(a->kv, a->kv->v, cache_index(a, seq, j, kv_head) + i);
+                   ref_kv_get(a->kv, &a->kv->v, cache_row(a, seq, j, kv_head), i);
         y[i] = (float)sum;
     }
 }

@@ -1,25 +1,33 @@
-/* kernels/ref/kv.c - the paged key/value cache: [layer][block][head][entry][P] for keys and values.
- */
+/* kernels/ref/kv.c - the paged key/value cache: [layer][block][head][entry][P] for keys and values,
+ * and what rounding each type of cache means. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/half.h"
+#include "kernels/quantise.h"
 #include "kernels/ref/ref.h"
+
+static bool cache_init(struct ref_cache *c, size_t n, size_t n_scales, enum hg_dtype type)
+{
+    c->data = calloc(n, hg_dtype_bytes(type));
+    if (n_scales)
+        c->scale = calloc(n_scales, sizeof *c->scale);
+    return c->data && (c->scale || !n_scales);
+}
 
 enum hg_status ref_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc,
                              struct hg_kv **out, struct hg_error *err)
 {
-    size_t n = HG_BLOCK_TOKENS; /* at least */
+    size_t n = HG_BLOCK_TOKENS /* at least */, n_scales = 0;
     *out = NULL;
-    HG_TRY(hg_kv_desc_check(desc, desc->head_dim, &n, err));
+    HG_TRY(hg_kv_desc_check(desc, desc->head_dim, &n, &n_scales, err));
     struct hg_kv *kv = calloc(1, sizeof *kv);
     if (!kv)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "kv cache");
     kv->desc = *desc;
-    kv->k = calloc(n, hg_dtype_bytes(desc->type));
-    kv->v = calloc(n, hg_dtype_bytes(desc->type));
-    if (!kv->k || !kv->v) {
+    if (!cache_init(&kv->k, n, n_scales, desc->type) ||
+        !cache_init(&kv->v, n, n_scales, desc->type)) {
         ref_kv_free(b, kv);
         return hg_fail(err, HG_STATUS_NO_MEMORY, "kv cache of 2 * %zu %s", n,
                        hg_dtype_name(desc->type));
@@ -33,47 +41,66 @@ void ref_kv_free(struct hg_backend *b, struct hg_kv *kv)
     (void)b;
     if (!kv)
         return;
-    free(kv->k);
-    free(kv->v);
+    free(kv->k.data);
+    free(kv->k.scale);
+    free(kv->v.data);
+    free(kv->v.scale);
     free(kv);
 }
 
-int64_t ref_kv_index(const struct hg_kv *kv, int layer, int32_t block, int head, int entry)
+int64_t ref_kv_row(const struct hg_kv *kv, int layer, int32_t block, int head, int entry)
 {
     const struct hg_kv_desc *d = &kv->desc;
     int64_t i = (int64_t)layer * d->n_blocks + block;
     i = i * d->n_kv_heads + head;
-    return (i * HG_BLOCK_TOKENS + entry) * d->head_dim;
+    return i * HG_BLOCK_TOKENS + entry;
 }
 
-float ref_kv_get(const struct hg_kv *kv, const void *k_or_v, int64_t i)
+double ref_kv_get(const struct hg_kv *kv, const struct ref_cache *c, int64_t row, int i)
 {
-    return ref_decode(k_or_v, kv->desc.type, (size_t)i);
+    int64_t at = row * kv->desc.head_dim + i;
+    if (kv->desc.type == HG_DTYPE_I8)
+        return (double)((const int8_t *)c->data)[at] * c->scale[row];
+    return ref_decode(c->data, kv->desc.type, (size_t)at);
 }
 
-void ref_kv_set(const struct hg_kv *kv, void *k_or_v, int64_t i, float value)
+void ref_kv_set(const struct hg_kv *kv, struct ref_cache *c, int64_t row, const float *x)
 {
-    if (kv->desc.type == HG_DTYPE_F32)
-        ((float *)k_or_v)[i] = value;
-    else if (kv->desc.type == HG_DTYPE_F16)
-        ((uint16_t *)k_or_v)[i] = hg_f32_to_f16(value);
-    else
-        ((uint16_t *)k_or_v)[i] = hg_f32_to_bf16(value);
+    int dim = kv->desc.head_dim;
+    int64_t at = row * dim;
+    if (kv->desc.type == HG_DTYPE_I8) {
+        c->scale[row] = hg_quantise_i8(x, dim, (int8_t *)c->data + at);
+        return;
+    }
+    for (int i = 0; i < dim; i++)
+        if (kv->desc.type == HG_DTYPE_F32)
+            ((float *)c->data)[at + i] = x[i];
+        else if (kv->desc.type == HG_DTYPE_F16)
+            ((uint16_t *)c->data)[at + i] = hg_f32_to_f16(x[i]);
+        else
+            ((uint16_t *)c->data)[at + i] = hg_f32_to_bf16(x[i]);
+}
+
+static void zero_rows(struct ref_cache *c, size_t row, size_t n, size_t row_bytes)
+{
+    memset((char *)c->data + row * row_bytes, 0, n * row_bytes);
+    if (c->scale)
+        memset(c->scale + row, 0, n * sizeof *c->scale);
 }
 
 enum hg_status ref_kv_zero(struct hg_backend *b, struct hg_kv *kv, const int32_t *blocks, int n)
 {
     (void)b;
     const struct hg_kv_desc *d = &kv->desc;
-    size_t element = hg_dtype_bytes(d->type);
-    size_t bytes = (size_t)d->n_kv_heads * HG_BLOCK_TOKENS * (size_t)d->head_dim * element;
+    size_t row_bytes = (size_t)d->head_dim * hg_dtype_bytes(d->type);
+    size_t rows = (size_t)d->n_kv_heads * HG_BLOCK_TOKENS;
     for (int i = 0; i < n; i++) {
         if (blocks[i] < 0 || blocks[i] >= d->n_blocks)
             return ref_refuse("kv_zero: block %d of %d", blocks[i], d->n_blocks);
         for (int l = 0; l < d->n_layers; l++) {
-            size_t at = (size_t)ref_kv_index(kv, l, blocks[i], 0, 0) * element;
-            memset((char *)kv->k + at, 0, bytes);
-            memset((char *)kv->v + at, 0, bytes);
+            size_t row = (size_t)ref_kv_row(kv, l, blocks[i], 0, 0);
+            zero_rows(&kv->k, row, rows, row_bytes);
+            zero_rows(&kv->v, row, rows, row_bytes);
         }
     }
     return HG_STATUS_OK;

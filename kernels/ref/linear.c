@@ -39,7 +39,8 @@ static double sigmoid(double v)
     return 1 / (1 + exp(-v));
 }
 
-static void finish_row(const struct hg_linear_args *a, int row, const double *sum)
+static void finish_row(struct ref_backend *r, const struct hg_linear_args *a, int row,
+                       const double *sum)
 {
     int n = a->w->n_out;
     float *y = (float *)a->y + row * a->ldy;
@@ -66,7 +67,7 @@ static void finish_row(const struct hg_linear_args *a, int row, const double *su
             y[i] = (float)(0.5 * sum[i] * (1 + erf(sum[i] * 0.70710678118654752440)));
         break;
     case HG_EPILOGUE_ROPE_KV:
-        ref_rope_kv_row(a->rope, row, sum, y);
+        ref_rope_kv_row(r, a->rope, row, sum, y);
         break;
     }
 }
@@ -115,7 +116,7 @@ enum hg_status ref_linear(struct hg_backend *b, const struct hg_linear_args *a)
             x = r->normed;
         }
         linear_row(r, a->w, x, a->slot ? a->slot[i] : -1, r->sum);
-        finish_row(a, i, r->sum);
+        finish_row(r, a, i, r->sum);
     }
     return HG_STATUS_OK;
 }

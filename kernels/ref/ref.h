@@ -64,15 +64,21 @@ struct hg_weight {
     struct ref_part parts[HG_MAX_PARTS];
 };
 
-struct hg_kv {
-    struct hg_kv_desc desc;
-    void *k, *v; /* [layer][block][head][HG_BLOCK_TOKENS][P] */
+struct ref_cache {
+    void *data;   /* [layer][block][head][HG_BLOCK_TOKENS][P] */
+    float *scale; /* the same without P: I8, else NULL */
 };
 
-/* Element index of dim 0 of a cached key or value, and access with the cache's rounding. */
-int64_t ref_kv_index(const struct hg_kv *kv, int layer, int32_t block, int head, int entry);
-float ref_kv_get(const struct hg_kv *kv, const void *k_or_v, int64_t i);
-void ref_kv_set(const struct hg_kv *kv, void *k_or_v, int64_t i, float value);
+struct hg_kv {
+    struct hg_kv_desc desc;
+    struct ref_cache k, v;
+};
+
+/* Number of a cached key or value: its elements are row * P .. + P - 1. */
+int64_t ref_kv_row(const struct hg_kv *kv, int layer, int32_t block, int head, int entry);
+double ref_kv_get(const struct hg_kv *kv, const struct ref_cache *c, int64_t row, int i);
+/* x[P] with the cache's rounding. */
+void ref_kv_set(const struct hg_kv *kv, struct ref_cache *c, int64_t row, const float *x);
 
 struct ref_backend {
     struct hg_backend base;
@@ -103,7 +109,8 @@ void ref_softmax(double *v, int n); /* NaN in, NaN everywhere out */
 /* sum[0..n) = W x + bias for the weight rows [lo, lo + n); leaves x prepared in r->x. */
 void ref_base_row(struct ref_backend *r, const struct hg_weight *w, const float *x, int lo, int n,
                   double *sum);
-void ref_rope_kv_row(const struct hg_rope_kv *a, int t, const double *qkv, float *y);
+void ref_rope_kv_row(struct ref_backend *r, const struct hg_rope_kv *a, int t, const double *qkv,
+                     float *y);
 
 enum hg_status ref_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);
 void ref_free(struct hg_backend *b, void *p);

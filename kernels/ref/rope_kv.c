@@ -16,30 +16,28 @@ static void rotate(const double *x, const float *inv_freq, int32_t pos, int head
     }
 }
 
-static void append(const struct hg_rope_kv *a, int t, int head, const double *k, const double *v)
+/* row: scratch [P] */
+static void append(const struct hg_rope_kv *a, int t, int head, const double *k, const double *v,
+                   float *row)
 {
     const struct hg_plan *p = a->plan;
-    int half = a->head_dim / 2;
     int32_t pos = p->pos[t];
     int32_t block = p->block_table[(int64_t)p->seq[t] * p->max_blocks + pos / HG_BLOCK_TOKENS];
-    int64_t at = ref_kv_index(a->kv, a->layer, block, head, pos % HG_BLOCK_TOKENS);
-    for (int i = 0; i < half; i++) {
-        double pair[2] = {k[i], k[i + half]};
-        float rotated[2];
-        rotate(pair, a->inv_freq + i, pos, 2, rotated);
-        ref_kv_set(a->kv, a->kv->k, at + i, rotated[0]);
-        ref_kv_set(a->kv, a->kv->k, at + i + half, rotated[1]);
-    }
+    int64_t at = ref_kv_row(a->kv, a->layer, block, head, pos % HG_BLOCK_TOKENS);
+    rotate(k, a->inv_freq, pos, a->head_dim, row);
+    ref_kv_set(a->kv, &a->kv->k, at, row);
     for (int i = 0; i < a->head_dim; i++)
-        ref_kv_set(a->kv, a->kv->v, at + i, (float)v[i]);
+        row[i] = (float)v[i];
+    ref_kv_set(a->kv, &a->kv->v, at, row);
 }
 
-void ref_rope_kv_row(const struct hg_rope_kv *a, int t, const double *qkv, float *y)
+void ref_rope_kv_row(struct ref_backend *r, const struct hg_rope_kv *a, int t, const double *qkv,
+                     float *y)
 {
     int dim = a->head_dim;
     const double *k = qkv + a->n_heads * dim, *v = k + a->n_kv_heads * dim;
     for (int h = 0; h < a->n_heads; h++)
         rotate(qkv + h * dim, a->inv_freq, a->plan->pos[t], dim, y + h * dim);
     for (int g = 0; g < a->n_kv_heads; g++)
-        append(a, t, g, k + g * dim, v + g * dim);
+        append(a, t, g, k + g * dim, v + g * dim, r->row_out);
 }

@@ -4,8 +4,10 @@
 
 enum { CHUNK = 128 };
 
-/* The identity for n_in == n; for n_in == 1 it copies one number to all outputs. */
-static struct hg_weight *spread_weight(struct hg_backend *b, int n_in, int n, int head_dim)
+/* The identity for n_in == n; for n_in == 1 it copies one number to all outputs. bias: [n] or NULL.
+ */
+static struct hg_weight *spread_weight(struct hg_backend *b, int n_in, int n, int head_dim,
+                                       const float *bias)
 {
     struct hg_error err = {0};
     struct hg_weight *w = NULL;
@@ -15,6 +17,7 @@ static struct hg_weight *spread_weight(struct hg_backend *b, int n_in, int n, in
         values[i * (size_t)n_in + (n_in == 1 ? 0 : i)] = 1;
     struct hg_weight_desc d = {.name = "identity", .n_in = n_in, .n_parts = 1};
     d.parts[0].w = (struct hg_host_tensor){values, HG_DTYPE_F32};
+    d.parts[0].bias = (struct hg_host_tensor){bias, HG_DTYPE_F32};
     d.parts[0].n_out = n;
     d.store = HG_DTYPE_F32;
     d.pair = head_dim;
@@ -37,7 +40,7 @@ void kt_cache_open_zero(struct kt_cache *c, struct hg_backend *b, int n_heads, i
                            .n_blocks = n_blocks};
     HG_TEST_OK(b->ops->kv_create(b, &d, &c->kv, &err), err);
     int dim = (n_heads + 2 * n_kv_heads) * head_dim;
-    c->identity = spread_weight(b, dim, dim, head_dim);
+    c->identity = spread_weight(b, dim, dim, head_dim, NULL);
     float *zeros = calloc((size_t)head_dim, sizeof *zeros);
     assert_non_null(zeros);
     c->inv_freq = kt_upload(b, inv_freq ? inv_freq : zeros, (size_t)head_dim / 2 * sizeof(float));
@@ -126,13 +129,40 @@ void kt_cache_poison(struct kt_cache *c)
     for (int i = 0; i < CHUNK; i++)
         nan_row[i] = NAN;
     struct hg_weight *w =
-        spread_weight(c->b, 1, (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, c->head_dim);
+        spread_weight(c->b, 1, (c->n_heads + 2 * c->n_kv_heads) * c->head_dim, c->head_dim, NULL);
     for (int l = 0; l < c->n_layers; l++)
         for (int i = 0; i < n; i += CHUNK)
             append_chunk(c, w, 1, l, table, c->n_blocks, i, n - i < CHUNK ? n - i : CHUNK, nan_row,
                          NULL);
     c->b->ops->weight_free(c->b, w);
     free(table);
+}
+
+void kt_cache_break(struct kt_cache *c, const int32_t *table, int n_table, int pos,
+                    const float *qkv, int at, float broken)
+{
+    int dim = (c->n_heads + 2 * c->n_kv_heads) * c->head_dim;
+    float *bias = calloc((size_t)dim, sizeof *bias);
+    assert_non_null(bias);
+    bias[at] = broken;
+    struct hg_weight *w = spread_weight(c->b, dim, dim, c->head_dim, bias);
+    append_chunk(c, w, dim, 0, table, n_table, pos, 1, qkv, NULL);
+    c->b->ops->weight_free(c->b, w);
+    free(bias);
+}
+
+/* Keys and values are numbers of the cache's type already: a linear that is right to 22 bits must
+ * not move one across a rounding border of f16 or of an int8 row. */
+static void round_row(const struct kt_attention_case *c, float *qkv)
+{
+    double *row = calloc((size_t)c->head_dim, sizeof *row);
+    assert_non_null(row);
+    for (int h = c->n_heads; h < c->n_heads + 2 * c->n_kv_heads; h++) {
+        kt_cached(c->type, qkv + h * c->head_dim, c->head_dim, row);
+        for (int i = 0; i < c->head_dim; i++)
+            qkv[h * c->head_dim + i] = (float)row[i];
+    }
+    free(row);
 }
 
 void kt_attention_init(struct kt_attention *a, const struct kt_attention_case *c, uint64_t seed)
@@ -146,11 +176,8 @@ void kt_attention_init(struct kt_attention *a, const struct kt_attention_case *c
         a->max_blocks = blocks + 2 > a->max_blocks ? blocks + 2 : a->max_blocks;
         used += blocks;
         a->qkv[s] = kt_random((size_t)c->len[s] * dim, kt_next(&seed), 1);
-        /* keys and values are numbers of the cache's type already: a linear that is right to 22
-         * bits must not move one across a rounding border of f16 */
-        for (size_t i = 0; i < (size_t)c->len[s] * dim; i++)
-            if (i % dim >= (size_t)(c->n_heads * c->head_dim))
-                a->qkv[s][i] = (float)kt_round(c->type, a->qkv[s][i]);
+        for (int t = 0; t < c->len[s]; t++)
+            round_row(c, a->qkv[s] + (size_t)t * dim);
         for (int q = c->len[s] - c->n_query[s]; q < c->len[s]; q++, a->n_queries++) {
             assert_true(a->n_queries < 512);
             a->query_seq[a->n_queries] = s;
@@ -247,6 +274,21 @@ void kt_attention_once(const struct kt_attention *a, struct hg_backend *b, float
     kt_cache_close(&cache);
 }
 
+void kt_cached(enum hg_dtype type, const float *x, int dim, double *y)
+{
+    if (type == HG_DTYPE_I8) {
+        int *q = calloc((size_t)dim, sizeof *q);
+        assert_non_null(q);
+        double scale = kt_quantise(x, dim, q);
+        for (int i = 0; i < dim; i++)
+            y[i] = q[i] * scale;
+        free(q);
+        return;
+    }
+    for (int i = 0; i < dim; i++)
+        y[i] = kt_round(type, x[i]);
+}
+
 static void formula_head(const struct kt_attention *a, int query, int h, float *y)
 {
     const struct kt_attention_case *c = &a->c;
@@ -254,20 +296,23 @@ static void formula_head(const struct kt_attention *a, int query, int h, float *
     size_t pitch = (size_t)(c->n_heads + 2 * c->n_kv_heads) * (size_t)dim;
     const float *seq = a->qkv[a->query_seq[query]];
     const float *q = seq + (size_t)pos * pitch + (size_t)(h * dim);
-    double weight_sum = 0, *sum = calloc((size_t)dim, sizeof *sum);
+    double weight_sum = 0, *sum = calloc((size_t)dim * 3, sizeof *sum);
     assert_non_null(sum);
+    double *key = sum + dim, *value = key + dim;
     for (int j = 0; j <= pos; j++) {
         if (c->window > 0 && pos - j >= c->window)
             continue;
         const float *k = seq + (size_t)j * pitch + (size_t)((c->n_heads + g) * dim);
         const float *v = k + c->n_kv_heads * dim;
         double dot = 0;
+        kt_cached(c->type, k, dim, key);
+        kt_cached(c->type, v, dim, value);
         for (int i = 0; i < dim; i++)
-            dot += q[i] * kt_round(c->type, k[i]);
+            dot += q[i] * key[i];
         double weight = exp(dot / sqrt(dim)); /* small scores: no max needed */
         weight_sum += weight;
         for (int i = 0; i < dim; i++)
-            sum[i] += weight * kt_round(c->type, v[i]);
+            sum[i] += weight * value[i];
     }
     for (int i = 0; i < dim; i++)
         y[i] = (float)(sum[i] / weight_sum);

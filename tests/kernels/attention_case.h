@@ -32,6 +32,10 @@ void kt_cache_poison(struct kt_cache *c);
 void kt_cache_append(struct kt_cache *c, int layer, const int32_t *table, int n_table, int pos0,
                      int n, const float *qkv, float *q);
 
+/* Append again, with `broken` added to one of the (H + 2G) P numbers only. */
+void kt_cache_break(struct kt_cache *c, const int32_t *table, int n_table, int pos,
+                    const float *qkv, int at, float broken);
+
 struct kt_attention_case {
     int n_heads, n_kv_heads, head_dim, window;
     enum hg_dtype type;
@@ -56,6 +60,8 @@ void kt_attention_run(const struct kt_attention *a, struct kt_cache *cache, cons
                       float *y);
 /* Fresh cache, fill, all queries. */
 void kt_attention_once(const struct kt_attention *a, struct hg_backend *b, float *y);
+/* x[dim] as attention reads it from a cache of that type. */
+void kt_cached(enum hg_dtype type, const float *x, int dim, double *y);
 void kt_attention_formula(const struct kt_attention *a, float *y);
 
 #endif

@@ -3,7 +3,7 @@
 
 #include <sys/wait.h>
 
-void kt_in_child(void (*run)(const char *fault), const char *fault)
+int kt_code_of_child(void (*run)(const char *fault), const char *fault)
 {
     int status = 0;
     fflush(NULL);
@@ -15,8 +15,16 @@ void kt_in_child(void (*run)(const char *fault), const char *fault)
         _exit(0);
     }
     assert_int_equal(waitpid(child, &status, 0), child);
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+    if (!WIFEXITED(status))
         fail_msg("with %s the child ended with status %d", fault, status);
+    return WEXITSTATUS(status);
+}
+
+void kt_in_child(void (*run)(const char *fault), const char *fault)
+{
+    int code = kt_code_of_child(run, fault);
+    if (code != 0)
+        fail_msg("with %s the child ended with code %d", fault, code);
 }
 
 int kt_find_simt(void **state)

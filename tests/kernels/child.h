@@ -11,8 +11,10 @@
 int kt_find_simt(void **state);
 void kt_need_simt(void **state);
 
-/* Runs a case in a child; its printed failure is the child's own. */
+/* Runs a case in a child; its printed failure is the child's own. The second: returns its exit code
+ * instead of failing. */
 void kt_in_child(void (*run)(const char *fault), const char *fault);
+int kt_code_of_child(void (*run)(const char *fault), const char *fault);
 
 /* cmocka's assertions jump back into the parent's test, which the child must not go on with. */
 #define EXPECT(condition)                                                                          \

@@ -35,13 +35,15 @@ static void check(struct kt_targets *ts, const struct kt_attention_case *c, uint
     compare(ts, c, seed, true);
 }
 
-static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16};
+static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
+enum { N_TYPES = sizeof types / sizeof *types };
 
 static void ragged_prefill_and_decode_match_the_formula(void **state)
 {
-    static const int heads[][3] = {{2, 2, 96}, {3, 1, 128}, {6, 2, 24}, {1, 1, 2}, {8, 2, 34}};
-    for (size_t h = 0; h < 5; h++)
-        for (size_t t = 0; t < 3; t++) {
+    static const int heads[][3] = {{2, 2, 96}, {3, 1, 128}, {6, 2, 24},
+                                   {1, 1, 2},  {8, 2, 34},  {2, 1, 64}};
+    for (size_t h = 0; h < sizeof heads / sizeof *heads; h++)
+        for (size_t t = 0; t < N_TYPES; t++) {
             /* whole prompts, chunk ends and single decode tokens; lengths around the block size */
             struct kt_attention_case c = {.n_heads = heads[h][0],
                                           .n_kv_heads = heads[h][1],
@@ -50,24 +52,25 @@ static void ragged_prefill_and_decode_match_the_formula(void **state)
                                           .n_seqs = 6,
                                           .len = {17, 1, 70, 16, 33, 15},
                                           .n_query = {17, 1, 5, 1, 20, 1}};
-            check(*state, &c, h * 3 + t);
+            check(*state, &c, h * N_TYPES + t);
         }
 }
 
 static void window_hides_older_keys(void **state)
 {
     static const int windows[] = {1, 2, 15, 16, 17, 40, 200};
-    for (size_t w = 0; w < 7; w++) {
-        struct kt_attention_case c = {.n_heads = 4,
-                                      .n_kv_heads = 2,
-                                      .head_dim = 32,
-                                      .window = windows[w],
-                                      .type = types[w % 3],
-                                      .n_seqs = 2,
-                                      .len = {90, 40},
-                                      .n_query = {60, 40}};
-        check(*state, &c, 30 + w);
-    }
+    for (size_t w = 0; w < 7; w++)
+        for (size_t t = w % 3; t < N_TYPES; t += t < 3 ? 3 - t : 1) {
+            struct kt_attention_case c = {.n_heads = 4,
+                                          .n_kv_heads = 2,
+                                          .head_dim = 32,
+                                          .window = windows[w],
+                                          .type = types[t],
+                                          .n_seqs = 2,
+                                          .len = {90, 40},
+                                          .n_query = {60, 40}};
+            check(*state, &c, 30 + w);
+        }
 }
 
 static void a_chunk_of_a_long_prompt_matches_the_formula(void **state)
@@ -89,10 +92,14 @@ static void contexts_of_many_tiles_match_the_formula(void **state)
         int heads, kv_heads, dim, window, n_query;
         enum hg_dtype type;
     } cases[] = {
-        {4, 1, 64, 0, 20, HG_DTYPE_F16},  {5, 1, 40, 300, 50, HG_DTYPE_BF16},
-        {2, 2, 96, 0, 70, HG_DTYPE_F16},  {1, 1, 200, 0, 3, HG_DTYPE_BF16},
-        {20, 1, 36, 0, 30, HG_DTYPE_F32}, {2, 1, 128, 100, 40, HG_DTYPE_F32},
-        {1, 1, 256, 0, 20, HG_DTYPE_F32}, {3, 1, 80, 0, 1, HG_DTYPE_F16},
+        {4, 1, 64, 0, 20, HG_DTYPE_F16},   {5, 1, 40, 300, 50, HG_DTYPE_BF16},
+        {2, 2, 96, 0, 70, HG_DTYPE_F16},   {1, 1, 200, 0, 3, HG_DTYPE_BF16},
+        {20, 1, 36, 0, 30, HG_DTYPE_F32},  {2, 1, 128, 100, 40, HG_DTYPE_F32},
+        {1, 1, 256, 0, 20, HG_DTYPE_F32},  {3, 1, 80, 0, 1, HG_DTYPE_F16},
+        {4, 1, 64, 0, 20, HG_DTYPE_I8},    {2, 2, 96, 0, 70, HG_DTYPE_I8},
+        {2, 1, 128, 100, 40, HG_DTYPE_I8}, {1, 1, 256, 0, 20, HG_DTYPE_I8},
+        {5, 1, 40, 300, 50, HG_DTYPE_I8},  {1, 1, 200, 0, 3, HG_DTYPE_I8},
+        {20, 1, 32, 0, 30, HG_DTYPE_I8},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct kt_attention_case c = {.n_heads = cases[i].heads,
@@ -274,7 +281,7 @@ static void check_nan(struct kt_targets *ts, enum hg_dtype type, int dim)
 
 static void nan_in_one_sequence_leaves_the_others_alone(void **state)
 {
-    for (size_t t = 0; t < 3; t++) {
+    for (size_t t = 0; t < N_TYPES; t++) {
         check_nan(*state, types[t], 20);
         check_nan(*state, types[t], 40);
     }
@@ -288,11 +295,7 @@ static void sweep_of_dims_groups_and_windows_matches_ref(void **state)
                                62, 64, 66, 72, 80, 88, 96, 100, 112, 126, 128, 160, 200, 256};
     static const int groups[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 20};
     static const int windows[] = {0, 0, 0, 1, 2, 15, 16, 17, 33, 63, 64, 65, 100, 500};
-    enum {
-        N_TYPES = sizeof types / sizeof *types,
-        N_DIMS = sizeof dims / sizeof *dims,
-        ROUNDS = 2
-    };
+    enum { N_DIMS = sizeof dims / sizeof *dims, ROUNDS = 2 };
     uint64_t seed = 3000;
     for (size_t i = 0; i < (size_t)N_DIMS * N_TYPES * ROUNDS; i++) {
         uint64_t s = ++seed;
@@ -318,6 +321,59 @@ static void sweep_of_dims_groups_and_windows_matches_ref(void **state)
     }
 }
 
+/* One element of a cached key or value is broken: all of an int8 row is, as its scale takes the
+ * NaN; rows that do not see it, and those of the other kv head, keep their bits. */
+static void check_broken(struct kt_targets *ts, enum hg_dtype type, int dim, bool value,
+                         float broken)
+{
+    enum { AT = 20, COLUMN = 3 };
+    struct kt_attention_case c = {.n_heads = 4,
+                                  .n_kv_heads = 2,
+                                  .head_dim = dim,
+                                  .type = type,
+                                  .n_seqs = 2,
+                                  .len = {30, 18},
+                                  .n_query = {20, 18}};
+    struct kt_attention a;
+    kt_attention_init(&a, &c, 63);
+    size_t n = (size_t)(a.n_queries * 4 * dim);
+    float *clean = malloc(n * sizeof *clean), *dirty = malloc(n * sizeof *dirty);
+    for (int i = 0; i < ts->n; i++) {
+        struct kt_cache cache;
+        kt_cache_open(&cache, ts->at[i].b, 4, 2, dim, type, 1, a.n_blocks, NULL);
+        kt_attention_fill(&a, &cache);
+        kt_attention_run(&a, &cache, NULL, a.n_queries, clean);
+        kt_cache_break(&cache, a.table, a.max_blocks, AT, a.qkv[0] + AT * 8 * dim,
+                       (value ? 6 : 4) * dim + COLUMN, broken);
+        kt_attention_run(&a, &cache, NULL, a.n_queries, dirty);
+        for (int r = 0; r < a.n_queries * 4; r++) {
+            bool hit = a.query_seq[r / 4] == 0 && a.query_pos[r / 4] >= AT && r % 4 < 2;
+            if (!hit)
+                kt_identical("row that sees nothing broken", ts->at[i].name, dirty + r * dim,
+                             clean + r * dim, (size_t)dim);
+            for (int j = 0; hit && j < dim; j++)
+                if ((type == HG_DTYPE_I8 || !value || j == COLUMN) && isfinite(dirty[r * dim + j]))
+                    fail_msg("%s: row %d column %d is %g", ts->at[i].name, r, j,
+                             (double)dirty[r * dim + j]);
+        }
+        kt_cache_close(&cache);
+    }
+    free(clean);
+    free(dirty);
+    kt_attention_deinit(&a);
+}
+
+static void a_broken_key_or_value_stays_visible(void **state)
+{
+    static const int dims[] = {20, 40, 96};
+    for (size_t t = 0; t < N_TYPES; t++)
+        for (size_t i = 0; i < 3; i++) {
+            check_broken(*state, types[t], dims[i], true, NAN);
+            check_broken(*state, types[t], dims[i], true, INFINITY);
+            check_broken(*state, types[t], dims[i], false, NAN);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -330,6 +386,7 @@ int main(void)
         cmocka_unit_test(large_scores_do_not_overflow),
         cmocka_unit_test(nan_in_one_sequence_leaves_the_others_alone),
         cmocka_unit_test(sweep_of_dims_groups_and_windows_matches_ref),
+        cmocka_unit_test(a_broken_key_or_value_stays_visible),
     };
     return cmocka_run_group_tests(tests, kt_setup, kt_teardown);
 }

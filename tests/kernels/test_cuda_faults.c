@@ -110,6 +110,101 @@ static void an_allocation_beyond_the_device_is_refused_and_forgotten(void **stat
     kt_in_child(ask_for_too_much, "");
 }
 
+/* The n-th allocation fails. Exit codes: NO_MEMORY from reserve, from kv_create, or none. */
+enum { FROM_RESERVE = 20, FROM_CACHE, FROM_NOTHING };
+
+static void run_out_while_making_a_cache(const char *fault)
+{
+    static const struct hg_kv_desc desc = {2, 3, 2, 16, HG_DTYPE_I8};
+    struct hg_error err = {0};
+    struct hg_kv *kv = NULL;
+    struct hg_backend *b = open_simt(fault);
+    if (b->ops->reserve(b, &small, &err) != HG_STATUS_OK)
+        _exit(FROM_RESERVE);
+    enum hg_status status = b->ops->kv_create(b, &desc, &kv, &err);
+    if (status == HG_STATUS_OK)
+        _exit(FROM_NOTHING);
+    EXPECT(status == HG_STATUS_NO_MEMORY && kv == NULL && strstr(err.text, " bytes"));
+    EXPECT(b->ops->kv_create(b, &desc, &kv, &err) == HG_STATUS_OK);
+    b->ops->kv_free(b, kv);
+    b->ops->close(b);
+    _exit(FROM_CACHE);
+}
+
+/* k, v, their scales, and the rows on their way into them. */
+static void an_int8_cache_is_made_whole_or_not_at_all(void **state)
+{
+    kt_need_simt(state);
+    int n_cache = 0;
+    for (int n = 1, code = 0; code != FROM_NOTHING; n++) {
+        char fault[32];
+        assert_true(n < 100);
+        snprintf(fault, sizeof fault, "malloc:%d", n);
+        code = kt_code_of_child(run_out_while_making_a_cache, fault);
+        if (code < FROM_RESERVE)
+            fail_msg("with %s the child ended with code %d", fault, code);
+        n_cache += code == FROM_CACHE;
+    }
+    assert_int_equal(n_cache, 5);
+}
+
+/* The cache's rows are as many as reserve allowed when it was made. */
+static void append_more_than_the_cache_was_made_for(const char *fault)
+{
+    enum { ROWS = 12, P = 16, DIM = 3 * P };
+    static const struct hg_backend_limits large = {ROWS, 64, 64, 8, 64, 1 << 10};
+    static const struct hg_kv_desc desc = {1, 1, 1, P, HG_DTYPE_I8};
+    static const float numbers[DIM];
+    static const int32_t zero[ROWS], pos[ROWS] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+    struct hg_error err = {0};
+    struct hg_backend *b = open_simt(fault);
+    struct hg_weight *w = NULL;
+    struct hg_kv *kv = NULL;
+    void *x = NULL;
+    struct hg_weight_desc d = {.name = "w", .n_in = 1, .n_parts = 1, .store = HG_DTYPE_F32};
+    d.parts[0].w = (struct hg_host_tensor){numbers, HG_DTYPE_F32};
+    d.parts[0].n_out = DIM;
+    d.pair = P;
+    EXPECT(b->ops->reserve(b, &small, &err) == HG_STATUS_OK);
+    EXPECT(b->ops->kv_create(b, &desc, &kv, &err) == HG_STATUS_OK);
+    EXPECT(b->ops->reserve(b, &large, &err) == HG_STATUS_OK);
+    EXPECT(b->ops->weight_create(b, &d, &w, &err) == HG_STATUS_OK);
+    EXPECT(b->ops->alloc(b, sizeof(float[ROWS * (P + 1)]), &x, &err) == HG_STATUS_OK);
+    for (int n = 8; n <= ROWS; n += ROWS - 8) {
+        struct hg_plan plan = {.n_tokens = n,
+                               .n_seqs = 1,
+                               .max_blocks = 1,
+                               .token = zero,
+                               .pos = pos,
+                               .seq = zero,
+                               .slot = zero,
+                               .table = zero,
+                               .block_table = zero};
+        struct hg_rope_kv rope = {&plan, x, kv, 0, 1, 1, P};
+        struct hg_linear_args a = {.w = w,
+                                   .n_rows = n,
+                                   .x = x,
+                                   .ldx = 1,
+                                   .epilogue = HG_EPILOGUE_ROPE_KV,
+                                   .rope = &rope,
+                                   .y = (float *)x + ROWS,
+                                   .ldy = P};
+        EXPECT(b->ops->step_begin(b, &plan, NULL) == HG_STATUS_OK);
+        EXPECT(b->ops->linear(b, &a) == (n == 8 ? HG_STATUS_OK : HG_STATUS_INTERNAL));
+        EXPECT(b->ops->step_end(b, NULL) == HG_STATUS_OK);
+    }
+    b->ops->weight_free(b, w);
+    b->ops->kv_free(b, kv);
+    b->ops->free(b, x);
+    b->ops->close(b);
+}
+
+static void an_int8_cache_refuses_more_rows_than_it_was_made_for(void **state)
+{
+    kt_need_simt(state);
+    kt_in_child(append_more_than_the_cache_was_made_for, "");
+}
+
 /* ---- a broken device ------------------------------------------------------------------------- */
 
 /* Everything answers DEVICE from now on; closing still works. */
@@ -289,6 +384,8 @@ int main(void)
         cmocka_unit_test(without_a_device_the_text_tells_what_to_do),
         cmocka_unit_test(reserve_names_the_bytes_that_are_missing),
         cmocka_unit_test(an_allocation_beyond_the_device_is_refused_and_forgotten),
+        cmocka_unit_test(an_int8_cache_is_made_whole_or_not_at_all),
+        cmocka_unit_test(an_int8_cache_refuses_more_rows_than_it_was_made_for),
         cmocka_unit_test(a_failed_launch_loses_the_device),
         cmocka_unit_test(a_failed_copy_loses_the_device),
         cmocka_unit_test(a_failed_wait_loses_the_device),

@@ -186,8 +186,8 @@ static void check_attention(const struct kt_targets *ts, const struct kt_attenti
  * whole prompt. */
 static void attention_rows_do_not_depend_on_the_batch(void **state)
 {
-    static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16};
-    for (size_t t = 0; t < 3; t++) {
+    static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
+    for (size_t t = 0; t < 4; t++) {
         struct kt_attention_case c = {.n_heads = 6,
                                       .n_kv_heads = 2,
                                       .head_dim = 20,
@@ -203,8 +203,8 @@ static void attention_rows_do_not_depend_on_the_batch(void **state)
 /* Alone, a long context may be spread over a device; in a batch it may not. */
 static void attention_rows_do_not_depend_on_how_contexts_are_cut(void **state)
 {
-    static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16};
-    for (size_t t = 0; t < 3; t++) {
+    static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
+    for (size_t t = 0; t < 4; t++) {
         struct kt_attention_case c = {.n_heads = 6,
                                       .n_kv_heads = 2,
                                       .head_dim = 40,

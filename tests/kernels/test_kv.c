@@ -7,7 +7,7 @@ static void kv_create_refuses_wrong_types_and_sizes(void **state)
 {
     struct kt_targets *ts = *state;
     static const struct hg_kv_desc wrong[] = {
-        {1, 1, 1, 4, HG_DTYPE_I8},
+        {1, 1, 1, 4, HG_DTYPE_COUNT},
         {0, 1, 1, 4, HG_DTYPE_F16},
         {1, -1, 1, 4, HG_DTYPE_F16},
         {1, 1, 1, 0, HG_DTYPE_F16},
@@ -52,10 +52,10 @@ static void read_value(struct kt_cache *c, int layer, int32_t block, int entry, 
 static void kv_zero_clears_the_named_blocks_in_every_layer_only(void **state)
 {
     struct kt_targets *ts = *state;
-    static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16};
+    static const enum hg_dtype types[] = {HG_DTYPE_F32, HG_DTYPE_F16, HG_DTYPE_BF16, HG_DTYPE_I8};
     static const int32_t cleared[] = {3, 1};
     for (int i = 0; i < ts->n; i++)
-        for (size_t k = 0; k < 3; k++) {
+        for (size_t k = 0; k < 4; k++) {
             struct kt_cache c;
             kt_cache_open(&c, ts->at[i].b, 1, 1, 6, types[k], 2, 5, NULL);
             assert_int_equal(c.b->ops->kv_zero(c.b, c.kv, cleared, 2), HG_STATUS_OK);
@@ -74,10 +74,10 @@ static void kv_zero_clears_the_named_blocks_in_every_layer_only(void **state)
 static void a_new_cache_holds_zeros(void **state)
 {
     struct kt_targets *ts = *state;
-    struct hg_kv_desc d = {1, 2, 1, 6, HG_DTYPE_F16};
-    for (int i = 0; i < ts->n; i++) {
+    for (int i = 0; i < 2 * ts->n; i++) {
+        struct hg_kv_desc d = {1, 2, 1, 6, i < ts->n ? HG_DTYPE_F16 : HG_DTYPE_I8};
         struct hg_error err = {0};
-        struct kt_cache c = {.b = ts->at[i].b, .head_dim = 6};
+        struct kt_cache c = {.b = ts->at[i % ts->n].b, .head_dim = 6};
         float y[6];
         HG_TEST_OK(c.b->ops->kv_create(c.b, &d, &c.kv, &err), err);
         read_value(&c, 0, 1, 7, y);

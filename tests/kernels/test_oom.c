@@ -46,7 +46,7 @@ static enum hg_status run_ops(struct hg_backend *b, struct hg_weight *w, void *x
 static enum hg_status whole_life(const char *name, enum hg_dtype store, struct hg_error *err)
 {
     static const struct hg_backend_limits limits = {16, 32, 32, 16, 32, 1 << 12};
-    static const struct hg_kv_desc kv_desc = {2, 3, 1, 4, HG_DTYPE_F16};
+    const struct hg_kv_desc kv_desc = {2, 3, 1, 4, store};
     struct hg_weight_desc desc = description(store);
     struct hg_backend *b = NULL;
     struct hg_weight *w = NULL;

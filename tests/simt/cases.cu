@@ -235,9 +235,23 @@ static __global__ void load_matrices(const uint16_t *matrix, uint32_t *registers
     memcpy(registers + lane_id() * 4, r, sizeof r);
 }
 
+static __global__ void widen_bytes(const uint32_t *x, uint32_t *y)
+{
+    uint32_t v = x[threadIdx.x];
+    y[threadIdx.x * 4 + 0] = bf16_of_s8(v, S8_0_1);
+    y[threadIdx.x * 4 + 1] = bf16_of_s8(v, S8_2_3);
+    y[threadIdx.x * 4 + 2] = bf16_of_s8(v, S8_0_2);
+    y[threadIdx.x * 4 + 3] = bf16_of_s8(v, S8_1_3);
+}
+
 static __global__ void read_stream(const float *x, uint32_t *y)
 {
     y[threadIdx.x] = load_stream(x + 2).x;
+}
+
+extern "C" void case_bf16_of_s8(const uint32_t *x, uint32_t *y)
+{
+    LAUNCH(widen_bytes, 1, N, 0, 0, x, y);
 }
 
 extern "C" void case_ldmatrix(const uint16_t *matrix, uint32_t *registers, int transposed)

@@ -34,6 +34,8 @@ void case_block_order(
 void case_mma_bf16(const uint32_t *a, const uint32_t *b, float *c);
 void case_mma_f16(const uint32_t *a, const uint32_t *b, float *c);
 void case_mma_s8(const uint32_t *a, const uint32_t *b, int32_t *c);
+/* y[t][i] = the words that bf16_of_s8 makes of x[t]: bytes 0 1, 2 3, 0 2, 1 3. */
+void case_bf16_of_s8(const uint32_t *x, uint32_t *y);
 /* matrix [16][16] of 16 bits; matrices 0..3: upper left, lower left, upper right, lower right. */
 void case_ldmatrix(const uint16_t *matrix, uint32_t *registers, int transposed);
 

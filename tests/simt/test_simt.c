@@ -214,6 +214,23 @@ static void mma_of_int8_is_the_product(void **state)
         }
 }
 
+static void every_int8_becomes_the_same_bf16(void **state)
+{
+    (void)state;
+    static const int place[4][2] = {{0, 1}, {2, 3}, {0, 2}, {1, 3}};
+    uint32_t words[N], y[N * 4];
+    for (uint32_t i = 0; i < N; i++) /* every byte in every place */
+        words[i] = i | (i + 64) % 256 << 8 | (i + 128) % 256 << 16 | (i * 7 + 1) % 256 << 24;
+    case_bf16_of_s8(words, y);
+    for (int i = 0; i < N * 4; i++)
+        for (int half = 0; half < 2; half++) {
+            int byte = (int8_t)(words[i / 4] >> 8 * place[i % 4][half]);
+            uint16_t got = (uint16_t)(y[i] >> 16 * half);
+            if (hg_bf16_to_f32(got) != (float)byte)
+                fail_msg("int8 %d becomes %g", byte, (double)hg_bf16_to_f32(got));
+        }
+}
+
 /* A tile that ldmatrix loads is the A operand of mma; transposed, rows and columns change places.
  */
 static void ldmatrix_gives_the_fragment_of_a(void **state)
@@ -345,6 +362,7 @@ int main(void)
         cmocka_unit_test(blocks_may_wait_for_lower_tickets),
         cmocka_unit_test(mma_of_16_bit_floats_is_the_product),
         cmocka_unit_test(mma_of_int8_is_the_product),
+        cmocka_unit_test(every_int8_becomes_the_same_bf16),
         cmocka_unit_test(ldmatrix_gives_the_fragment_of_a),
         cmocka_unit_test(a_missing_barrier_shows_in_another_order),
         cmocka_unit_test(a_copy_that_is_not_waited_for_reads_poison),

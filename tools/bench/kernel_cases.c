@@ -270,12 +270,13 @@ static enum hg_status fill_pass(struct bench *s, struct cache *c, int n_seqs, in
     return HG_STATUS_OK;
 }
 
-static enum hg_status open_cache(struct bench *s, struct cache *c, int n_seqs, struct hg_error *err)
+static enum hg_status open_cache(struct bench *s, struct cache *c, int n_seqs, enum hg_dtype type,
+                                 struct hg_error *err)
 {
     const struct heads *h = c->h;
     int blocks = h->context / HG_BLOCK_TOKENS,
         outs = (h->n_heads + 2 * h->n_kv_heads) * h->head_dim;
-    struct hg_kv_desc d = {h->n_layers, n_seqs * blocks, h->n_kv_heads, h->head_dim, HG_DTYPE_F16};
+    struct hg_kv_desc d = {h->n_layers, n_seqs * blocks, h->n_kv_heads, h->head_dim, type};
     struct hg_weight_desc w = {.name = "fill",
                                .n_in = FILL_IN,
                                .n_parts = 1,
@@ -323,11 +324,11 @@ static enum hg_status attend(struct bench *s, void *ctx)
 
 /* A decode step of n_seqs sequences, or a prompt of one (prefill): every key up to its own. */
 static enum hg_status attention_case(struct bench *s, const struct heads *h, int n_seqs,
-                                     bool prefill, struct hg_error *err)
+                                     bool prefill, enum hg_dtype type, struct hg_error *err)
 {
     struct cache c = {.h = h};
     enum hg_status status = HG_STATUS_OK;
-    HG_TRY_OUT(open_cache(s, &c, n_seqs, err));
+    HG_TRY_OUT(open_cache(s, &c, n_seqs, type, err));
     int n = prefill ? (s->tiny ? h->context : PROMPT) : n_seqs;
     for (int i = 0; i < n; i++) {
         s->seq[i] = prefill ? 0 : i;
@@ -336,11 +337,13 @@ static enum hg_status attention_case(struct bench *s, const struct heads *h, int
     c.plan.n_tokens = n;
     double keys = prefill ? n : (double)n_seqs * h->context;
     double pairs = prefill ? n * (n + 1.0) / 2 : keys;
-    double bytes = 4.0 * keys * h->n_kv_heads * h->head_dim +
+    const struct hg_kv_desc read = {1, 1, h->n_kv_heads, h->head_dim, type};
+    double bytes = keys * (double)hg_kv_desc_bytes(&read) / HG_BLOCK_TOKENS +
                    2.0 * n * h->n_heads * h->head_dim * sizeof(float);
     HG_TRY_OUT(measure(s, attend, &c, h->n_layers, bytes));
-    printf("{\"op\":\"%s\",\"shape\":\"%s\",\"type\":\"f16\",\"context\":%d,\"rows\":%d,",
-           prefill ? "prefill_attention" : "attention", h->name, prefill ? n : h->context, n);
+    printf("{\"op\":\"%s\",\"shape\":\"%s\",\"type\":\"%s\",\"context\":%d,\"rows\":%d,",
+           prefill ? "prefill_attention" : "attention", h->name, hg_dtype_name(type),
+           prefill ? n : h->context, n);
     print_times(s, bytes, 4.0 * pairs * h->n_heads * h->head_dim);
 out:
     if (c.fill)
@@ -446,9 +449,10 @@ static enum hg_status run(struct bench *s, struct hg_error *err)
             HG_TRY(linear_cases(s, p, types[t], err));
     for (const struct heads *h = s->tiny ? tiny_heads : full_heads; h->name; h++)
         for (const int *n = s->tiny ? tiny_seqs : full_seqs; *n; n++)
-            HG_TRY(attention_case(s, h, *n, false, err));
+            for (int t = 0; t < 2; t++)
+                HG_TRY(attention_case(s, h, *n, false, t ? HG_DTYPE_I8 : HG_DTYPE_F16, err));
     for (const struct heads *h = s->tiny ? tiny_heads : full_heads; h->name; h++)
-        HG_TRY(attention_case(s, h, 1, true, err));
+        HG_TRY(attention_case(s, h, 1, true, HG_DTYPE_F16, err));
     for (const struct dense *d = s->tiny ? tiny_dense : full_dense; d->name; d++)
         HG_TRY(dense_case(s, d));
     return HG_STATUS_OK;

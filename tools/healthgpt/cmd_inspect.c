@@ -178,11 +178,12 @@ static void put_memory(struct inspect *in, const struct hg_llm_config *config)
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         hg_out_int(o, types[i], weights_as(in, types[i]));
     if (config) {
-        int64_t per_token =
-            (int64_t)config->n_layers * config->n_kv_heads * config->head_dim * 2 * 2;
+        int64_t rows = (int64_t)config->n_layers * config->n_kv_heads * 2;
+        int64_t per_token = rows * config->head_dim * 2;
         int64_t tokens = (int64_t)DEFAULT_SEQS * config->max_positions;
         tokens = tokens < DEFAULT_KV_TOKENS ? tokens : DEFAULT_KV_TOKENS;
         hg_out_int(o, "kv_bytes_per_token_f16", per_token);
+        hg_out_int(o, "kv_bytes_per_token_int8", rows * (config->head_dim + 4)); /* and a scale */
         hg_out_int(o, "kv_tokens", tokens);
         hg_out_int(o, "kv_bytes_f16", tokens * per_token);
     }

@@ -146,9 +146,10 @@ static void put_memory(const json_t *memory, struct hg_buf *out)
     }
     if (kv_f16)
         hg_buf_printf(out,
-                      "  KV cache per token: %lld bytes (f16); above: %lld tokens. Work space "
-                      "comes on top; healthgptd prints it.\n",
-                      int_of(memory, "kv_bytes_per_token_f16"), int_of(memory, "kv_tokens"));
+                      "  KV cache per token: %lld bytes (f16), %lld (--kv-dtype int8); above: %lld "
+                      "tokens. Work space comes on top; healthgptd prints it.\n",
+                      int_of(memory, "kv_bytes_per_token_f16"),
+                      int_of(memory, "kv_bytes_per_token_int8"), int_of(memory, "kv_tokens"));
 }
 
 void hg_inspect_print(const json_t *doc)

@@ -69,7 +69,7 @@ static const struct option_row rows[] = {
      0},
     {"dtype", "TYPE", "weights: auto, f32, f16, bf16, int8, fp8, int4 (default auto)", ENGINE,
      KIND_TEXT, AT(dtype), 0, 0},
-    {"kv-dtype", "TYPE", "KV cache: auto, f32, f16, bf16 (default auto)", ENGINE, KIND_TEXT,
+    {"kv-dtype", "TYPE", "KV cache: auto, f32, f16, bf16, int8 (default auto)", ENGINE, KIND_TEXT,
      AT(kv_dtype), 0, 0},
     {"kv-tokens", "N", "KV cache in tokens; 0: as many as fit the batch", ENGINE, KIND_INT,
      AT(kv_tokens), 0, 1 << 30},
