@@ -282,6 +282,11 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     return HG_STATUS_OK;
 }
 
+int hg_model_kv_free(const struct hg_model *m)
+{
+    return atomic_load(&m->kv.n_free);
+}
+
 void hg_model_forget(struct hg_model *m)
 {
     hg_kv_cache_forget(&m->kv);

@@ -66,6 +66,9 @@ static void put_usage(struct hg_json_out *o, const struct hg_request *r)
     hg_out_int(o, "prompt_tokens", u->n_prompt);
     hg_out_int(o, "completion_tokens", u->n_generated);
     hg_out_int(o, "total_tokens", (int64_t)u->n_prompt + u->n_generated);
+    hg_out_open(o, "prompt_tokens_details", '{');
+    hg_out_int(o, "cached_tokens", u->n_found);
+    hg_out_close(o, '}');
     hg_out_close(o, '}');
     hg_out_open(o, "timings", '{');
     hg_out_real(o, "queue_ms", u->queue_ms, 3);

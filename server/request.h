@@ -46,6 +46,7 @@ struct hg_result {
     struct hg_error error; /* status OK unless FAILED or CANCELLED */
     enum hg_finish finish;
     int n_prompt, n_generated;
+    int n_found;           /* of the prompt: in the cache already */
     struct hg_image image; /* image task */
     int32_t *codes;        /* [n_codes] its VQGAN codes */
     size_t n_codes;

@@ -2,14 +2,17 @@
  *
  * DESIGN. One slot per running request. A turn of the loop:
  *   1 sweep     end what was cancelled, passed its deadline, or must go because of a stop
- *   2 admit     queue head -> sequence; BUSY (no KV blocks) leaves it waiting at the head
+ *   2 admit     those that gave way, then queue head -> sequence; BUSY (no KV blocks) leaves it
+ *               waiting, and so does an expectation that those who run will want the blocks
  *   3 big       one vision pass or one render: large pieces are spread between steps, never stacked
- *   4 step      every decoding sequence one token; prompts fill the rest of the token budget in
+ *   4 room      blocks for what the step will add, the oldest first; where there are none the
+ *               youngest sequence gives way (it will be computed again, to the same bits)
+ *   5 step      every decoding sequence one token; prompts fill the rest of the token budget in
  *               arrival order, in short chunks while others decode, so that a long prompt costs the
  *               neighbours little time per token. While all of them are pictures being drawn, steps
  *               are begun ahead of the one that is waited for: nothing on the host depends on
  *               their tokens
- *   5 deliver   tokens to the streams; finished ones leave
+ *   6 deliver   tokens to the streams; finished ones leave
  * A request's tokens do not depend on what else is in the batch, so the plan is free to change. */
 #include "server/scheduler.h"
 
@@ -23,6 +26,8 @@
 
 /* Prompt tokens per step while other sequences decode. */
 enum { SHARED_PREFILL = 256 };
+/* Tokens that an answer is expected to have still: its limit is rarely met. */
+enum { EXPECTED_ANSWER = 64 };
 
 struct slot {
     struct hg_request *req; /* NULL: free */
@@ -49,6 +54,7 @@ struct hg_scheduler {
     atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
     atomic_size_t n_running;
     atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
+    atomic_uint_fast64_t n_preempted, n_found;
     atomic_bool finished;    /* the thread has left its loop */
     atomic_bool device_lost; /* a request ended with a device error */
 };
@@ -162,16 +168,55 @@ static void open_slot(struct hg_scheduler *s, struct hg_request *r, struct hg_se
     atomic_store(&s->n_running, (size_t)s->n_slots);
     r->prepared = NULL; /* the sequence owns it now */
     r->result.n_prompt = r->n_prompt;
+    r->result.n_found = hg_seq_n_found(seq);
+    atomic_fetch_add(&s->n_found, (uint64_t)r->result.n_found);
     r->result.queue_ms = (double)(hg_now_ns() - r->submitted_ns) / 1e6;
+}
+
+/* Blocks that n_tokens more of a request are expected to take. */
+static int blocks_to_come(const struct hg_request *r, int n_tokens)
+{
+    bool draws = r->task == HG_TASK_GENERATION;
+    int n = draws || n_tokens < EXPECTED_ANSWER ? n_tokens : EXPECTED_ANSWER;
+    return n / HG_BLOCK_TOKENS + 1;
+}
+
+/* Whether the head fits beside what the running ones are expected to take. */
+static bool there_is_room(const struct hg_scheduler *s)
+{
+    const struct hg_request *r = s->head;
+    int need = r->n_prompt / HG_BLOCK_TOKENS + blocks_to_come(r, r->max_tokens);
+    for (int i = 0; i < s->n_slots; i++)
+        if (s->slots[i].seq)
+            need += blocks_to_come(s->slots[i].req, hg_seq_n_left(s->slots[i].seq));
+    return s->n_slots == 0 || need <= hg_model_kv_free(s->model);
+}
+
+/* Those that gave way go on, the oldest first; false while one has to wait. */
+static bool resume(struct hg_scheduler *s)
+{
+    for (int i = 0; i < s->n_slots; i++) {
+        struct hg_error err = {0};
+        if (!s->slots[i].seq || !hg_seq_preempted(s->slots[i].seq))
+            continue;
+        enum hg_status status = hg_seq_resume(s->slots[i].seq, &err);
+        if (status == HG_STATUS_BUSY)
+            return false;
+        if (status != HG_STATUS_OK)
+            fail_slot(s, i--, &err);
+    }
+    return true;
 }
 
 static void admit(struct hg_scheduler *s)
 {
+    if (!resume(s))
+        return;
     while (s->n_slots < s->options.max_batch) {
         struct hg_list *node = s->head ? NULL : hg_queue_pop(&s->queue);
         if (node)
             s->head = request_of(node);
-        if (!s->head)
+        if (!s->head || !there_is_room(s))
             return;
         struct hg_error err = {0};
         struct hg_seq *seq = NULL;
@@ -219,7 +264,7 @@ static bool big_piece(struct hg_scheduler *s)
             render(s, i);
             return true;
         }
-        if (!hg_seq_wants_vision(slot->seq))
+        if (hg_seq_preempted(slot->seq) || !hg_seq_wants_vision(slot->seq))
             continue;
         if (hg_seq_encode_image(slot->seq, &err) != HG_STATUS_OK)
             fail_slot(s, i, &err);
@@ -232,7 +277,7 @@ static bool big_piece(struct hg_scheduler *s)
 
 static bool in_step(const struct slot *slot)
 {
-    return slot->seq && !hg_seq_wants_vision(slot->seq);
+    return slot->seq && !hg_seq_preempted(slot->seq) && !hg_seq_wants_vision(slot->seq);
 }
 
 /* Every sequence that could be in a step draws: its tokens need not be known to go on. */
@@ -241,6 +286,45 @@ static bool all_run_ahead(const struct hg_scheduler *s)
     for (int i = 0; i < s->n_slots; i++) {
         const struct slot *slot = &s->slots[i];
         if (in_step(slot) && (hg_seq_n_waiting(slot->seq) > 0 || !hg_seq_runs_ahead(slot->seq)))
+            return false;
+    }
+    return true;
+}
+
+/* The youngest of slots [from, n) that owns blocks, or -1. */
+static int youngest(const struct hg_scheduler *s, int from)
+{
+    for (int i = s->n_slots - 1; i >= from; i--)
+        if (s->slots[i].seq && !hg_seq_preempted(s->slots[i].seq))
+            return i;
+    return -1;
+}
+
+/* Blocks for n_tokens more of slot i, taken from younger ones if need be; else it gives way itself.
+ * Nobody can give way while steps are in flight: then false, and they have to end first. */
+static bool make_room(struct hg_scheduler *s, int i, int n_tokens)
+{
+    struct hg_error err = {0};
+    while (hg_seq_reserve(s->slots[i].seq, n_tokens, &err) == HG_STATUS_BUSY) {
+        int victim = youngest(s, i);
+        if (hg_model_steps_in_flight(s->model) > 0 ||
+            hg_seq_preempt(s->slots[victim].seq, &err) != HG_STATUS_OK)
+            return false;
+        atomic_fetch_add(&s->n_preempted, 1);
+        if (victim == i)
+            break;
+    }
+    return true;
+}
+
+/* For the next step of everyone, the oldest first. */
+static bool make_room_for_all(struct hg_scheduler *s)
+{
+    for (int i = 0; i < s->n_slots; i++) {
+        struct hg_seq *seq = s->slots[i].seq;
+        if (!in_step(&s->slots[i]) || hg_seq_n_left(seq) == 0 || hg_seq_n_waiting(seq) > 0)
+            continue; /* what waits was reserved by create or resume */
+        if (!make_room(s, i, 1))
             return false;
     }
     return true;
@@ -392,6 +476,8 @@ static void begin_steps(struct hg_scheduler *s)
         ahead = all_run_ahead(s);
         if (!ahead && hg_model_steps_in_flight(s->model) > 0)
             return; /* the tokens in flight first */
+        if (!make_room_for_all(s))
+            return;
         int n = plan_step(s);
         if (n == 0)
             return;
@@ -509,7 +595,9 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_cancelled = atomic_load(&s->n_cancelled),
                                        .n_steps = atomic_load(&s->n_steps),
                                        .n_tokens = atomic_load(&s->n_tokens),
-                                       .n_ahead = atomic_load(&s->n_ahead)};
+                                       .n_ahead = atomic_load(&s->n_ahead),
+                                       .n_preempted = atomic_load(&s->n_preempted),
+                                       .n_found = atomic_load(&s->n_found)};
 }
 
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)

@@ -2,9 +2,10 @@
  *
  * Continuous batching: each turn admits from the bounded queue, does at most one large piece of
  * work (a vision tower pass or a picture to render), then one step over every running sequence of
- * both tasks; up to HG_STEPS_AHEAD of them are begun ahead while all are drawing. Cancellation and
- * deadlines are looked at between steps. From create to free the model's [engine] functions belong
- * to this thread. Everything here but create and free is thread-safe. */
+ * both tasks; up to HG_STEPS_AHEAD of them are begun ahead while all are drawing. A sequence takes
+ * KV blocks as it grows; when there are none left the youngest gives way and goes on later.
+ * Cancellation and deadlines are looked at between steps. From create to free the model's [engine]
+ * functions belong to this thread. Everything here but create and free is thread-safe. */
 #ifndef HG_SERVER_SCHEDULER_H
 #define HG_SERVER_SCHEDULER_H
 
@@ -25,7 +26,8 @@ struct hg_scheduler_options {
 struct hg_scheduler_stats {
     size_t queued, running;
     uint64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
-    uint64_t n_ahead; /* steps begun while others were in flight */
+    uint64_t n_ahead;              /* steps begun while others were in flight */
+    uint64_t n_preempted, n_found; /* sequences that gave way; prompt tokens found in the cache */
 };
 
 enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler_options *o,

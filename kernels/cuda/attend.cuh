@@ -34,6 +34,8 @@ template <typename S, typename Source>
 __global__ void __launch_bounds__(ATTEND_THREADS, S::least) attend(Source source, attend_args a)
 {
     DYN_SMEM(unsigned char, memory);
+    grid_let_next_start();
+    grid_wait();
     const attend_memory<S> m = carve<S>(memory);
     const attend_work w = work_of(source, (int)blockIdx.x);
     if (w.n_rows == 0) /* an idle entry of the work list: attention_plan.c */
@@ -117,8 +119,8 @@ static enum hg_status launch_attend(struct cuda_backend *c, const Source &source
                        cudaFuncSetAttribute((const void *)kernel,
                                             cudaFuncAttributeMaxDynamicSharedMemorySize, S::bytes),
                        "attention: shared memory"));
-    LAUNCH(kernel, dim3((unsigned)n_blocks, (unsigned)n_kv_heads), ATTEND_THREADS, S::bytes,
-           c->stream, source, args);
+    LAUNCH_EARLY(c->early, kernel, dim3((unsigned)n_blocks, (unsigned)n_kv_heads), ATTEND_THREADS,
+                 S::bytes, c->stream, source, args);
     return cuda_status(c, "attention");
 }
 

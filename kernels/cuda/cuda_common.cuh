@@ -39,8 +39,8 @@
     }
 
 /* A launch whose blocks may start while the kernel before it ends (programmatic dependent launch);
- * such a kernel calls grid_wait() before it touches what others write. early: false on devices
- * before sm_90, which have no such launch. */
+ * every block of such a kernel calls grid_wait() before it touches what others write, or ends.
+ * early: false on devices before sm_90, which have no such launch. */
 template <typename... P, typename... A>
 static inline void launch_early(bool early, void (*kernel)(P...), dim3 grid, unsigned block,
                                 size_t shared, cudaStream_t stream, A... args)

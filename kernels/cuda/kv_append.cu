@@ -43,6 +43,8 @@ template <bool WIDE> struct AppendGet {
 
 template <bool WIDE> __global__ void __launch_bounds__(32 * WARPS) kv_append(const Append a)
 {
+    grid_let_next_start();
+    grid_wait();
     int row = (int)blockIdx.x * WARPS + (int)threadIdx.x / 32;
     if (row >= a.n_rows)
         return;
@@ -91,8 +93,8 @@ extern "C" enum hg_status cuda_kv_append(struct cuda_backend *c, const struct hg
                 kv->v_scale};
     unsigned blocks = ((unsigned)a.n_rows + WARPS - 1) / WARPS;
     if (a.dim % 8 == 0)
-        LAUNCH((kv_append<true>), blocks, 32 * WARPS, 0, c->stream, a);
+        LAUNCH_EARLY(c->early, (kv_append<true>), blocks, 32 * WARPS, 0, c->stream, a);
     else
-        LAUNCH((kv_append<false>), blocks, 32 * WARPS, 0, c->stream, a);
+        LAUNCH_EARLY(c->early, (kv_append<false>), blocks, 32 * WARPS, 0, c->stream, a);
     return cuda_status(c, "kv_append");
 }

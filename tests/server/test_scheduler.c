@@ -11,7 +11,8 @@ struct bench {
     struct hg_scheduler *scheduler;
 };
 
-static void open_bench(struct bench *b, int max_batch, int max_queue, int64_t timeout_ms)
+static void open_bench_with(struct bench *b, int max_batch, int max_queue, int64_t timeout_ms,
+                            int64_t kv_tokens)
 {
     struct hg_error err = {0};
     const char *path = hg_test_file("config/models/demo");
@@ -20,10 +21,16 @@ static void open_bench(struct bench *b, int max_batch, int max_queue, int64_t ti
                                  .dtype = "auto",
                                  .kv_dtype = "auto",
                                  .n_threads = 1,
-                                 .max_seqs = max_batch};
+                                 .max_seqs = max_batch,
+                                 .kv_tokens = kv_tokens};
     struct hg_scheduler_options s = {max_batch, max_queue, timeout_ms};
     HG_TEST_OK(hg_model_load(&o, &b->model, &err), err);
     HG_TEST_OK(hg_scheduler_create(b->model, &s, &b->scheduler, &err), err);
+}
+
+static void open_bench(struct bench *b, int max_batch, int max_queue, int64_t timeout_ms)
+{
+    open_bench_with(b, max_batch, max_queue, timeout_ms, 0);
 }
 
 static void close_bench(struct bench *b)
@@ -101,6 +108,62 @@ static void a_picture_is_the_same_alone_and_in_a_batch(void **state)
         hg_request_unref(rs[i]);
     hg_request_unref(alone);
     close_bench(&b);
+}
+
+enum { MANY = 7 };
+
+/* Long answers and pictures together; texts and pictures into `out`. */
+static struct hg_scheduler_stats run_many(int64_t kv_tokens, struct hg_request **rs)
+{
+    struct bench b;
+    struct hg_scheduler_stats stats;
+    open_bench_with(&b, 4, MANY, 600000, kv_tokens);
+    for (int i = 0; i < MANY; i++) {
+        struct hg_ask a;
+        struct hg_error err = {0};
+        hg_ask_init(&a, i % 3 == 2 ? HG_TASK_GENERATION : HG_TASK_COMPREHENSION);
+        a.question = strdup(i % 3 == 2 ? "Draw a chest X-ray." : "Is there an opacity?");
+        a.n_question = strlen(a.question);
+        a.sampling.temperature = 0.8F;
+        a.has_temperature = a.has_seed = true;
+        a.sampling.seed = (uint64_t)i;
+        a.sampling.ignore_stop = i % 3 != 2;
+        a.sampling.max_tokens = i % 3 == 2 ? 0 : 120;
+        HG_TEST_OK(hg_request_create(b.model, &a, &rs[i], &err), err);
+        hg_ask_deinit(&a);
+    }
+    for (int i = 0; i < MANY; i++)
+        assert_int_equal(submit(&b, rs[i]), HG_STATUS_OK);
+    for (int i = 0; i < MANY; i++) {
+        wait_end(rs[i]);
+        assert_int_equal(rs[i]->result.error.status, HG_STATUS_OK);
+    }
+    hg_scheduler_stats(b.scheduler, &stats);
+    close_bench(&b);
+    return stats;
+}
+
+/* The cache holds little more than one of them: nobody fails, and no byte changes. */
+static void a_small_cache_makes_requests_give_way_and_fails_none(void **state)
+{
+    (void)state;
+    struct hg_request *large[MANY], *small[MANY];
+    assert_int_equal(run_many(0, large).n_preempted, 0);
+    struct hg_scheduler_stats stats = run_many(208, small);
+    printf("# %llu gave way\n", (unsigned long long)stats.n_preempted);
+    assert_true(stats.n_preempted > 0);
+    for (int i = 0; i < MANY; i++) {
+        const struct hg_result *a = &large[i]->result, *b = &small[i]->result;
+        assert_int_equal(a->n_generated, b->n_generated);
+        assert_int_equal(large[i]->stream.text.len, small[i]->stream.text.len);
+        assert_memory_equal(large[i]->stream.text.data, small[i]->stream.text.data,
+                            large[i]->stream.text.len);
+        assert_int_equal(a->n_codes, b->n_codes);
+        if (a->n_codes)
+            assert_memory_equal(a->codes, b->codes, a->n_codes * sizeof *a->codes);
+        hg_request_unref(large[i]);
+        hg_request_unref(small[i]);
+    }
 }
 
 /* All steps of a picture but its prompt's; none of an answer, whose stop has to be seen. */
@@ -238,6 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(drawing_from_text_is_sampled_and_answers_are_greedy),
         cmocka_unit_test(a_picture_is_the_same_alone_and_in_a_batch),
+        cmocka_unit_test(a_small_cache_makes_requests_give_way_and_fails_none),
         cmocka_unit_test(pictures_are_drawn_with_steps_ahead_and_answers_are_not),
         cmocka_unit_test(submit_is_busy_when_the_queue_is_full),
         cmocka_unit_test(cancelled_requests_end_while_running_and_while_waiting),
