@@ -246,6 +246,7 @@ static enum hg_status create_tables(struct hg_model *m, struct hg_error *err)
 static enum hg_status set_limits(struct hg_model *m, const struct hg_model_options *o,
                                  struct hg_error *err)
 {
+    m->forget = o->forget;
     m->max_seqs = o->max_seqs ? o->max_seqs : DEFAULT_SEQS;
     m->max_batch_tokens = o->max_batch_tokens ? o->max_batch_tokens : DEFAULT_BATCH_TOKENS;
     if (m->max_seqs < 1 || m->max_seqs > 1024)

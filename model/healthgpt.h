@@ -33,6 +33,7 @@ struct hg_model_options {
     const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
     int n_threads;        /* 0: all */
     int max_seqs;         /* sequences resident at once; 0: 16 */
+    bool forget;          /* keep nothing of a sequence for those that come after it */
     int max_batch_tokens; /* tokens of one step; 0: 1024, or less when the context is smaller */
     int64_t kv_tokens;    /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
                              on a card as many of those contexts as the memory takes */

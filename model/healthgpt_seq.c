@@ -15,6 +15,8 @@ void hg_seq_release_features(struct hg_seq *s)
             hg_feature_cache_release(&s->m->features.cache, s->image_slot[i]);
         s->image_slot[i] = -1;
     }
+    if (s->m->forget)
+        hg_feature_cache_forget(&s->m->features.cache);
 }
 
 /* Of the pictures whose rows are not all in the KV cache. */

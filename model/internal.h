@@ -88,6 +88,7 @@ struct hg_model {
     int n_image_rows;
     int max_seqs, max_batch_tokens;
     size_t workspace_bytes;
+    bool forget;          /* no prefix and no picture is kept */
     uint8_t hash_key[16]; /* of prefix.h, random */
     uint32_t weights_crc32c;
 };

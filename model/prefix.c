@@ -67,6 +67,8 @@ void hg_prefix_take(struct hg_seq *s)
 void hg_prefix_publish(struct hg_seq *s)
 {
     int end = s->n_cached < s->p->n_prompt ? s->n_cached : s->p->n_prompt;
+    if (s->m->forget)
+        return;
     while ((s->n_published + 1) * HG_BLOCK_TOKENS <= end) {
         struct hg_kv_text text;
         struct hg_hash128 key = describe(s, s->n_published, &text);

@@ -34,6 +34,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
       "share of the card's free memory to take; 0: 0.90 (or the environment's)")                   \
     N(timeout_s, 600, 1, 86400, "a request is ended after this time, queue included")              \
     N(drain_s, 30, 0, 3600, "at SIGTERM, time for running requests to finish")                     \
+    B(forget, "keep nothing of a request after it: no cache of prompts and pictures")              \
     B(insecure, "allow a listen address beyond loopback (there is no authentication yet)")         \
     B(log_json, "log JSON lines")
 

@@ -109,6 +109,7 @@ static enum hg_status load_model(const struct hg_config *c, struct hg_model **mo
                                  .n_threads = (int)c->threads,
                                  .max_seqs = (int)c->max_batch,
                                  .kv_tokens = c->kv_tokens,
+                                 .forget = c->forget,
                                  .gpu_memory_utilization = c->gpu_memory_utilization};
     return hg_model_load(&o, model, err);
 }

@@ -14,50 +14,15 @@
  *               their tokens
  *   6 deliver   tokens to the streams; finished ones leave
  * A request's tokens do not depend on what else is in the batch, so the plan is free to change. */
-#include "server/scheduler.h"
-
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "server/queue.h"
+#include "server/engine.h"
 
-/* Prompt tokens per step while other sequences decode. */
-enum { SHARED_PREFILL = 256 };
 /* Tokens that an answer is expected to have still: its limit is rarely met. */
 enum { EXPECTED_ANSWER = 64 };
-
-struct slot {
-    struct hg_request *req; /* NULL: free */
-    struct hg_seq *seq;     /* NULL once the tokens are complete */
-    struct hg_detok detok;
-    int32_t *codes; /* complete image waiting to be rendered */
-    size_t n_codes;
-};
-
-struct hg_scheduler {
-    struct hg_model *model;
-    struct hg_model_info info;
-    struct hg_scheduler_options options;
-    struct hg_queue queue;
-    pthread_t thread;
-    /* [engine thread] */
-    struct slot *slots; /* [max_batch], arrival order */
-    int n_slots;
-    struct hg_request *head; /* admitted next: waits for KV blocks */
-    struct hg_step_item *items;
-    struct hg_token *tokens;
-    struct hg_buf text;
-    /* shared */
-    atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
-    atomic_size_t n_running;
-    atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
-    atomic_uint_fast64_t n_preempted, n_found;
-    atomic_bool finished;    /* the thread has left its loop */
-    atomic_bool device_lost; /* a request ended with a device error */
-};
 
 /* ---- ending ---------------------------------------------------------------------------------- */
 
@@ -82,9 +47,9 @@ static void end_request(struct hg_scheduler *s, struct hg_request *r)
     hg_request_unref(r);
 }
 
-static void close_slot(struct hg_scheduler *s, int i)
+void hg_slot_close(struct hg_scheduler *s, int i)
 {
-    struct slot *slot = &s->slots[i];
+    struct hg_slot *slot = &s->slots[i];
     struct hg_request *r = slot->req;
     if (slot->seq)
         r->result.n_generated = (int)hg_seq_n_generated(slot->seq);
@@ -92,15 +57,15 @@ static void close_slot(struct hg_scheduler *s, int i)
     free(slot->codes);
     s->n_slots--;
     memmove(slot, slot + 1, (size_t)(s->n_slots - i) * sizeof *slot);
-    s->slots[s->n_slots] = (struct slot){0};
+    s->slots[s->n_slots] = (struct hg_slot){0};
     atomic_store(&s->n_running, (size_t)s->n_slots);
     end_request(s, r);
 }
 
-static void fail_slot(struct hg_scheduler *s, int i, const struct hg_error *err)
+void hg_slot_fail(struct hg_scheduler *s, int i, const struct hg_error *err)
 {
     s->slots[i].req->result.error = *err;
-    close_slot(s, i);
+    hg_slot_close(s, i);
 }
 
 /* Why a request may not go on now; OK when it may. */
@@ -154,15 +119,15 @@ static void sweep(struct hg_scheduler *s)
     }
     for (int i = s->n_slots - 1; i >= 0; i--)
         if (verdict(s, s->slots[i].req, w.now, false, &err) != HG_STATUS_OK)
-            fail_slot(s, i, &err);
+            hg_slot_fail(s, i, &err);
 }
 
 /* ---- admission ------------------------------------------------------------------------------- */
 
 static void open_slot(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *seq)
 {
-    struct slot *slot = &s->slots[s->n_slots++];
-    *slot = (struct slot){.req = r, .seq = seq};
+    struct hg_slot *slot = &s->slots[s->n_slots++];
+    *slot = (struct hg_slot){.req = r, .seq = seq};
     hg_detok_init(&slot->detok, hg_model_tokenizer(s->model), false);
     atomic_store(&r->state, HG_REQUEST_RUNNING);
     atomic_store(&s->n_running, (size_t)s->n_slots);
@@ -203,7 +168,7 @@ static bool resume(struct hg_scheduler *s)
         if (status == HG_STATUS_BUSY)
             return false;
         if (status != HG_STATUS_OK)
-            fail_slot(s, i--, &err);
+            hg_slot_fail(s, i--, &err);
     }
     return true;
 }
@@ -240,25 +205,25 @@ static void admit(struct hg_scheduler *s)
 
 static void render(struct hg_scheduler *s, int i)
 {
-    struct slot *slot = &s->slots[i];
+    struct hg_slot *slot = &s->slots[i];
     struct hg_result *result = &slot->req->result;
     struct hg_error err = {0};
     if (hg_model_render(s->model, slot->codes, slot->n_codes, &result->image, &err) !=
         HG_STATUS_OK) {
-        fail_slot(s, i, &err);
+        hg_slot_fail(s, i, &err);
         return;
     }
     result->codes = slot->codes;
     result->n_codes = slot->n_codes;
     slot->codes = NULL;
-    close_slot(s, i);
+    hg_slot_close(s, i);
 }
 
 /* One vision pass or one render, the oldest first; false when there is none. */
 static bool big_piece(struct hg_scheduler *s)
 {
     for (int i = 0; i < s->n_slots; i++) {
-        struct slot *slot = &s->slots[i];
+        struct hg_slot *slot = &s->slots[i];
         struct hg_error err = {0};
         if (!slot->seq) {
             render(s, i);
@@ -267,238 +232,10 @@ static bool big_piece(struct hg_scheduler *s)
         if (hg_seq_preempted(slot->seq) || !hg_seq_wants_vision(slot->seq))
             continue;
         if (hg_seq_encode_image(slot->seq, &err) != HG_STATUS_OK)
-            fail_slot(s, i, &err);
+            hg_slot_fail(s, i, &err);
         return true;
     }
     return false;
-}
-
-/* ---- steps ----------------------------------------------------------------------------------- */
-
-static bool in_step(const struct slot *slot)
-{
-    return slot->seq && !hg_seq_preempted(slot->seq) && !hg_seq_wants_vision(slot->seq);
-}
-
-/* Every sequence that could be in a step draws: its tokens need not be known to go on. */
-static bool all_run_ahead(const struct hg_scheduler *s)
-{
-    for (int i = 0; i < s->n_slots; i++) {
-        const struct slot *slot = &s->slots[i];
-        if (in_step(slot) && (hg_seq_n_waiting(slot->seq) > 0 || !hg_seq_runs_ahead(slot->seq)))
-            return false;
-    }
-    return true;
-}
-
-/* The youngest of slots [from, n) that owns blocks, or -1. */
-static int youngest(const struct hg_scheduler *s, int from)
-{
-    for (int i = s->n_slots - 1; i >= from; i--)
-        if (s->slots[i].seq && !hg_seq_preempted(s->slots[i].seq))
-            return i;
-    return -1;
-}
-
-/* Blocks for n_tokens more of slot i, taken from younger ones if need be; else it gives way itself.
- * Nobody can give way while steps are in flight: then false, and they have to end first. */
-static bool make_room(struct hg_scheduler *s, int i, int n_tokens)
-{
-    struct hg_error err = {0};
-    while (hg_seq_reserve(s->slots[i].seq, n_tokens, &err) == HG_STATUS_BUSY) {
-        int victim = youngest(s, i);
-        if (hg_model_steps_in_flight(s->model) > 0 ||
-            hg_seq_preempt(s->slots[victim].seq, &err) != HG_STATUS_OK)
-            return false;
-        atomic_fetch_add(&s->n_preempted, 1);
-        if (victim == i)
-            break;
-    }
-    return true;
-}
-
-/* For the next step of everyone, the oldest first. */
-static bool make_room_for_all(struct hg_scheduler *s)
-{
-    for (int i = 0; i < s->n_slots; i++) {
-        struct hg_seq *seq = s->slots[i].seq;
-        if (!in_step(&s->slots[i]) || hg_seq_n_left(seq) == 0 || hg_seq_n_waiting(seq) > 0)
-            continue; /* what waits was reserved by create or resume */
-        if (!make_room(s, i, 1))
-            return false;
-    }
-    return true;
-}
-
-/* Fill items[]; returns their number. */
-static int plan_step(struct hg_scheduler *s)
-{
-    int n = 0, budget = s->info.max_batch_tokens;
-    for (int i = 0; i < s->n_slots && budget > 0; i++) {
-        struct hg_seq *seq = s->slots[i].seq;
-        if (!in_step(&s->slots[i]) || hg_seq_n_waiting(seq) > 0 || hg_seq_n_left(seq) == 0)
-            continue;
-        s->items[n++] = (struct hg_step_item){seq, 1};
-        budget--;
-    }
-    if (n > 0 && budget > SHARED_PREFILL)
-        budget = SHARED_PREFILL;
-    for (int i = 0; i < s->n_slots && budget > 0; i++) {
-        int waiting = in_step(&s->slots[i]) ? hg_seq_n_waiting(s->slots[i].seq) : 0;
-        if (waiting == 0)
-            continue;
-        int take = waiting < budget ? waiting : budget;
-        s->items[n++] = (struct hg_step_item){s->slots[i].seq, take};
-        budget -= take;
-    }
-    return n;
-}
-
-static enum hg_status push_token(struct hg_scheduler *s, struct slot *slot,
-                                 const struct hg_token *t)
-{
-    struct hg_top_token tops[HG_MAX_TOP];
-    struct hg_event e = {
-        .type = HG_EVENT_TOKEN, .id = t->id, .logprob = t->logprob, .n_top = t->n_top};
-    for (int k = 0; k < t->n_top; k++)
-        tops[k] = (struct hg_top_token){t->top_id[k], t->top_logprob[k]};
-    hg_buf_clear(&s->text);
-    HG_TRY(hg_detok_push(&slot->detok, t->id, &s->text));
-    return hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, tops);
-}
-
-static enum hg_status push_progress(struct hg_scheduler *s, struct slot *slot)
-{
-    int total = s->info.grid_h * s->info.grid_w, done = (int)hg_seq_n_generated(slot->seq);
-    struct hg_event e = {
-        .type = HG_EVENT_PROGRESS, .done = done < total ? done : total, .total = total};
-    return hg_stream_push(&slot->req->stream, &e, NULL, 0, NULL);
-}
-
-/* Text that the detokeniser still held back (an incomplete character). */
-static enum hg_status flush_text(struct hg_scheduler *s, struct slot *slot)
-{
-    struct hg_event e = {.type = HG_EVENT_TOKEN, .id = -1};
-    hg_buf_clear(&s->text);
-    HG_TRY(hg_detok_finish(&slot->detok, &s->text));
-    return s->text.len == 0
-               ? HG_STATUS_OK
-               : hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, NULL);
-}
-
-/* The index tokens are complete: keep the codes, give the KV blocks back, render later. */
-static enum hg_status finish_image(struct hg_scheduler *s, struct slot *slot, struct hg_error *err)
-{
-    size_t cap = (size_t)s->info.grid_h * (size_t)s->info.grid_w;
-    slot->codes = calloc(cap ? cap : 1, sizeof *slot->codes);
-    if (!slot->codes)
-        return hg_fail(err, HG_STATUS_NO_MEMORY, "image tokens: out of memory");
-    slot->req->result.n_generated = (int)hg_seq_n_generated(slot->seq);
-    HG_TRY(hg_model_image_codes(s->model, hg_seq_generated(slot->seq),
-                                hg_seq_n_generated(slot->seq), slot->codes, cap, &slot->n_codes,
-                                err));
-    hg_seq_free(slot->seq);
-    slot->seq = NULL;
-    return HG_STATUS_OK;
-}
-
-static enum hg_status deliver_token(struct hg_scheduler *s, struct slot *slot,
-                                    const struct hg_token *t, struct hg_error *err)
-{
-    struct hg_request *r = slot->req;
-    bool draws = r->task == HG_TASK_GENERATION;
-    enum hg_status status = HG_STATUS_OK;
-    atomic_fetch_add(&s->n_tokens, 1);
-    if (r->result.first_token_ms == 0)
-        r->result.first_token_ms = (double)(hg_now_ns() - r->submitted_ns) / 1e6;
-    if (t->finish == HG_FINISH_ERROR)
-        return hg_fail(err, HG_STATUS_NUMERIC, "the model produced a value that is not finite");
-    if (draws)
-        status = push_progress(s, slot);
-    else if (t->finish != HG_FINISH_STOP)
-        status = push_token(s, slot, t);
-    if (status == HG_STATUS_OK && t->finish != HG_FINISH_NONE && !draws)
-        status = flush_text(s, slot);
-    if (status != HG_STATUS_OK)
-        return hg_fail(err, status, "event: %s", hg_status_text(status));
-    r->result.finish = t->finish;
-    return draws && t->finish != HG_FINISH_NONE ? finish_image(s, slot, err) : HG_STATUS_OK;
-}
-
-/* The token of a sequence among the n of a step, or NULL. */
-static const struct hg_token *token_of(const struct hg_scheduler *s, size_t n,
-                                       const struct hg_seq *seq)
-{
-    for (size_t k = 0; k < n && seq; k++)
-        if (s->tokens[k].seq == seq)
-            return &s->tokens[k];
-    return NULL;
-}
-
-/* Backwards, because a slot that closes moves the later ones. */
-static void deliver(struct hg_scheduler *s, size_t n)
-{
-    for (int i = s->n_slots - 1; i >= 0; i--) {
-        const struct hg_token *t = token_of(s, n, s->slots[i].seq);
-        if (!t || (t->id < 0 && t->finish == HG_FINISH_NONE))
-            continue; /* not in this step, or its prompt is not complete yet */
-        struct hg_error err = {0};
-        if (deliver_token(s, &s->slots[i], t, &err) != HG_STATUS_OK)
-            fail_slot(s, i, &err);
-        else if (t->finish != HG_FINISH_NONE && s->slots[i].seq)
-            close_slot(s, i); /* an image's slot stays: it has no sequence but is to be rendered */
-    }
-}
-
-static bool is_item(const struct hg_scheduler *s, int n, const struct hg_seq *seq)
-{
-    for (int k = 0; k < n; k++)
-        if (s->items[k].seq == seq)
-            return true;
-    return false;
-}
-
-/* Of the n items that could not be begun; n < 0: of all steps in flight, so of every sequence. */
-static void fail_step(struct hg_scheduler *s, int n, const struct hg_error *err)
-{
-    hg_log(HG_LOG_ERROR, "a step failed: %s", err->text);
-    for (int i = s->n_slots - 1; i >= 0; i--)
-        if (n < 0 ? in_step(&s->slots[i]) : is_item(s, n, s->slots[i].seq))
-            fail_slot(s, i, err);
-}
-
-/* Begin a step, and while all sequences run ahead as many as may be in flight. */
-static void begin_steps(struct hg_scheduler *s)
-{
-    bool ahead = true;
-    while (ahead && hg_model_steps_in_flight(s->model) < HG_STEPS_AHEAD) {
-        struct hg_error err = {0};
-        ahead = all_run_ahead(s);
-        if (!ahead && hg_model_steps_in_flight(s->model) > 0)
-            return; /* the tokens in flight first */
-        if (!make_room_for_all(s))
-            return;
-        int n = plan_step(s);
-        if (n == 0)
-            return;
-        atomic_fetch_add(&s->n_steps, 1);
-        atomic_fetch_add(&s->n_ahead, hg_model_steps_in_flight(s->model) > 0);
-        if (hg_model_step_begin(s->model, s->items, (size_t)n, &err) != HG_STATUS_OK)
-            fail_step(s, n, &err);
-    }
-}
-
-static void step(struct hg_scheduler *s)
-{
-    struct hg_error err = {0};
-    size_t n = 0;
-    begin_steps(s);
-    if (hg_model_steps_in_flight(s->model) == 0)
-        return;
-    if (hg_model_step_end(s->model, s->tokens, &n, &err) == HG_STATUS_OK)
-        deliver(s, n);
-    else
-        fail_step(s, -1, &err);
 }
 
 static void *engine_main(void *ctx)
@@ -506,7 +243,7 @@ static void *engine_main(void *ctx)
     struct hg_scheduler *s = ctx;
     for (;;) {
         while (s->n_slots == 0 && hg_model_steps_in_flight(s->model) > 0)
-            step(s); /* of requests that have left */
+            hg_engine_step(s); /* of requests that have left */
         if (s->n_slots == 0 && !s->head)
             hg_queue_wait(&s->queue);
         sweep(s);
@@ -515,7 +252,7 @@ static void *engine_main(void *ctx)
             break;
         admit(s);
         big_piece(s);
-        step(s);
+        hg_engine_step(s);
     }
     atomic_store(&s->finished, true);
     return NULL;

@@ -163,6 +163,28 @@ static void second_question_about_a_picture_finds_the_first_ones_work(void **sta
     for_each_backend(warm);
 }
 
+static void a_model_that_forgets_finds_nothing(void **state)
+{
+    (void)state;
+    struct hg_model *m = load("cpu", 2048), *forgets = NULL;
+    struct hg_error err = {0};
+    struct hg_model_options o = {.path = hg_test_file("config/models/demo"),
+                                 .backend = "cpu",
+                                 .n_threads = 2,
+                                 .max_seqs = 4,
+                                 .forget = true};
+    HG_TEST_OK(hg_model_load(&o, &forgets, &err), err);
+    struct answer want = answer(m, &xray, -1, false);
+    for (int i = 0; i < 2; i++) {
+        struct answer a = answer(forgets, &xray, i ? 9 : -1, false);
+        assert_int_equal(a.n_found, 0);
+        assert_int_equal(a.n_encoded, 1 + i); /* once more after it gave way */
+        expect_equal(&a, &want);
+    }
+    hg_model_free(m);
+    hg_model_free(forgets);
+}
+
 static void nothing_is_found_by_another_tenant_task_or_picture(void **state)
 {
     (void)state;
@@ -282,6 +304,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(second_question_about_a_picture_finds_the_first_ones_work),
+        cmocka_unit_test(a_model_that_forgets_finds_nothing),
         cmocka_unit_test(nothing_is_found_by_another_tenant_task_or_picture),
         cmocka_unit_test(preempted_sequences_go_on_with_the_same_bits),
         cmocka_unit_test(preemption_keeps_the_bits_of_every_backend),

@@ -1,0 +1,57 @@
+/* server/engine.h - what scheduler.c, engine_step.c and engine_deliver.c share: the engine thread's
+ * own state. Nobody else includes it. */
+#ifndef HG_SERVER_ENGINE_H
+#define HG_SERVER_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "server/queue.h"
+#include "server/scheduler.h"
+
+/* A running request. */
+struct hg_slot {
+    struct hg_request *req; /* NULL: free */
+    struct hg_seq *seq;     /* NULL once the tokens are complete */
+    struct hg_detok detok;
+    int32_t *codes; /* complete image waiting to be rendered */
+    size_t n_codes;
+};
+
+struct hg_scheduler {
+    struct hg_model *model;
+    struct hg_model_info info;
+    struct hg_scheduler_options options;
+    struct hg_queue queue;
+    pthread_t thread;
+    /* [engine thread] */
+    struct hg_slot *slots; /* [max_batch], arrival order */
+    int n_slots;
+    struct hg_request *head; /* admitted next: waits for KV blocks */
+    struct hg_step_item *items;
+    struct hg_token *tokens;
+    struct hg_buf text;
+    /* shared */
+    atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
+    atomic_size_t n_running;
+    atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
+    atomic_uint_fast64_t n_preempted, n_found;
+    atomic_bool finished;    /* the thread has left its loop */
+    atomic_bool device_lost; /* a request ended with a device error */
+};
+
+/* ---- scheduler.c ---- */
+/* End the request of slot i with what its result says, or with an error; later slots move up. */
+void hg_slot_close(struct hg_scheduler *s, int i);
+void hg_slot_fail(struct hg_scheduler *s, int i, const struct hg_error *err);
+
+/* ---- engine_step.c ---- */
+/* Make room, begin the steps that can be begun, end the oldest and hand out its tokens. */
+void hg_engine_step(struct hg_scheduler *s);
+
+/* ---- engine_deliver.c ---- */
+/* One token of a slot to its stream; a complete image's codes are kept and its sequence freed. */
+enum hg_status hg_slot_deliver(struct hg_scheduler *s, struct hg_slot *slot,
+                               const struct hg_token *t, struct hg_error *err);
+
+#endif

@@ -1,0 +1,77 @@
+/* server/engine_deliver.c - a token becomes events of its request's stream. */
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "server/engine.h"
+
+static enum hg_status push_token(struct hg_scheduler *s, struct hg_slot *slot,
+                                 const struct hg_token *t)
+{
+    struct hg_top_token tops[HG_MAX_TOP];
+    struct hg_event e = {
+        .type = HG_EVENT_TOKEN, .id = t->id, .logprob = t->logprob, .n_top = t->n_top};
+    for (int k = 0; k < t->n_top; k++)
+        tops[k] = (struct hg_top_token){t->top_id[k], t->top_logprob[k]};
+    hg_buf_clear(&s->text);
+    HG_TRY(hg_detok_push(&slot->detok, t->id, &s->text));
+    return hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, tops);
+}
+
+static enum hg_status push_progress(struct hg_scheduler *s, struct hg_slot *slot)
+{
+    int total = s->info.grid_h * s->info.grid_w, done = (int)hg_seq_n_generated(slot->seq);
+    struct hg_event e = {
+        .type = HG_EVENT_PROGRESS, .done = done < total ? done : total, .total = total};
+    return hg_stream_push(&slot->req->stream, &e, NULL, 0, NULL);
+}
+
+/* Text that the detokeniser still held back (an incomplete character). */
+static enum hg_status flush_text(struct hg_scheduler *s, struct hg_slot *slot)
+{
+    struct hg_event e = {.type = HG_EVENT_TOKEN, .id = -1};
+    hg_buf_clear(&s->text);
+    HG_TRY(hg_detok_finish(&slot->detok, &s->text));
+    return s->text.len == 0
+               ? HG_STATUS_OK
+               : hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, NULL);
+}
+
+/* The index tokens are complete: keep the codes, give the KV blocks back, render later. */
+static enum hg_status finish_image(struct hg_scheduler *s, struct hg_slot *slot,
+                                   struct hg_error *err)
+{
+    size_t cap = (size_t)s->info.grid_h * (size_t)s->info.grid_w;
+    slot->codes = calloc(cap ? cap : 1, sizeof *slot->codes);
+    if (!slot->codes)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "image tokens: out of memory");
+    slot->req->result.n_generated = (int)hg_seq_n_generated(slot->seq);
+    HG_TRY(hg_model_image_codes(s->model, hg_seq_generated(slot->seq),
+                                hg_seq_n_generated(slot->seq), slot->codes, cap, &slot->n_codes,
+                                err));
+    hg_seq_free(slot->seq);
+    slot->seq = NULL;
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_slot_deliver(struct hg_scheduler *s, struct hg_slot *slot,
+                               const struct hg_token *t, struct hg_error *err)
+{
+    struct hg_request *r = slot->req;
+    bool draws = r->task == HG_TASK_GENERATION;
+    enum hg_status status = HG_STATUS_OK;
+    atomic_fetch_add(&s->n_tokens, 1);
+    if (r->result.first_token_ms == 0)
+        r->result.first_token_ms = (double)(hg_now_ns() - r->submitted_ns) / 1e6;
+    if (t->finish == HG_FINISH_ERROR)
+        return hg_fail(err, HG_STATUS_NUMERIC, "the model produced a value that is not finite");
+    if (draws)
+        status = push_progress(s, slot);
+    else if (t->finish != HG_FINISH_STOP)
+        status = push_token(s, slot, t);
+    if (status == HG_STATUS_OK && t->finish != HG_FINISH_NONE && !draws)
+        status = flush_text(s, slot);
+    if (status != HG_STATUS_OK)
+        return hg_fail(err, status, "event: %s", hg_status_text(status));
+    r->result.finish = t->finish;
+    return draws && t->finish != HG_FINISH_NONE ? finish_image(s, slot, err) : HG_STATUS_OK;
+}
