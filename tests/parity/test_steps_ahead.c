@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "model/healthgpt.h"
+#include "tests/kernels/child.h"
 #include "tests/parity/model_writer.h"
 #include "tests/parity/run_seq.h"
 #include "tests/parity/simt_counts.h"
@@ -439,14 +440,6 @@ static void a_shape_runs_once_op_by_op_and_is_replayed_from_then_on(void **state
 
 /* ---- faults (the device lives as long as its library: each in a child) ------------------------
  */
-
-#define EXPECT(condition)                                                                          \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                \
-            _exit(1);                                                                              \
-        }                                                                                          \
-    } while (0)
 
 /* The n-th call from now on fails. */
 static void plant(const char *what, long n)

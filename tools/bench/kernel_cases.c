@@ -22,7 +22,8 @@ enum {
     FILL_IN = 64,
     N_SLOTS = 4,
     N_TYPES = 5,
-    PROMPT = 700 /* rows of a prefill */
+    MOST_DECODED = 64, /* more rows than that are a prompt's */
+    PROMPT = 700       /* rows of a prefill */
 };
 
 struct shape {
@@ -150,6 +151,7 @@ static enum hg_status linears(struct bench *s, void *ctx)
     for (int i = 0; i < t->n_weights; i++) {
         struct hg_linear_args a = {.w = t->w[i],
                                    .n_rows = t->n_rows,
+                                   .n_prompt = t->plan.n_prompt,
                                    .x = s->x,
                                    .ldx = p->k,
                                    .norm = p->norm ? s->norm : NULL,
@@ -180,6 +182,7 @@ static enum hg_status linear_case(struct bench *s, struct set *t, int n_rows, in
         rank += which == 3 || which == i + 1 ? p->ranks[i] + EXPERTS : 0;
     t->n_rows = n_rows;
     t->plan = (struct hg_plan){.n_tokens = n_rows,
+                               .n_prompt = n_rows > MOST_DECODED ? n_rows : 0,
                                .n_seqs = 1,
                                .max_blocks = 1,
                                .token = s->zero,

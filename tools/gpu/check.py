@@ -23,6 +23,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
+import measure  # noqa: E402
 import report  # noqa: E402
 import stages  # noqa: E402
 
@@ -55,11 +56,21 @@ class Context:
         """Seconds that are left to all, and to the stage that runs."""
         return min(self.end, self.stage_end or self.end) - time.monotonic()
 
+    def cublas_folders(self):
+        """Of the cuBLASLt that our library asks for, wherever torch or CUDA keep it."""
+        if self.simt:
+            return []
+        if not hasattr(self, "found_cublas"):
+            self.found_cublas = []  # the search below asks for an environment
+            self.found_cublas = sorted({os.path.dirname(f) for f in measure.cublas_libraries(self)
+                                        if f.endswith("libcublasLt.so.13")})
+        return self.found_cublas
+
     def environment(self):
         """For our programs only: nvidia-smi and torch bring their own libraries."""
         shared = os.path.join(self.home, "shared")
         env = dict(os.environ, HG_TEST_BACKEND=self.backend, HG_ROOT=self.home,
-                   LD_LIBRARY_PATH=os.pathsep.join((self.bin, os.path.join(self.home, "lib"))))
+                   LD_LIBRARY_PATH=os.pathsep.join([self.bin, os.path.join(self.home, "lib")] + self.cublas_folders()))
         if os.path.isdir(shared):
             env["HG_SHARED"] = shared
         env.setdefault("HG_SHARED", os.path.join(ROOT, "..", "shared"))
