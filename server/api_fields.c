@@ -101,6 +101,13 @@ static bool set_penalty(struct hg_ask *a, const struct hg_field_value *v, struct
     return true;
 }
 
+static bool set_timeout(struct hg_ask *a, const struct hg_field_value *v, struct hg_api_error *e)
+{
+    (void)e;
+    a->timeout_ms = (int)v->integer;
+    return true;
+}
+
 static bool set_seed(struct hg_ask *a, const struct hg_field_value *v, struct hg_api_error *e)
 {
     (void)e;
@@ -156,6 +163,7 @@ static const struct hg_field fields[] = {
     {"top_p", HG_FIELD_REAL, BOTH, 0, 1, set_top_p},
     {"top_k", HG_FIELD_INT, BOTH, 0, 1 << 20, set_top_k},
     {"repetition_penalty", HG_FIELD_REAL, BOTH, 0.1, 10, set_penalty},
+    {"timeout_ms", HG_FIELD_INT, BOTH, 1, 86400000, set_timeout},
     {"seed", HG_FIELD_INT, BOTH, 0, 9223372036854774784.0, set_seed},
     {"top_logprobs", HG_FIELD_INT, ASK, 0, HG_MAX_TOP, set_top_logprobs},
     {"stream", HG_FIELD_BOOL, BOTH, 0, 0, set_stream},

@@ -27,7 +27,8 @@ struct hg_scheduler {
     /* [engine thread] */
     struct hg_slot *slots; /* [max_batch], arrival order */
     int n_slots;
-    struct hg_request *head; /* admitted next: waits for KV blocks */
+    struct hg_request *head[HG_CLASS_COUNT]; /* admitted next: waits for a place or KV blocks */
+    int n_interactive; /* admitted one after the other while bulk was waiting */
     struct hg_step_item *items;
     struct hg_token *tokens;
     struct hg_buf text;

@@ -4,7 +4,8 @@
 void hg_queue_init(struct hg_queue *q, size_t cap)
 {
     *q = (struct hg_queue){.cap = cap};
-    hg_list_init(&q->items);
+    for (int c = 0; c < HG_CLASS_COUNT; c++)
+        hg_list_init(&q->items[c]);
     pthread_mutex_init(&q->lock, NULL);
     pthread_cond_init(&q->filled, NULL);
 }
@@ -15,7 +16,7 @@ void hg_queue_deinit(struct hg_queue *q)
     pthread_mutex_destroy(&q->lock);
 }
 
-enum hg_status hg_queue_push(struct hg_queue *q, struct hg_list *node)
+enum hg_status hg_queue_push(struct hg_queue *q, struct hg_list *node, enum hg_class c)
 {
     enum hg_status status = HG_STATUS_OK;
     pthread_mutex_lock(&q->lock);
@@ -24,7 +25,7 @@ enum hg_status hg_queue_push(struct hg_queue *q, struct hg_list *node)
     else if (q->n >= q->cap)
         status = HG_STATUS_BUSY;
     if (status == HG_STATUS_OK) {
-        hg_list_push_back(&q->items, node);
+        hg_list_push_back(&q->items[c], node);
         q->n++;
         pthread_cond_signal(&q->filled);
     }
@@ -32,12 +33,12 @@ enum hg_status hg_queue_push(struct hg_queue *q, struct hg_list *node)
     return status;
 }
 
-struct hg_list *hg_queue_pop(struct hg_queue *q)
+struct hg_list *hg_queue_pop(struct hg_queue *q, enum hg_class c)
 {
     struct hg_list *node = NULL;
     pthread_mutex_lock(&q->lock);
-    if (q->n > 0) {
-        node = q->items.next;
+    if (!hg_list_empty(&q->items[c])) {
+        node = q->items[c].next;
         hg_list_remove(node);
         q->n--;
     }
@@ -77,10 +78,11 @@ size_t hg_queue_depth(struct hg_queue *q)
     return n;
 }
 
-void hg_queue_sweep(struct hg_queue *q, hg_queue_match_fn *match, void *ctx, struct hg_list *out)
+/* [lock] */
+static void sweep_line(struct hg_queue *q, struct hg_list *line, hg_queue_match_fn *match,
+                       void *ctx, struct hg_list *out)
 {
-    pthread_mutex_lock(&q->lock);
-    for (struct hg_list *node = q->items.next, *next; node != &q->items; node = next) {
+    for (struct hg_list *node = line->next, *next; node != line; node = next) {
         next = node->next;
         if (!match(node, ctx))
             continue;
@@ -88,5 +90,12 @@ void hg_queue_sweep(struct hg_queue *q, hg_queue_match_fn *match, void *ctx, str
         hg_list_push_back(out, node);
         q->n--;
     }
+}
+
+void hg_queue_sweep(struct hg_queue *q, hg_queue_match_fn *match, void *ctx, struct hg_list *out)
+{
+    pthread_mutex_lock(&q->lock);
+    for (int c = 0; c < HG_CLASS_COUNT; c++)
+        sweep_line(q, &q->items[c], match, ctx, out);
     pthread_mutex_unlock(&q->lock);
 }

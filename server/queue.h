@@ -1,4 +1,5 @@
-/* server/queue.h - the bounded queue between the HTTP threads and the engine thread.
+/* server/queue.h - the bounded queue between the HTTP threads and the engine thread: one line per
+ * class, one bound for all.
  *
  * Refusing is normal: a full queue answers BUSY at once and the client is told when to come back.
  * `lock` guards every field; the node belongs to the queue from a successful push to its pop. */
@@ -12,10 +13,12 @@
 #include "common/list.h"
 #include "common/status.h"
 
+enum hg_class { HG_CLASS_INTERACTIVE, HG_CLASS_BULK, HG_CLASS_COUNT };
+
 struct hg_queue {
     pthread_mutex_t lock;
     pthread_cond_t filled;
-    struct hg_list items;
+    struct hg_list items[HG_CLASS_COUNT];
     size_t n, cap;
     bool closed; /* nothing is accepted any more */
 };
@@ -24,8 +27,8 @@ void hg_queue_init(struct hg_queue *q, size_t cap);
 void hg_queue_deinit(struct hg_queue *q); /* must be empty */
 
 /* BUSY when full, CANCELLED when closed. */
-enum hg_status hg_queue_push(struct hg_queue *q, struct hg_list *node);
-struct hg_list *hg_queue_pop(struct hg_queue *q); /* oldest, or NULL */
+enum hg_status hg_queue_push(struct hg_queue *q, struct hg_list *node, enum hg_class c);
+struct hg_list *hg_queue_pop(struct hg_queue *q, enum hg_class c); /* oldest, or NULL */
 /* Block until there is something to pop or the queue is closed. */
 void hg_queue_wait(struct hg_queue *q);
 void hg_queue_close(struct hg_queue *q);

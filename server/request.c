@@ -78,6 +78,7 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
     atomic_init(&r->state, HG_REQUEST_NEW);
     r->number = atomic_fetch_add(&next_number, 1);
     r->task = ask->task;
+    r->timeout_ms = ask->timeout_ms;
     r->sampling = sampling_of(ask);
     enum hg_status status = prepare(m, ask, r, err);
     if (status == HG_STATUS_OK) /* one event per token, one flushed text, END */

@@ -28,6 +28,7 @@ struct hg_ask {
     size_t n_images;
     struct hg_sampling sampling;
     bool has_temperature, has_seed;
+    int timeout_ms; /* 0: the server's limit */
     bool stream, no_plugin;
 };
 void hg_ask_init(struct hg_ask *a, enum hg_task task);
@@ -63,6 +64,7 @@ struct hg_request {
     struct hg_sampling sampling;
     struct hg_prepared *prepared; /* until a sequence takes it */
     int n_prompt, max_tokens;
+    int64_t timeout_ms; /* wanted, 0: the server's; from submission the one that holds */
     int64_t submitted_ns, deadline_ns; /* set by the scheduler */
     struct hg_stream stream;
     struct hg_result result;

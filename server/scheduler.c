@@ -2,8 +2,9 @@
  *
  * DESIGN. One slot per running request. A turn of the loop:
  *   1 sweep     end what was cancelled, passed its deadline, or must go because of a stop
- *   2 admit     those that gave way, then queue head -> sequence; BUSY (no KV blocks) leaves it
- *               waiting, and so does an expectation that those who run will want the blocks
+ *   2 admit     those that gave way, then queue head -> sequence, questions before pictures, which
+ *               leave a quarter of the places to them and get every fifth turn; BUSY (no KV blocks)
+ *               leaves it waiting, and so does an expectation that those who run will want them
  *   3 big       one vision pass or one render: large pieces are spread between steps, never stacked
  *   4 room      blocks for what the step will add, the oldest first; where there are none the
  *               youngest sequence gives way (it will be computed again, to the same bits)
@@ -23,6 +24,8 @@
 
 /* Tokens that an answer is expected to have still: its limit is rarely met. */
 enum { EXPECTED_ANSWER = 64 };
+/* Questions that may pass a waiting picture. */
+enum { BULK_FLOOR = 4 };
 
 /* ---- ending ---------------------------------------------------------------------------------- */
 
@@ -79,7 +82,7 @@ static enum hg_status verdict(struct hg_scheduler *s, const struct hg_request *r
         return hg_fail(err, HG_STATUS_CANCELLED, "the server is shutting down");
     if (now >= r->deadline_ns)
         return hg_fail(err, HG_STATUS_TIMEOUT, "not finished within %lld ms",
-                       (long long)s->options.timeout_ms);
+                       (long long)r->timeout_ms);
     return HG_STATUS_OK;
 }
 
@@ -112,11 +115,12 @@ static void sweep(struct hg_scheduler *s)
         verdict(s, r, w.now, true, &r->result.error);
         end_request(s, r);
     }
-    if (s->head && verdict(s, s->head, w.now, true, &err) != HG_STATUS_OK) {
-        s->head->result.error = err;
-        end_request(s, s->head);
-        s->head = NULL;
-    }
+    for (int c = 0; c < HG_CLASS_COUNT; c++)
+        if (s->head[c] && verdict(s, s->head[c], w.now, true, &err) != HG_STATUS_OK) {
+            s->head[c]->result.error = err;
+            end_request(s, s->head[c]);
+            s->head[c] = NULL;
+        }
     for (int i = s->n_slots - 1; i >= 0; i--)
         if (verdict(s, s->slots[i].req, w.now, false, &err) != HG_STATUS_OK)
             hg_slot_fail(s, i, &err);
@@ -146,10 +150,9 @@ static int blocks_to_come(const struct hg_request *r, int n_tokens)
     return n / HG_BLOCK_TOKENS + 1;
 }
 
-/* Whether the head fits beside what the running ones are expected to take. */
-static bool there_is_room(const struct hg_scheduler *s)
+/* Whether a request fits beside what the running ones are expected to take. */
+static bool there_is_room(const struct hg_scheduler *s, const struct hg_request *r)
 {
-    const struct hg_request *r = s->head;
     int need = r->n_prompt / HG_BLOCK_TOKENS + blocks_to_come(r, r->max_tokens);
     for (int i = 0; i < s->n_slots; i++)
         if (s->slots[i].seq)
@@ -173,23 +176,57 @@ static bool resume(struct hg_scheduler *s)
     return true;
 }
 
+static enum hg_class class_of(const struct hg_request *r)
+{
+    return r->task == HG_TASK_GENERATION ? HG_CLASS_BULK : HG_CLASS_INTERACTIVE;
+}
+
+/* Pictures run for long: a quarter of the places is kept from them, if there are two or more. */
+static bool bulk_has_place(const struct hg_scheduler *s)
+{
+    int n = 0, most = s->options.max_batch - s->options.max_batch / 4;
+    if (most == s->options.max_batch && most > 1)
+        most--;
+    for (int i = 0; i < s->n_slots; i++)
+        n += class_of(s->slots[i].req) == HG_CLASS_BULK;
+    return n < most;
+}
+
+/* Whose turn it is: questions first, but every BULK_FLOOR questions one picture; NULL: nobody's. */
+static struct hg_request **next_head(struct hg_scheduler *s)
+{
+    for (int c = 0; c < HG_CLASS_COUNT; c++) {
+        struct hg_list *node = s->head[c] ? NULL : hg_queue_pop(&s->queue, (enum hg_class)c);
+        if (node)
+            s->head[c] = request_of(node);
+    }
+    struct hg_request **first = &s->head[HG_CLASS_INTERACTIVE], **bulk = &s->head[HG_CLASS_BULK];
+    bool bulk_may = *bulk && bulk_has_place(s);
+    if (*first && !(bulk_may && s->n_interactive >= BULK_FLOOR))
+        return first;
+    return bulk_may ? bulk : NULL;
+}
+
+static bool somebody_waits(const struct hg_scheduler *s)
+{
+    return s->head[HG_CLASS_INTERACTIVE] || s->head[HG_CLASS_BULK];
+}
+
 static void admit(struct hg_scheduler *s)
 {
     if (!resume(s))
         return;
     while (s->n_slots < s->options.max_batch) {
-        struct hg_list *node = s->head ? NULL : hg_queue_pop(&s->queue);
-        if (node)
-            s->head = request_of(node);
-        if (!s->head || !there_is_room(s))
+        struct hg_request **head = next_head(s), *r = head ? *head : NULL;
+        if (!r || !there_is_room(s, r))
             return;
         struct hg_error err = {0};
         struct hg_seq *seq = NULL;
-        enum hg_status status = hg_seq_create(s->model, s->head->prepared, &seq, &err);
+        enum hg_status status = hg_seq_create(s->model, r->prepared, &seq, &err);
         if (status == HG_STATUS_BUSY && s->n_slots > 0)
             return; /* blocks come back when a neighbour ends */
-        struct hg_request *r = s->head;
-        s->head = NULL;
+        *head = NULL;
+        s->n_interactive = class_of(r) == HG_CLASS_BULK ? 0 : s->n_interactive + 1;
         if (status == HG_STATUS_OK) {
             open_slot(s, r, seq);
         } else { /* also BUSY on an empty machine: it can never fit */
@@ -244,10 +281,10 @@ static void *engine_main(void *ctx)
     for (;;) {
         while (s->n_slots == 0 && hg_model_steps_in_flight(s->model) > 0)
             hg_engine_step(s); /* of requests that have left */
-        if (s->n_slots == 0 && !s->head)
+        if (s->n_slots == 0 && !somebody_waits(s))
             hg_queue_wait(&s->queue);
         sweep(s);
-        if (s->n_slots == 0 && !s->head && hg_queue_closed(&s->queue) &&
+        if (s->n_slots == 0 && !somebody_waits(s) && hg_queue_closed(&s->queue) &&
             hg_queue_depth(&s->queue) == 0)
             break;
         admit(s);
@@ -304,10 +341,12 @@ enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
                                    struct hg_error *err)
 {
     r->submitted_ns = hg_now_ns();
-    r->deadline_ns = r->submitted_ns + s->options.timeout_ms * 1000000;
+    if (r->timeout_ms <= 0 || r->timeout_ms > s->options.timeout_ms)
+        r->timeout_ms = s->options.timeout_ms;
+    r->deadline_ns = r->submitted_ns + r->timeout_ms * 1000000;
     atomic_store(&r->state, HG_REQUEST_QUEUED);
     hg_request_ref(r);
-    enum hg_status status = hg_queue_push(&s->queue, &r->link);
+    enum hg_status status = hg_queue_push(&s->queue, &r->link, class_of(r));
     if (status == HG_STATUS_OK)
         return status;
     atomic_store(&r->state, HG_REQUEST_NEW);

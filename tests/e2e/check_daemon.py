@@ -221,6 +221,11 @@ def check_deadline_ends_a_request(build):
         late = [r for r in statuses if r[0] == 504]
         equal(len(late) + len([r for r in statuses if r[0] == 200]), 60, "only 200 and 504")
         require(late, "60 pictures were drawn within a second")
+        status, _, reply = d.post(DRAW, {"prompt": "Draw a chest X-ray.", "timeout_ms": 1})
+        require_error(status, reply, 504, "deadline_exceeded")
+        require("within 1 ms" in reply["error"]["message"], reply)
+        status, _, reply = d.post(ASK, {"question": "Hi?", "timeout_ms": 0})
+        require_error(status, reply, 400, "invalid_value")
         require_error(late[0][0], late[0][2], 504, "deadline_exceeded")
         d.wait_idle()
     return "%d of 60 were too late" % len(late)

@@ -166,6 +166,64 @@ static void a_small_cache_makes_requests_give_way_and_fails_none(void **state)
     }
 }
 
+static int64_t ended_at(const struct hg_request *r)
+{
+    return r->submitted_ns + (int64_t)(r->result.total_ms * 1e6);
+}
+
+/* Eight pictures wait for three places; a question that comes last is answered before most. */
+static void a_question_does_not_wait_behind_pictures(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct hg_request *draw[8], *ask;
+    int n_later = 0;
+    open_bench(&b, 4, 16, 600000);
+    for (int i = 0; i < 8; i++) {
+        draw[i] = request(&b, HG_TASK_GENERATION, 0, (uint64_t)i);
+        assert_int_equal(submit(&b, draw[i]), HG_STATUS_OK);
+    }
+    ask = request(&b, HG_TASK_COMPREHENSION, 4, 1);
+    assert_int_equal(submit(&b, ask), HG_STATUS_OK);
+    wait_end(ask);
+    for (int i = 0; i < 8; i++) {
+        wait_end(draw[i]);
+        assert_int_equal(draw[i]->result.error.status, HG_STATUS_OK);
+        n_later += ended_at(draw[i]) > ended_at(ask);
+        hg_request_unref(draw[i]);
+    }
+    assert_true(n_later >= 5); /* at most the three that were running */
+    hg_request_unref(ask);
+    close_bench(&b);
+}
+
+/* One place, many questions before it and after it: its turn comes. */
+static void a_picture_is_not_starved_by_questions(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct hg_request *ask[24], *draw = NULL;
+    int n_later = 0;
+    open_bench(&b, 1, 32, 600000);
+    for (int i = 0; i < 24; i++) {
+        ask[i] = request(&b, HG_TASK_COMPREHENSION, 8, (uint64_t)i);
+        assert_int_equal(submit(&b, ask[i]), HG_STATUS_OK);
+        if (i == 3) {
+            draw = request(&b, HG_TASK_GENERATION, 0, 1);
+            assert_int_equal(submit(&b, draw), HG_STATUS_OK);
+        }
+    }
+    wait_end(draw);
+    for (int i = 0; i < 24; i++) {
+        wait_end(ask[i]);
+        n_later += ended_at(ask[i]) > ended_at(draw);
+        hg_request_unref(ask[i]);
+    }
+    assert_true(n_later >= 24 - 12);
+    hg_request_unref(draw);
+    close_bench(&b);
+}
+
 /* All steps of a picture but its prompt's; none of an answer, whose stop has to be seen. */
 static void pictures_are_drawn_with_steps_ahead_and_answers_are_not(void **state)
 {
@@ -302,6 +360,8 @@ int main(void)
         cmocka_unit_test(drawing_from_text_is_sampled_and_answers_are_greedy),
         cmocka_unit_test(a_picture_is_the_same_alone_and_in_a_batch),
         cmocka_unit_test(a_small_cache_makes_requests_give_way_and_fails_none),
+        cmocka_unit_test(a_question_does_not_wait_behind_pictures),
+        cmocka_unit_test(a_picture_is_not_starved_by_questions),
         cmocka_unit_test(pictures_are_drawn_with_steps_ahead_and_answers_are_not),
         cmocka_unit_test(submit_is_busy_when_the_queue_is_full),
         cmocka_unit_test(cancelled_requests_end_while_running_and_while_waiting),
