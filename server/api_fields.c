@@ -108,6 +108,13 @@ static bool set_timeout(struct hg_ask *a, const struct hg_field_value *v, struct
     return true;
 }
 
+static bool set_previews(struct hg_ask *a, const struct hg_field_value *v, struct hg_api_error *e)
+{
+    (void)e;
+    a->previews = (int)v->integer;
+    return true;
+}
+
 static bool set_seed(struct hg_ask *a, const struct hg_field_value *v, struct hg_api_error *e)
 {
     (void)e;
@@ -167,8 +174,10 @@ static const struct hg_field fields[] = {
     {"seed", HG_FIELD_INT, BOTH, 0, 9223372036854774784.0, set_seed},
     {"top_logprobs", HG_FIELD_INT, ASK, 0, HG_MAX_TOP, set_top_logprobs},
     {"stream", HG_FIELD_BOOL, BOTH, 0, 0, set_stream},
+    {"previews", HG_FIELD_INT, DRAW, 0, HG_REQUEST_MAX_PREVIEWS, set_previews},
     /* Sent by image clients of the OpenAI API. */
     {"response_format", HG_FIELD_TEXT, DRAW, 0, 0, check_format},
+    {"partial_images", HG_FIELD_INT, DRAW, 0, 3, set_previews},
     {"n", HG_FIELD_INT, DRAW, 1, 1, set_nothing},
     {"model", HG_FIELD_TEXT, BOTH, 0, 0, set_nothing},
     {"size", HG_FIELD_TEXT, DRAW, 0, 0, set_nothing},

@@ -16,6 +16,8 @@ struct hg_slot {
     struct hg_detok detok;
     int32_t *codes; /* complete image waiting to be rendered */
     size_t n_codes;
+    int n_previews; /* that were due so far */
+    bool preview;   /* one is to be rendered */
 };
 
 struct hg_scheduler {
@@ -51,6 +53,8 @@ void hg_slot_fail(struct hg_scheduler *s, int i, const struct hg_error *err);
 void hg_engine_step(struct hg_scheduler *s);
 
 /* ---- engine_deliver.c ---- */
+/* The picture of a slot as far as it is drawn, to its stream. */
+enum hg_status hg_slot_preview(struct hg_scheduler *s, struct hg_slot *slot, struct hg_error *err);
 /* One token of a slot to its stream; a complete image's codes are kept and its sequence freed. */
 enum hg_status hg_slot_deliver(struct hg_scheduler *s, struct hg_slot *slot,
                                const struct hg_token *t, struct hg_error *err);

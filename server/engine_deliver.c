@@ -1,5 +1,6 @@
 /* server/engine_deliver.c - a token becomes events of its request's stream. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/clock.h"
 #include "server/engine.h"
@@ -17,9 +18,16 @@ static enum hg_status push_token(struct hg_scheduler *s, struct hg_slot *slot,
     return hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, tops);
 }
 
+/* Previews are due at equal distances, the picture itself being the last. */
 static enum hg_status push_progress(struct hg_scheduler *s, struct hg_slot *slot)
 {
     int total = s->info.grid_h * s->info.grid_w, done = (int)hg_seq_n_generated(slot->seq);
+    int wanted = slot->req->n_previews;
+    if (slot->n_previews < wanted && done < total &&
+        done * (wanted + 1) >= total * (slot->n_previews + 1)) {
+        slot->n_previews++;
+        slot->preview = true;
+    }
     struct hg_event e = {
         .type = HG_EVENT_PROGRESS, .done = done < total ? done : total, .total = total};
     return hg_stream_push(&slot->req->stream, &e, NULL, 0, NULL);
@@ -34,6 +42,38 @@ static enum hg_status flush_text(struct hg_scheduler *s, struct hg_slot *slot)
     return s->text.len == 0
                ? HG_STATUS_OK
                : hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, NULL);
+}
+
+enum hg_status hg_slot_preview(struct hg_scheduler *s, struct hg_slot *slot, struct hg_error *err)
+{
+    enum { UNDRAWN = 0x80 }; /* grey */
+    int total = s->info.grid_h * s->info.grid_w, done = (int)hg_seq_n_generated(slot->seq), n = 0;
+    const int32_t *ids = hg_seq_generated(slot->seq);
+    int32_t *codes = calloc((size_t)total, sizeof *codes);
+    struct hg_image im = {0};
+    if (!codes)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "preview: out of memory");
+    while (n < done && n < total && ids[n] >= s->info.first_index_id &&
+           ids[n] < s->info.first_index_id + s->info.n_index) {
+        codes[n] = ids[n] - s->info.first_index_id;
+        n++;
+    }
+    enum hg_status status = hg_model_render(s->model, codes, (size_t)n, &im, err);
+    free(codes);
+    if (status != HG_STATUS_OK)
+        return status;
+    size_t row = (size_t)im.width * 3;
+    size_t drawn = (size_t)(im.height * (n / s->info.grid_w) / s->info.grid_h);
+    memset(im.rgb + drawn * row, UNDRAWN, ((size_t)im.height - drawn) * row);
+    struct hg_event e = {.type = HG_EVENT_PREVIEW,
+                         .done = n,
+                         .total = total,
+                         .width = im.width,
+                         .height = im.height};
+    status =
+        hg_stream_push(&slot->req->stream, &e, (const char *)im.rgb, (size_t)im.height * row, NULL);
+    hg_image_deinit(&im);
+    return status == HG_STATUS_OK ? status : hg_fail(err, status, "preview: out of memory");
 }
 
 /* The index tokens are complete: keep the codes, give the KV blocks back, render later. */

@@ -130,6 +130,15 @@ enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_
         hg_out_int(&o, "total", e->total);
         return close_line(&o);
     }
+    if (e->type == HG_EVENT_PREVIEW) {
+        struct hg_image im = {.width = e->width, .height = e->height, .rgb = (uint8_t *)text->data};
+        open_line(&o, out, "preview");
+        hg_out_int(&o, "done", e->done);
+        hg_out_int(&o, "total", e->total);
+        put_png(&o, &im);
+        put_image_facts(&o, &im);
+        return close_line(&o);
+    }
     open_line(&o, out, "token");
     if (e->id >= 0) {
         hg_out_int(&o, "id", e->id);

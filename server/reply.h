@@ -1,8 +1,8 @@
 /* server/reply.h - results and events as JSON. Knows no HTTP objects.
  *
- * A stream is one JSON object per line: {"type":"queued"}, "token", "progress", "image", then
- * "done" or "error". A plain answer is one object. All functions append to out; NO_MEMORY is their
- * only failure. */
+ * A stream is one JSON object per line: {"type":"queued"}, "token", "progress", "preview", "image",
+ * then "done" or "error". A plain answer is one object. All functions append to out; NO_MEMORY is
+ * their only failure. */
 #ifndef HG_SERVER_REPLY_H
 #define HG_SERVER_REPLY_H
 
@@ -25,7 +25,7 @@ enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out,
                                 struct hg_error *err);
 
 enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out);
-/* One line for a TOKEN or PROGRESS event. */
+/* One line for a TOKEN, PROGRESS or PREVIEW event. */
 enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_event *e,
                               const struct hg_buf *text, const struct hg_top_token *tops,
                               struct hg_buf *out);

@@ -79,10 +79,12 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
     r->number = atomic_fetch_add(&next_number, 1);
     r->task = ask->task;
     r->timeout_ms = ask->timeout_ms;
+    r->n_previews = ask->stream && ask->task == HG_TASK_GENERATION ? ask->previews : 0;
     r->sampling = sampling_of(ask);
     enum hg_status status = prepare(m, ask, r, err);
-    if (status == HG_STATUS_OK) /* one event per token, one flushed text, END */
-        status = hg_stream_init(&r->stream, (size_t)r->max_tokens + 3, r->sampling.n_top, err);
+    if (status == HG_STATUS_OK) /* one event per token and preview, one flushed text, END */
+        status = hg_stream_init(&r->stream, (size_t)r->max_tokens + (size_t)r->n_previews + 3,
+                                r->sampling.n_top, err);
     if (status != HG_STATUS_OK) {
         hg_prepared_free(r->prepared);
         free(r);

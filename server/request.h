@@ -16,7 +16,7 @@
 #include "model/healthgpt.h"
 #include "server/stream.h"
 
-enum { HG_REQUEST_MAX_IMAGES = 4 };
+enum { HG_REQUEST_MAX_IMAGES = 4, HG_REQUEST_MAX_PREVIEWS = 8 };
 
 /* What a client asked for, parsed and bounded; owns its strings and images. A zeroed struct is
  * empty. */
@@ -29,6 +29,7 @@ struct hg_ask {
     struct hg_sampling sampling;
     bool has_temperature, has_seed;
     int timeout_ms; /* 0: the server's limit */
+    int previews;   /* of a picture that is streamed while it grows, 0..HG_REQUEST_MAX_PREVIEWS */
     bool stream, no_plugin;
 };
 void hg_ask_init(struct hg_ask *a, enum hg_task task);
@@ -64,6 +65,7 @@ struct hg_request {
     struct hg_sampling sampling;
     struct hg_prepared *prepared; /* until a sequence takes it */
     int n_prompt, max_tokens;
+    int n_previews;     /* wanted */
     int64_t timeout_ms; /* wanted, 0: the server's; from submission the one that holds */
     int64_t submitted_ns, deadline_ns; /* set by the scheduler */
     struct hg_stream stream;

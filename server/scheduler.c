@@ -266,6 +266,12 @@ static bool big_piece(struct hg_scheduler *s)
             render(s, i);
             return true;
         }
+        if (slot->preview) {
+            slot->preview = false;
+            if (hg_slot_preview(s, slot, &err) != HG_STATUS_OK)
+                hg_slot_fail(s, i, &err);
+            return true;
+        }
         if (hg_seq_preempted(slot->seq) || !hg_seq_wants_vision(slot->seq))
             continue;
         if (hg_seq_encode_image(slot->seq, &err) != HG_STATUS_OK)

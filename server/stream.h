@@ -24,7 +24,8 @@
 enum hg_event_type {
     HG_EVENT_TOKEN,    /* text task: id, logprob, text */
     HG_EVENT_PROGRESS, /* image task: done of total index tokens */
-    HG_EVENT_END       /* the last one: the request's result can be read */
+    HG_EVENT_PREVIEW, /* image task: the same, text is the picture so far, RGB [height, width, 3] */
+    HG_EVENT_END      /* the last one: the request's result can be read */
 };
 
 struct hg_top_token {
@@ -36,7 +37,7 @@ struct hg_event {
     enum hg_event_type type;
     int32_t id;
     float logprob;
-    int done, total;
+    int done, total, width, height;
     int n_top;
     size_t top_at, text_at, n_text; /* places in the stream's own stores */
 };

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 
-from harness import Daemon, b64, equal, require, require_error, require_synthetic, test_image
+from harness import Daemon, b64, equal, png_rows, require, require_error, require_synthetic, test_image
 
 ASK = "/v1/vqa"
 DRAW = "/v1/images/generations"
@@ -43,6 +43,30 @@ def check_stream_has_the_parts_of_the_plain_answer(build):
         equal(done, sorted(done), "progress goes up")
         equal(done[-1], lines[1]["total"], "progress is complete")
         equal(base64.b64decode(lines[-2]["b64_json"]), png, "the same picture")
+
+
+def check_streamed_pictures_grow(build):
+    draw = {"prompt": "Draw a chest X-ray.", "seed": 4}
+    with Daemon(build) as d:
+        plain, _ = d.stream(DRAW, draw)
+        lines, _ = d.stream(DRAW, dict(draw, previews=3))
+        equal(lines[-2]["b64_json"], plain[-2]["b64_json"], "the picture with and without previews")
+        previews = [line for line in lines if line["type"] == "preview"]
+        equal(len(previews), 3, "previews")
+        drawn, total = [], previews[0]["total"]
+        for k, line in enumerate(previews):
+            data = base64.b64decode(line["b64_json"], validate=True)
+            require_synthetic(data)
+            require(line["done"] >= total * (k + 1) // 4, "preview %d after %d of %d tokens" % (k, line["done"], total))
+            rows = png_rows(data)
+            equal(len(rows), 64, "rows")
+            grey = [i for i, row in enumerate(rows) if set(row) == {0x80}]
+            equal(grey, list(range(64 - len(grey), 64)), "what is not drawn yet is the end")
+            drawn.append(64 - len(grey))
+        require(0 < drawn[0] < drawn[1] < drawn[2] < 64, "rows drawn: %r" % drawn)
+        status, _, reply = d.post(DRAW, dict(draw, previews=9))
+        require_error(status, reply, 400, "invalid_value")
+    return "rows drawn: %r" % drawn
 
 
 def jobs(n):

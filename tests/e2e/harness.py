@@ -78,6 +78,30 @@ def test_image(seed=0, side=64):
                                  for y in range(side) for x in range(side) for _ in range(3)))
 
 
+def png_rows(data):
+    """Bytes of each row of an 8-bit picture without interlacing."""
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    size, at, packed = {0: 1, 2: 3}[colour], 8, b""
+    require(depth == 8, "bit depth %d" % depth)
+    while at < len(data):
+        n, kind = struct.unpack(">I4s", data[at:at + 8])
+        packed += data[at + 8:at + 8 + n] if kind == b"IDAT" else b""
+        at += n + 12
+    raw, rows, above = zlib.decompress(packed), [], bytes(width * size)
+    for y in range(height):
+        start = y * (width * size + 1)
+        how, row = raw[start], bytearray(raw[start + 1:start + 1 + width * size])
+        for i in range(len(row)):
+            left, up = row[i - size] if i >= size else 0, above[i]
+            corner = above[i - size] if i >= size else 0
+            guess = left + up - corner
+            paeth = min((abs(guess - left), 0, left), (abs(guess - up), 1, up), (abs(guess - corner), 2, corner))[2]
+            row[i] = (row[i] + (0, left, up, (left + up) // 2, paeth)[how]) & 255
+        rows.append(bytes(row))
+        above = row
+    return rows
+
+
 def png_texts(data):
     """The tEXt chunks as a dict; checks that the signature and every CRC are right."""
     equal(data[:8], b"\x89PNG\r\n\x1a\n", "PNG signature")
