@@ -115,6 +115,7 @@ enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out)
     open_line(&o, out, "queued");
     put_id(&o, r);
     hg_out_string(&o, "task", hg_task_name(r->task));
+    hg_out_int(&o, "position", r->position);
     hg_out_int(&o, "prompt_tokens", r->n_prompt);
     return close_line(&o);
 }
@@ -128,6 +129,8 @@ enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_
         open_line(&o, out, "progress");
         hg_out_int(&o, "done", e->done);
         hg_out_int(&o, "total", e->total);
+        if (e->done > 1)
+            hg_out_real(&o, "seconds_left", e->seconds_left, 3);
         return close_line(&o);
     }
     if (e->type == HG_EVENT_PREVIEW) {

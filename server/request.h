@@ -66,6 +66,7 @@ struct hg_request {
     struct hg_prepared *prepared; /* until a sequence takes it */
     int n_prompt, max_tokens;
     int n_previews;     /* wanted */
+    int position;       /* in the queue when it was submitted, of both classes, from 1 on */
     int64_t timeout_ms; /* wanted, 0: the server's; from submission the one that holds */
     int64_t submitted_ns, deadline_ns; /* set by the scheduler */
     struct hg_stream stream;

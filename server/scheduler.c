@@ -351,6 +351,7 @@ enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
         r->timeout_ms = s->options.timeout_ms;
     r->deadline_ns = r->submitted_ns + r->timeout_ms * 1000000;
     atomic_store(&r->state, HG_REQUEST_QUEUED);
+    r->position = (int)hg_queue_depth(&s->queue) + 1;
     hg_request_ref(r);
     enum hg_status status = hg_queue_push(&s->queue, &r->link, class_of(r));
     if (status == HG_STATUS_OK)

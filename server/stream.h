@@ -38,6 +38,7 @@ struct hg_event {
     int32_t id;
     float logprob;
     int done, total, width, height;
+    double seconds_left; /* PROGRESS: at the pace so far, of the tokens; 0 with the first */
     int n_top;
     size_t top_at, text_at, n_text; /* places in the stream's own stores */
 };

@@ -42,6 +42,9 @@ def check_stream_has_the_parts_of_the_plain_answer(build):
         done = [line["done"] for line in lines if line["type"] == "progress"]
         equal(done, sorted(done), "progress goes up")
         equal(done[-1], lines[1]["total"], "progress is complete")
+        equal(lines[0]["position"], 1, "position in the queue")
+        left = [line["seconds_left"] for line in lines if line["type"] == "progress" and line["done"] > 1]
+        require(left[-1] == 0 and all(x >= 0 for x in left), "seconds left: %r" % left[-3:])
         equal(base64.b64decode(lines[-2]["b64_json"]), png, "the same picture")
 
 
