@@ -22,7 +22,7 @@
 
 struct cublaslt {
     void *library;
-#define HG_MEMBER(name) __typeof__(&name) name;
+#define HG_MEMBER(name) __typeof__ (&(name))(name);
     CUBLASLT_FUNCTIONS(HG_MEMBER)
 #undef HG_MEMBER
 };

@@ -10,7 +10,8 @@
 
 static bool cache_init(struct ref_cache *c, size_t n, size_t n_scales, enum hg_dtype type)
 {
-    c->data = calloc(n, hg_dtype_bytes(type));
+    size_t each = hg_dtype_bytes(type);
+    c->data = calloc(n ? n : 1, each ? each : 1);
     if (n_scales)
         c->scale = calloc(n_scales, sizeof *c->scale);
     return c->data && (c->scale || !n_scales);

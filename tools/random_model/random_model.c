@@ -224,7 +224,7 @@ static void write_cards(const struct shape *s, const char *dir, const char *llm)
                     "%s\"%s\":{\"hlora\":\"%s.safetensors\",\"fusion\":null,\"alpha\":%lld,"
                     "\"vision_layer\":%d,\"max_new_tokens\":1026}",
                     n++ ? "," : "", i ? "generation" : "comprehension", i ? "gen" : "com",
-                    (long long)(2 * s->ranks[i]), i ? 1 : -2);
+                    2LL * s->ranks[i], i ? 1 : -2);
     fprintf(out, "}}\n");
     close_file(out);
 }
