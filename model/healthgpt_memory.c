@@ -142,7 +142,8 @@ static enum hg_status count_blocks(const struct hg_model *m, int64_t tokens,
     struct hg_kv_desc one = *desc;
     one.n_blocks = 1;
     size_t block = hg_kv_desc_bytes(&one), spare = have.limit / 256, need;
-    int64_t fit = have.largest > spare ? (int64_t)((have.largest - spare) / (block ? block : 1)) : 0;
+    int64_t fit =
+        have.largest > spare ? (int64_t)((have.largest - spare) / (block ? block : 1)) : 0;
     int64_t most =
         ((all < MAX_KV_TOKENS ? all : MAX_KV_TOKENS) + HG_BLOCK_TOKENS - 1) / HG_BLOCK_TOKENS;
     need = context_bytes(desc, (int)context);
