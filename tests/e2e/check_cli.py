@@ -251,6 +251,9 @@ def check_bench_reports_speed(build):
     out = cli_ok(build, "bench", "--json", "--prompt-tokens", "64", "--max-tokens", "8", "--max-batch", "4")
     rows = [json.loads(line) for line in out.splitlines()]
     equal([r["sequences"] for r in rows], [1, 4], "one sequence, then all")
+    out = cli_ok(build, "bench", "--json", "--prompt-tokens", "8", "--max-tokens", "4", "--batches", "1", "--images")
+    pictures = json.loads(out.splitlines()[-1])  # every round encodes: nothing is taken from the caches
+    require(pictures["vision_ms"] > 0 and pictures["draw_ms"] > 0, "pictures: %r" % pictures)
     code, out, err = cli(build, "bench", "--prompt-tokens", "100000")
     require(code == 65 and not out and "100000 tokens" in err, "an error is all that is printed: %r %r" % (out, err))
     require(all(r["prefill_tokens_per_s"] > 0 and r["decode_tokens_per_s"] > 0 for r in rows), "rates")

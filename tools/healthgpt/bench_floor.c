@@ -70,3 +70,8 @@ double hg_bench_step_bytes(const struct hg_model *m, const bool tasks[HG_TASK_CO
     double positions = (double)m->kv.n_blocks * HG_BLOCK_TOKENS;
     return bytes + (positions > 0 ? (double)m->kv.bytes / positions * n_seqs * n_positions : 0);
 }
+
+enum hg_status hg_bench_wait(struct hg_model *m)
+{
+    return m->backend->ops->sync(m->backend);
+}

@@ -232,6 +232,7 @@ static enum hg_status time_vision(struct hg_model *m, double *ms, struct hg_erro
     p = NULL;
     int64_t start = hg_now_ns();
     HG_TRY_OUT(hg_seq_encode_image(seq, err));
+    HG_TRY_OUT(hg_bench_wait(m));
     *ms = (double)(hg_now_ns() - start) / 1e6;
 out:
     hg_prepared_free(p);
@@ -376,6 +377,7 @@ static enum hg_status bench(const struct hg_cli *cli, struct hg_error *err)
     HG_TRY(read_batches(cli, batches, &n_batches, err));
     HG_TRY(read_plugins(cli, plugins, err));
     struct hg_model_options o = hg_run_options(cli, batches[n_batches - 1]);
+    o.forget = true; /* every round pays for its prompt and its picture */
     HG_TRY(hg_model_load(&o, &m, err));
     hg_model_info(m, &info);
     struct plan p = {.n_prompt = cli->prompt_tokens ? (int)cli->prompt_tokens : DEFAULT_PROMPT,
