@@ -10,12 +10,15 @@
 
 void hg_seq_release_features(struct hg_seq *s)
 {
+    bool released = false;
     for (int i = 0; i < s->p->n_images; i++) {
-        if (s->image_slot[i] >= 0)
-            hg_feature_cache_release(&s->m->features.cache, s->image_slot[i]);
+        if (s->image_slot[i] < 0)
+            continue;
+        hg_feature_cache_release(&s->m->features.cache, s->image_slot[i]);
         s->image_slot[i] = -1;
+        released = true;
     }
-    if (s->m->forget)
+    if (released && s->m->forget)
         hg_feature_cache_forget(&s->m->features.cache);
 }
 
