@@ -1,4 +1,4 @@
-/* server/engine.h - what scheduler.c, engine_step.c and engine_deliver.c share: the engine thread's
+/* server/engine.h - what scheduler.c, engine_admit.c, engine_step.c and engine_deliver.c share: the engine thread's
  * own state. Nobody else includes it. */
 #ifndef HG_SERVER_ENGINE_H
 #define HG_SERVER_ENGINE_H
@@ -9,6 +9,9 @@
 #include "server/queue.h"
 #include "server/scheduler.h"
 
+/* Tokens that an answer is expected to have still: its limit is rarely met. */
+enum { HG_EXPECTED_ANSWER = 64 };
+
 /* A running request. */
 struct hg_slot {
     struct hg_request *req; /* NULL: free */
@@ -18,6 +21,7 @@ struct hg_slot {
     size_t n_codes;
     int n_previews; /* that were due so far */
     bool preview;   /* one is to be rendered */
+    int n_yields;   /* to questions that waited */
 };
 
 struct hg_scheduler {
@@ -27,10 +31,11 @@ struct hg_scheduler {
     struct hg_queue queue;
     pthread_t thread;
     /* [engine thread] */
-    struct hg_slot *slots; /* [max_batch], arrival order */
+    struct hg_slot *slots; /* [2 max_batch], order of admission: running, or having given way */
     int n_slots;
-    struct hg_request *head[HG_CLASS_COUNT]; /* admitted next: waits for a place or KV blocks */
-    int n_interactive; /* admitted one after the other while bulk was waiting */
+    struct hg_policy_place *places; /* [2 max_batch] */
+    bool hold_steps;                /* begin none: a picture is to give way */
+    int64_t n_worked;               /* tokens of steps begun in this turn */
     struct hg_step_item *items;
     struct hg_token *tokens;
     struct hg_buf text;
@@ -47,6 +52,15 @@ struct hg_scheduler {
 /* End the request of slot i with what its result says, or with an error; later slots move up. */
 void hg_slot_close(struct hg_scheduler *s, int i);
 void hg_slot_fail(struct hg_scheduler *s, int i, const struct hg_error *err);
+
+/* The sequence of a request that was taken from the queue gets a slot. */
+void hg_slot_open(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *seq);
+/* Push END and drop the scheduler's reference. */
+void hg_engine_end(struct hg_scheduler *s, struct hg_request *r);
+
+/* ---- engine_admit.c ---- */
+/* Those that gave way go on, and those that wait begin, as far as there is room. */
+void hg_engine_admit(struct hg_scheduler *s);
 
 /* ---- engine_step.c ---- */
 /* Make room, begin the steps that can be begun, end the oldest and hand out its tokens. */

@@ -22,13 +22,19 @@ static bool all_run_ahead(const struct hg_scheduler *s)
     return true;
 }
 
-/* The youngest of slots [from, n) that owns blocks, or -1. */
+/* The youngest of slots [from, n) that owns blocks, or -1; a picture, if slot `from` is none. */
 static int youngest(const struct hg_scheduler *s, int from)
 {
-    for (int i = s->n_slots - 1; i >= from; i--)
-        if (s->slots[i].seq && !hg_seq_preempted(s->slots[i].seq))
+    int found = -1;
+    bool asks = s->slots[from].req->job.cls == HG_CLASS_INTERACTIVE;
+    for (int i = s->n_slots - 1; i >= from; i--) {
+        if (!s->slots[i].seq || hg_seq_preempted(s->slots[i].seq))
+            continue;
+        if (!asks || s->slots[i].req->job.cls == HG_CLASS_BULK)
             return i;
-    return -1;
+        found = found < 0 ? i : found;
+    }
+    return found;
 }
 
 /* Blocks for n_tokens more of slot i, taken from younger ones if need be; else it gives way itself.
@@ -132,6 +138,8 @@ static void fail_step(struct hg_scheduler *s, int n, const struct hg_error *err)
 static void begin_steps(struct hg_scheduler *s)
 {
     bool ahead = true;
+    if (s->hold_steps && hg_model_steps_in_flight(s->model) > 0)
+        return;
     while (ahead && hg_model_steps_in_flight(s->model) < HG_STEPS_AHEAD) {
         struct hg_error err = {0};
         ahead = all_run_ahead(s);
@@ -144,6 +152,8 @@ static void begin_steps(struct hg_scheduler *s)
             return;
         atomic_fetch_add(&s->n_steps, 1);
         atomic_fetch_add(&s->n_ahead, hg_model_steps_in_flight(s->model) > 0);
+        for (int k = 0; k < n; k++)
+            s->n_worked += s->items[k].n_tokens;
         if (hg_model_step_begin(s->model, s->items, (size_t)n, &err) != HG_STATUS_OK)
             fail_step(s, n, &err);
     }

@@ -27,6 +27,7 @@ struct hg_http {
     struct hg_scheduler *scheduler;
     struct hg_model_info info;
     struct hg_reply_context reply;
+    struct hg_keys *keys;
     int max_queue;
     bool loopback;
     atomic_bool draining;
@@ -47,7 +48,9 @@ struct exchange {
     struct MHD_Connection *connection;
     const struct route *route;
     struct hg_gate_facts facts;
+    struct hg_tenant who;
     bool seen, bad_uri, bad_framing, refused, is_form;
+    bool may_stay; /* refused for want of room: the connection is good for another try */
     struct hg_api_error error;
     struct hg_buf body;
     struct hg_request *request;
@@ -71,18 +74,26 @@ static const char *allowed(const struct route *r)
     return strcmp(r->method, "GET") == 0 ? "GET, HEAD" : r->method;
 }
 
+/* Spread by a half to both sides, so that those who were refused together do not come together. */
+static void add_retry_after(struct exchange *x, struct MHD_Response *r)
+{
+    char seconds[24];
+    enum hg_task task = x->route ? x->route->task : HG_TASK_COMPREHENSION;
+    double s = hg_scheduler_retry_s(x->http->scheduler, &x->who, task);
+    double spread = (double)((uint64_t)hg_now_ns() * 0x9e3779b97f4a7c15u >> 40) / (1 << 24);
+    snprintf(seconds, sizeof seconds, "%d", (int)(s * (0.5 + spread) + 0.5));
+    MHD_add_response_header(r, "Retry-After", seconds);
+}
+
 static void add_refusal_headers(struct exchange *x, struct MHD_Response *r)
 {
     if (x->error.http == 405 && x->route)
         MHD_add_response_header(r, "Allow", allowed(x->route));
-    if (x->error.http == 503) {
-        struct hg_scheduler_stats stats;
-        char seconds[24];
-        hg_scheduler_stats(x->http->scheduler, &stats);
-        snprintf(seconds, sizeof seconds, "%zu", 1 + stats.queued / 8);
-        MHD_add_response_header(r, "Retry-After", seconds);
-    }
-    if (x->refused || atomic_load(&x->http->draining))
+    if (x->error.http == 503 || x->error.http == 429)
+        add_retry_after(x, r);
+    if (x->error.http == 401)
+        MHD_add_response_header(r, "WWW-Authenticate", "Bearer realm=\"healthgpt\"");
+    if ((x->refused && !x->may_stay) || atomic_load(&x->http->draining))
         MHD_add_response_header(r, "Connection", "close");
 }
 
@@ -256,7 +267,12 @@ static enum MHD_Result answer_task(struct exchange *x)
 {
     struct hg_ask ask;
     struct hg_error err = {0};
+    if (hg_scheduler_check(x->http->scheduler, &x->who, x->route->task, &err) != HG_STATUS_OK) {
+        hg_buf_deinit(&x->body); /* no room: nothing is decoded for the refusal */
+        return send_failure(x, &err);
+    }
     hg_ask_init(&ask, x->route->task);
+    ask.tenant = x->who;
     bool parsed = parse_body(x, &ask), wants_stream = ask.stream;
     hg_buf_deinit(&x->body); /* the images are decoded: the body is not needed any more */
     enum hg_status status = HG_STATUS_OK;
@@ -313,6 +329,36 @@ static bool refuse(struct exchange *x, int http, const char *code, const char *t
     return false;
 }
 
+/* Whose key it is. Without one nothing is told, not even which routes there are. */
+static bool knows_key(struct exchange *x, const char *path, const char *method)
+{
+    bool reads = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+    if (!x->http->keys || (reads && strcmp(path, "/health") == 0))
+        return true;
+    switch (hg_keys_check(x->http->keys, x->facts.authorization, reads, &x->who)) {
+    case HG_KEYS_OK:
+        return true;
+    case HG_KEYS_MISSING:
+        return refuse(x, 401, "missing_api_key", "expected Authorization: Bearer <API key>");
+    case HG_KEYS_FORBIDDEN:
+        return refuse(x, 403, "not_allowed", "this API key is for GET requests only");
+    case HG_KEYS_UNKNOWN:
+        break;
+    }
+    return refuse(x, 401, "invalid_api_key", "this API key is not known here");
+}
+
+/* No room: said before the body is looked at. */
+static bool has_room(struct exchange *x)
+{
+    struct hg_error err = {0};
+    if (hg_scheduler_check(x->http->scheduler, &x->who, x->route->task, &err) == HG_STATUS_OK)
+        return true;
+    hg_api_error_of(&x->error, &err);
+    x->may_stay = true;
+    return false;
+}
+
 /* Everything that can be decided from the headers; false: x->error says why not. */
 static bool look_at_headers(struct exchange *x, const char *path, const char *method,
                             const char *version)
@@ -320,6 +366,8 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
     x->bad_framing = !hg_http_gate(x->connection, method, version, x->bad_uri, x->http->loopback,
                                    &x->facts, &x->error);
     if (x->bad_framing)
+        return false;
+    if (!knows_key(x, path, method))
         return false;
     x->route = route_of(path);
     if (!x->route)
@@ -342,7 +390,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return refuse(x, 503, "device_lost", "the device is lost; the server must be restarted");
     if (atomic_load(&x->http->draining))
         return refuse(x, 503, "shutting_down", "the server is shutting down");
-    return true;
+    return has_room(x);
 }
 
 /* A refused body is read and dropped before the answer, because a client that is still sending may
@@ -469,6 +517,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->model = m;
     h->scheduler = s;
     h->max_queue = o->max_queue;
+    h->keys = o->keys;
     h->loopback = o->loopback;
     h->info = *hg_scheduler_model_info(s);
     h->reply = (struct hg_reply_context){

@@ -11,6 +11,7 @@
 
 #include "common/status.h"
 #include "model/healthgpt.h"
+#include "server/keys.h"
 #include "server/scheduler.h"
 
 struct hg_http;
@@ -19,6 +20,7 @@ struct hg_http_options {
     int socket;    /* bound (hg_listen_bind) */
     bool loopback; /* bound to loopback: only local names are good in Host */
     int n_threads, max_connections, max_queue;
+    struct hg_keys *keys; /* who may ask, GET /health apart; NULL: everybody */
 };
 
 /* Begins to listen. Takes the socket, also when it fails. */

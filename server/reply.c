@@ -243,6 +243,8 @@ enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg
     hg_out_open(&o, "queue", '{');
     hg_out_uint(&o, "depth", stats->queued);
     hg_out_int(&o, "max", max_queue);
+    hg_out_int(&o, "tokens", stats->queued_tokens);
+    hg_out_int(&o, "max_tokens", stats->max_queued_tokens);
     hg_out_uint(&o, "running", stats->running);
     hg_out_close(&o, '}');
     hg_out_open(&o, "requests", '{');

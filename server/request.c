@@ -54,6 +54,7 @@ static enum hg_status prepare(const struct hg_model *m, const struct hg_ask *ask
                            .n_images = (int)ask->n_images};
     struct hg_request_input in = {.task = ask->task,
                                   .no_plugin = ask->no_plugin,
+                                  .tenant = ask->tenant.id,
                                   .system = ask->system,
                                   .turns = &turn,
                                   .n_turns = 1,
@@ -73,11 +74,11 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
     struct hg_request *r = calloc(1, sizeof *r);
     if (!r)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "request: out of memory");
-    hg_list_init(&r->link);
     atomic_init(&r->n_refs, 1);
     atomic_init(&r->state, HG_REQUEST_NEW);
     r->number = atomic_fetch_add(&next_number, 1);
     r->task = ask->task;
+    r->tenant = ask->tenant;
     r->timeout_ms = ask->timeout_ms;
     r->n_previews = ask->stream && ask->task == HG_TASK_GENERATION ? ask->previews : 0;
     r->sampling = sampling_of(ask);

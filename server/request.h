@@ -11,9 +11,9 @@
 #include <stdint.h>
 
 #include "common/image_io.h"
-#include "common/list.h"
 #include "common/status.h"
 #include "model/healthgpt.h"
+#include "server/policy.h"
 #include "server/stream.h"
 
 enum { HG_REQUEST_MAX_IMAGES = 4, HG_REQUEST_MAX_PREVIEWS = 8 };
@@ -31,6 +31,7 @@ struct hg_ask {
     int timeout_ms; /* 0: the server's limit */
     int previews;   /* of a picture that is streamed while it grows, 0..HG_REQUEST_MAX_PREVIEWS */
     bool stream, no_plugin;
+    struct hg_tenant tenant; /* not the client's to say: of its API key */
 };
 void hg_ask_init(struct hg_ask *a, enum hg_task task);
 void hg_ask_deinit(struct hg_ask *a);
@@ -56,7 +57,8 @@ struct hg_result {
 };
 
 struct hg_request {
-    struct hg_list link; /* the queue's or the scheduler's */
+    struct hg_job job; /* the queue's */
+    struct hg_tenant tenant;
     atomic_int n_refs;
     atomic_int state;      /* enum hg_request_state */
     atomic_bool cancelled; /* set by the reader, read by the engine between steps */

@@ -21,10 +21,12 @@ struct hg_scheduler_options {
     int max_batch;      /* sequences that run together */
     int max_queue;      /* waiting requests */
     int64_t timeout_ms; /* per request, waiting included */
+    int64_t max_queue_tokens; /* of waiting requests; 0: four KV caches, below 0: no bound */
 };
 
 struct hg_scheduler_stats {
     size_t queued, running;
+    int64_t queued_tokens, max_queued_tokens; /* the latter 0: no bound */
     uint64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
     uint64_t n_ahead;              /* steps begun while others were in flight */
     uint64_t n_preempted, n_found; /* sequences that gave way; prompt tokens found in the cache */
@@ -35,9 +37,15 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
 /* Drains without grace, joins the thread and releases. NULL is fine. */
 void hg_scheduler_free(struct hg_scheduler *s);
 
-/* Takes a reference of its own on success. BUSY: the queue is full. CANCELLED: stopping. */
+/* Takes a reference of its own on success. BUSY: the queue is full, or the request would begin too
+ * late. QUOTA: enough of its tenant is waiting. CANCELLED: stopping. */
 enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
                                    struct hg_error *err);
+/* The same answers, as far as they are known before a body is read. */
+enum hg_status hg_scheduler_check(struct hg_scheduler *s, const struct hg_tenant *who,
+                                  enum hg_task task, struct hg_error *err);
+/* Seconds after which somebody who was refused may try again, from the measured speed. */
+double hg_scheduler_retry_s(struct hg_scheduler *s, const struct hg_tenant *who, enum hg_task task);
 /* The model's facts as they were before the engine thread took over (hg_model_info would read
  * counters that it is changing). */
 const struct hg_model_info *hg_scheduler_model_info(const struct hg_scheduler *s);

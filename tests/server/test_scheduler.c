@@ -23,7 +23,8 @@ static void open_bench_with(struct bench *b, int max_batch, int max_queue, int64
                                  .n_threads = 1,
                                  .max_seqs = max_batch,
                                  .kv_tokens = kv_tokens};
-    struct hg_scheduler_options s = {max_batch, max_queue, timeout_ms};
+    struct hg_scheduler_options s = {
+        .max_batch = max_batch, .max_queue = max_queue, .timeout_ms = timeout_ms};
     HG_TEST_OK(hg_model_load(&o, &b->model, &err), err);
     HG_TEST_OK(hg_scheduler_create(b->model, &s, &b->scheduler, &err), err);
 }
