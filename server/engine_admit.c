@@ -33,13 +33,22 @@ static int n_running(const struct hg_scheduler *s)
     return n;
 }
 
-/* Those that gave way among them: they come back. */
-static bool bulk_has_place(const struct hg_scheduler *s)
+/* *parked: the slot of the oldest picture that has given way, or -1. */
+static struct hg_policy_bulk bulk_of(const struct hg_scheduler *s, int *parked)
 {
-    int n = 0;
-    for (int i = 0; i < s->n_slots; i++)
-        n += is_bulk(s->slots[i].req);
-    return n < hg_policy_bulk_places(s->options.max_batch);
+    struct hg_policy_bulk b = {0};
+    *parked = -1;
+    for (int i = 0; i < s->n_slots; i++) {
+        if (!is_bulk(s->slots[i].req))
+            continue;
+        b.n_held++;
+        b.n_running += !has_given_way(&s->slots[i]);
+        if (*parked < 0 && has_given_way(&s->slots[i])) {
+            *parked = i;
+            b.parked = hg_seq_n_left(s->slots[i].seq) + 1;
+        }
+    }
+    return b;
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
@@ -84,11 +93,11 @@ static bool resume(struct hg_scheduler *s, int i)
     return status != HG_STATUS_BUSY;
 }
 
-/* The oldest one of a class that has given way; -1: none. */
-static int oldest_parked(const struct hg_scheduler *s, enum hg_class cls)
+/* The oldest question that has given way; -1: none. */
+static int parked_question(const struct hg_scheduler *s)
 {
     for (int i = 0; i < s->n_slots; i++)
-        if (has_given_way(&s->slots[i]) && s->slots[i].req->job.cls == cls)
+        if (has_given_way(&s->slots[i]) && !is_bulk(s->slots[i].req))
             return i;
     return -1;
 }
@@ -99,7 +108,7 @@ static bool unpark(struct hg_scheduler *s, int i)
     int blocks = blocks_of(slot) + blocks_to_come(slot->req, hg_seq_n_left(slot->seq));
     if (n_running(s) >= s->options.max_batch || !there_is_room(s, blocks) || !resume(s, i))
         return false;
-    hg_queue_unparked(&s->queue);
+    hg_queue_resumed(&s->queue);
     return true;
 }
 
@@ -170,13 +179,12 @@ void hg_engine_admit(struct hg_scheduler *s)
 {
     int i;
     s->hold_steps = false;
-    while ((i = oldest_parked(s, HG_CLASS_INTERACTIVE)) >= 0)
+    while ((i = parked_question(s)) >= 0)
         if (n_running(s) >= s->options.max_batch || !resume(s, i))
             return;
     for (bool more = true; more;) {
-        i = oldest_parked(s, HG_CLASS_BULK);
-        int64_t parked = i < 0 ? 0 : hg_seq_n_left(s->slots[i].seq) + 1;
-        struct hg_policy_turn turn = hg_queue_next(&s->queue, bulk_has_place(s), parked);
+        struct hg_policy_bulk bulk = bulk_of(s, &i);
+        struct hg_policy_turn turn = hg_queue_next(&s->queue, &bulk);
         more = turn.parked ? unpark(s, i) : turn.job && begin(s, request_of(turn.job));
     }
 }

@@ -46,7 +46,7 @@ enum hg_status hg_policy_init(struct hg_policy *p, const struct hg_policy_option
                               struct hg_error *err)
 {
     *p = (struct hg_policy){.options = *o};
-    p->n_flows = o->max_queue + o->max_running + SPARE_FLOWS;
+    p->n_flows = o->max_queue + 2 * (size_t)o->max_batch + SPARE_FLOWS;
     p->n_buckets = p->n_flows;
     p->flows = calloc(p->n_flows, sizeof *p->flows);
     p->buckets = calloc(p->n_buckets, sizeof *p->buckets);
@@ -313,20 +313,20 @@ static struct hg_job *next_of(struct hg_policy *p, enum hg_class c)
     return NULL;
 }
 
-struct hg_policy_turn hg_policy_next(struct hg_policy *p, bool bulk_has_place, int64_t parked)
+struct hg_policy_turn hg_policy_next(struct hg_policy *p, const struct hg_policy_bulk *held)
 {
     struct hg_policy_turn first = {.cls = HG_CLASS_INTERACTIVE};
-    struct hg_policy_turn bulk = {.cls = HG_CLASS_BULK, .parked = parked > 0};
-    int64_t cost = parked;
+    struct hg_policy_turn bulk = {.cls = HG_CLASS_BULK, .parked = held->parked > 0};
+    int64_t cost = held->parked;
     first.job = next_of(p, HG_CLASS_INTERACTIVE);
-    if (!bulk.parked && bulk_has_place) {
+    if (!bulk.parked && held->n_held < hg_policy_bulk_most(p->options.max_batch)) {
         bulk.job = next_of(p, HG_CLASS_BULK);
         cost = bulk.job ? bulk.job->cost : 0;
     }
-    bool bulk_waits = bulk.job || bulk.parked;
-    bool due =
-        p->n_passed >= HG_POLICY_TURNS || p->passed_tokens >= HG_POLICY_TURNS * cost;
-    return bulk_waits && (!first.job || due) ? bulk : first;
+    bool waits = bulk.job || bulk.parked,
+         due = held->n_running < hg_policy_bulk_kept(p->options.max_batch) &&
+               (p->n_passed >= HG_POLICY_TURNS || p->passed_tokens >= HG_POLICY_TURNS * cost);
+    return waits && (!first.job || due) ? bulk : first;
 }
 
 static void count_turn(struct hg_policy *p, enum hg_class cls, int64_t cost)
@@ -347,7 +347,7 @@ void hg_policy_take(struct hg_policy *p, struct hg_job *job)
     settle_flow(p, f);
 }
 
-void hg_policy_unparked(struct hg_policy *p)
+void hg_policy_resumed(struct hg_policy *p)
 {
     count_turn(p, HG_CLASS_BULK, 0);
 }
@@ -377,15 +377,19 @@ double hg_policy_rate(const struct hg_policy *p)
     return p->work_s >= enough_s ? p->work_tokens / p->work_s : 0;
 }
 
-int hg_policy_bulk_places(int max_batch)
+int hg_policy_bulk_kept(int max_batch)
 {
-    int kept = max_batch / 4 > 0 ? max_batch / 4 : 1;
-    return max_batch > 1 ? max_batch - kept : 1;
+    return max_batch / 4 > 0 ? max_batch / 4 : 1;
+}
+
+int hg_policy_bulk_most(int max_batch)
+{
+    return max_batch > 1 ? max_batch - hg_policy_bulk_kept(max_batch) : 1;
 }
 
 int hg_policy_victim(const struct hg_policy_place *places, int n, int max_batch)
 {
-    int kept = max_batch / 4 > 0 ? max_batch / 4 : 1, n_bulk = 0, victim = -1;
+    int n_bulk = 0, victim = -1;
     for (int i = 0; i < n; i++) {
         if (places[i].cls != HG_CLASS_BULK || places[i].parked)
             continue;
@@ -393,5 +397,5 @@ int hg_policy_victim(const struct hg_policy_place *places, int n, int max_batch)
         if (places[i].n_yields < HG_POLICY_MAX_YIELDS)
             victim = i;
     }
-    return n_bulk > kept ? victim : -1;
+    return n_bulk > hg_policy_bulk_kept(max_batch) ? victim : -1;
 }

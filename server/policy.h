@@ -2,9 +2,10 @@
  * no sockets, no clock. server/queue holds one under its lock; tests/server/test_policy_sim.c runs
  * one in virtual time.
  *
- * CLASSES. Interactive before bulk, but while bulk waits it gets a turn after HG_POLICY_TURNS
- * admissions, or earlier when those were HG_POLICY_TURNS times as much work as its next job: a
- * fifth of the turns, or of the tokens, at least.
+ * CLASSES. Interactive before bulk; bulk never takes more than three quarters of the places. While it
+ * has less than a quarter of them (one at least) it gets a turn after HG_POLICY_TURNS interactive
+ * ones, or earlier when those were HG_POLICY_TURNS times as much work as its next job. An interactive
+ * job that finds no place or no memory makes the youngest bulk one give way, down to that quarter.
  * KEYS. Within a class deficit round robin (Shreedhar and Varghese 1995) over the tenants that wait,
  * by tokens of work, HG_POLICY_QUANTUM tokens times the weight a round; first in first out within a
  * tenant. A job is charged what it is expected to cost when it is admitted and corrected by what it
@@ -45,7 +46,7 @@ struct hg_job {
 struct hg_policy_options {
     size_t max_queue;         /* requests that wait */
     int64_t max_queue_tokens; /* 0: no bound */
-    size_t max_running;       /* that were taken and have not ended */
+    int max_batch;            /* places; jobs that gave way hold none */
 };
 
 struct hg_policy_class {
@@ -104,12 +105,17 @@ struct hg_policy_turn {
     bool parked;        /* ... the latter */
 };
 
-/* Whose turn it is. The same until something is pushed, taken or ends. bulk_has_place: one more bulk
- * job may run. parked: tokens of the oldest bulk job that gave way and wants to go on, before all
- * others of its class; 0: there is none. */
-struct hg_policy_turn hg_policy_next(struct hg_policy *p, bool bulk_has_place, int64_t parked);
+/* What the engine holds of bulk. */
+struct hg_policy_bulk {
+    int n_running, n_held; /* the latter with those that gave way */
+    int64_t parked;        /* tokens that the oldest of those has still to compute; 0: there is none */
+};
+
+/* Whose turn it is; the same until something is pushed, taken, gives way or ends. A job that gave way
+ * goes on before another of its class begins. */
+struct hg_policy_turn hg_policy_next(struct hg_policy *p, const struct hg_policy_bulk *bulk);
 void hg_policy_take(struct hg_policy *p, struct hg_job *job);
-void hg_policy_unparked(struct hg_policy *p); /* that job goes on */
+void hg_policy_resumed(struct hg_policy *p); /* bulk that gave way goes on */
 void hg_policy_end(struct hg_policy *p, struct hg_job *job, int64_t used); /* of a taken job */
 
 /* Engine time: `tokens` were computed in `seconds` with work at hand. */
@@ -123,11 +129,13 @@ struct hg_policy_place {
     int n_yields; /* to waiting interactive jobs so far */
 };
 
-/* Places that bulk may take of max_batch: three quarters, and all but one of two or three. */
-int hg_policy_bulk_places(int max_batch);
+/* Places of max_batch that bulk may take at most (three quarters; all but one of two or three), and
+ * those that it keeps. */
+int hg_policy_bulk_most(int max_batch);
+int hg_policy_bulk_kept(int max_batch);
 /* Which of n places (in the order of admission) gives way to an interactive job that waits: the
- * youngest bulk one, if a quarter of max_batch of them (one at least) goes on and it has not given
- * way HG_POLICY_MAX_YIELDS times; -1: none. */
+ * youngest bulk one that has not done so HG_POLICY_MAX_YIELDS times; -1: none, or those that run are
+ * no more than bulk keeps. */
 int hg_policy_victim(const struct hg_policy_place *places, int n, int max_batch);
 
 #endif

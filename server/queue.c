@@ -93,10 +93,10 @@ int64_t hg_queue_tokens(struct hg_queue *q)
     return n;
 }
 
-struct hg_policy_turn hg_queue_next(struct hg_queue *q, bool bulk_has_place, int64_t parked)
+struct hg_policy_turn hg_queue_next(struct hg_queue *q, const struct hg_policy_bulk *bulk)
 {
     pthread_mutex_lock(&q->lock);
-    struct hg_policy_turn turn = hg_policy_next(&q->policy, bulk_has_place, parked);
+    struct hg_policy_turn turn = hg_policy_next(&q->policy, bulk);
     pthread_mutex_unlock(&q->lock);
     return turn;
 }
@@ -108,10 +108,10 @@ void hg_queue_take(struct hg_queue *q, struct hg_job *job)
     pthread_mutex_unlock(&q->lock);
 }
 
-void hg_queue_unparked(struct hg_queue *q)
+void hg_queue_resumed(struct hg_queue *q)
 {
     pthread_mutex_lock(&q->lock);
-    hg_policy_unparked(&q->policy);
+    hg_policy_resumed(&q->policy);
     pthread_mutex_unlock(&q->lock);
 }
 

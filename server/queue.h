@@ -39,9 +39,9 @@ size_t hg_queue_depth(struct hg_queue *q); /* requests that wait */
 int64_t hg_queue_tokens(struct hg_queue *q);
 
 /* [engine] hg_policy_next and so on, under the lock. */
-struct hg_policy_turn hg_queue_next(struct hg_queue *q, bool bulk_has_place, int64_t parked);
+struct hg_policy_turn hg_queue_next(struct hg_queue *q, const struct hg_policy_bulk *bulk);
 void hg_queue_take(struct hg_queue *q, struct hg_job *job);
-void hg_queue_unparked(struct hg_queue *q);
+void hg_queue_resumed(struct hg_queue *q);
 void hg_queue_end(struct hg_queue *q, struct hg_job *job, int64_t used);
 void hg_queue_worked(struct hg_queue *q, int64_t tokens, double seconds);
 

@@ -231,7 +231,7 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
     int64_t kv_tokens = s->info.kv_blocks * HG_BLOCK_TOKENS, most = o->max_queue_tokens;
     struct hg_policy_options p = {.max_queue = (size_t)o->max_queue,
                                   .max_queue_tokens = most ? most : QUEUED_CACHES * kv_tokens,
-                                  .max_running = 2 * n};
+                                  .max_batch = (int)n};
     if (most < 0)
         p.max_queue_tokens = 0;
     atomic_init(&s->stop_ns, INT64_MAX);

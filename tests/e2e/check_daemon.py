@@ -246,7 +246,12 @@ def check_deadline_ends_a_request(build):
         for t in threads:
             t.join()
         late = [r for r in statuses if r[0] == 504]
-        equal(len(late) + len([r for r in statuses if r[0] == 200]), 60, "only 200 and 504")
+        hopeless = [r for r in statuses if r[0] == 503]  # told at once, when the speed was known
+        equal(len(late) + len(hopeless) + len([r for r in statuses if r[0] == 200]), 60, "only 200, 503 and 504")
+        for status, headers, reply in hopeless:
+            require_error(status, reply, 503, "queue_full")
+            require("longer than its deadline" in reply["error"]["message"], reply)
+            require(int(headers["Retry-After"]) >= 1, "Retry-After")
         require(late, "60 pictures were drawn within a second")
         status, _, reply = d.post(DRAW, {"prompt": "Draw a chest X-ray.", "timeout_ms": 1})
         require_error(status, reply, 504, "deadline_exceeded")
@@ -255,4 +260,4 @@ def check_deadline_ends_a_request(build):
         require_error(status, reply, 400, "invalid_value")
         require_error(late[0][0], late[0][2], 504, "deadline_exceeded")
         d.wait_idle()
-    return "%d of 60 were too late" % len(late)
+    return "%d of 60 were too late, %d more were told so at once" % (len(late), len(hopeless))

@@ -32,9 +32,15 @@ static struct hg_job *push(struct bench *b, struct hg_tenant who, enum hg_class 
     return job;
 }
 
+static struct hg_policy_turn next(struct bench *b, int n_running, int n_held, int64_t parked)
+{
+    struct hg_policy_bulk bulk = {n_running, n_held, parked};
+    return hg_policy_next(&b->p, &bulk);
+}
+
 static struct hg_job *take(struct bench *b)
 {
-    struct hg_policy_turn turn = hg_policy_next(&b->p, true, 0);
+    struct hg_policy_turn turn = next(b, 0, 0, 0);
     if (turn.job)
         hg_policy_take(&b->p, turn.job);
     return turn.job;
@@ -71,10 +77,10 @@ static void the_next_one_stays_until_it_is_taken(void **state)
     open_bench(&b, 0);
     push(&b, tenant(1, 1), HG_CLASS_INTERACTIVE, 2000);
     push(&b, tenant(2, 1), HG_CLASS_INTERACTIVE, 2500);
-    struct hg_job *first = hg_policy_next(&b.p, true, 0).job;
+    struct hg_job *first = next(&b, 0, 0, 0).job;
     push(&b, tenant(3, 1), HG_CLASS_INTERACTIVE, 1);
     for (int i = 0; i < 5; i++)
-        assert_ptr_equal(hg_policy_next(&b.p, true, 0).job, first);
+        assert_ptr_equal(next(&b, 0, 0, 0).job, first);
     hg_policy_deinit(&b.p);
 }
 
@@ -173,23 +179,26 @@ static void bulk_gets_a_fifth_of_the_tokens(void **state)
     hg_policy_deinit(&b.p);
 }
 
-static void bulk_without_a_place_and_parked_bulk(void **state)
+static void bulk_begins_and_goes_on_by_its_places(void **state)
 {
     (void)state;
     struct bench b;
     open_bench(&b, 0);
     struct hg_job *bulk = push(&b, tenant(0, 0), HG_CLASS_BULK, 100);
-    assert_null(hg_policy_next(&b.p, false, 0).job);
-    struct hg_policy_turn turn = hg_policy_next(&b.p, true, 50);
-    assert_true(turn.parked); /* it goes on before another begins */
-    assert_null(turn.job);
-    hg_policy_unparked(&b.p);
+    assert_null(next(&b, 12, 12, 0).job); /* three quarters of 16 places */
+    assert_null(next(&b, 9, 12, 0).job);
+    assert_ptr_equal(next(&b, 11, 11, 0).job, bulk);
+    assert_true(next(&b, 3, 4, 50).parked); /* it goes on before another begins */
+    assert_null(next(&b, 3, 4, 50).job);
     for (int i = 0; i < 5; i++)
         push(&b, tenant(0, 0), HG_CLASS_INTERACTIVE, 10);
     for (int i = 0; i < 4; i++)
-        hg_policy_take(&b.p, hg_policy_next(&b.p, true, 100).job);
-    assert_true(hg_policy_next(&b.p, false, 100).parked); /* a fifth turn, place or not */
-    assert_ptr_equal(hg_policy_next(&b.p, true, 0).job, bulk);
+        hg_policy_take(&b.p, next(&b, 0, 0, 100).job);
+    assert_true(next(&b, 3, 12, 100).parked);  /* a fifth turn */
+    assert_false(next(&b, 4, 12, 100).parked); /* but a quarter of the places has it already */
+    assert_ptr_equal(next(&b, 3, 3, 0).job, bulk);
+    hg_policy_resumed(&b.p);
+    assert_false(next(&b, 3, 12, 100).parked);
     hg_policy_deinit(&b.p);
 }
 
@@ -317,9 +326,9 @@ static void the_youngest_picture_gives_way_but_a_quarter_goes_on(void **state)
     assert_int_equal(hg_policy_victim(places, 6, 12), -1); /* 3 have to */
     assert_int_equal(hg_policy_victim(places, 2, 4), -1);
     assert_int_equal(hg_policy_victim(places, 0, 4), -1);
-    assert_int_equal(hg_policy_bulk_places(1), 1);
-    assert_int_equal(hg_policy_bulk_places(2), 1);
-    assert_int_equal(hg_policy_bulk_places(16), 12);
+    assert_int_equal(hg_policy_bulk_most(1), 1);
+    assert_int_equal(hg_policy_bulk_most(2), 1);
+    assert_int_equal(hg_policy_bulk_most(16), 12);
 }
 
 int main(void)
@@ -333,7 +342,7 @@ int main(void)
         cmocka_unit_test(debt_is_forgotten_when_all_work_is_done),
         cmocka_unit_test(bulk_gets_every_fifth_turn),
         cmocka_unit_test(bulk_gets_a_fifth_of_the_tokens),
-        cmocka_unit_test(bulk_without_a_place_and_parked_bulk),
+        cmocka_unit_test(bulk_begins_and_goes_on_by_its_places),
         cmocka_unit_test(a_tenant_may_run_only_so_many),
         cmocka_unit_test(a_tenant_never_holds_more_than_it_leaves),
         cmocka_unit_test(tokens_are_bounded_like_requests),

@@ -40,7 +40,8 @@ static enum hg_status push(struct hg_queue *q, struct item *it, int value)
 /* Take and end the next one. */
 static struct item *pop(struct hg_queue *q)
 {
-    struct hg_job *job = hg_queue_next(q, true, 0).job;
+    struct hg_policy_bulk none = {0};
+    struct hg_job *job = hg_queue_next(q, &none).job;
     if (!job)
         return NULL;
     hg_queue_take(q, job);

@@ -225,6 +225,62 @@ static void a_picture_is_not_starved_by_questions(void **state)
     close_bench(&b);
 }
 
+enum { DRAWN = 3, ASKED = 4, ROUNDS = 50 };
+
+/* Three pictures hold their places when four long questions come for the one that is left. */
+static void draw_and_ask(struct bench *b, struct hg_request **draw)
+{
+    struct hg_request *ask[ASKED];
+    for (int i = 0; i < DRAWN; i++)
+        draw[i] = request(b, HG_TASK_GENERATION, 0, (uint64_t)i);
+    for (int i = 0; i < ASKED; i++)
+        ask[i] = request(b, HG_TASK_COMPREHENSION, 100, 1);
+    for (int i = 0; i < DRAWN; i++)
+        assert_int_equal(submit(b, draw[i]), HG_STATUS_OK);
+    hg_stream_wait(&draw[0]->stream, 0);
+    for (int i = 0; i < ASKED; i++)
+        assert_int_equal(submit(b, ask[i]), HG_STATUS_OK);
+    for (int i = 0; i < ASKED; i++) {
+        wait_end(ask[i]);
+        assert_int_equal(ask[i]->result.error.status, HG_STATUS_OK);
+        hg_request_unref(ask[i]);
+    }
+    for (int i = 0; i < DRAWN; i++) {
+        wait_end(draw[i]);
+        assert_int_equal(draw[i]->result.error.status, HG_STATUS_OK);
+    }
+}
+
+static void pictures_give_way_to_questions_and_keep_their_bytes(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct hg_request *alone[DRAWN], *draw[DRAWN];
+    struct hg_scheduler_stats stats = {0};
+    open_bench(&b, 4, 16, 600000);
+    for (int i = 0; i < DRAWN; i++) {
+        alone[i] = request(&b, HG_TASK_GENERATION, 0, (uint64_t)i);
+        assert_int_equal(submit(&b, alone[i]), HG_STATUS_OK);
+        wait_end(alone[i]);
+    }
+    int n = 0; /* again, should the pictures have been drawn before the questions came */
+    for (; n < ROUNDS && stats.n_preempted == 0; n++) {
+        draw_and_ask(&b, draw);
+        hg_scheduler_stats(b.scheduler, &stats);
+        for (int i = 0; i < DRAWN; i++) {
+            const struct hg_result *x = &alone[i]->result, *y = &draw[i]->result;
+            assert_int_equal(x->n_codes, y->n_codes);
+            assert_memory_equal(x->codes, y->codes, x->n_codes * sizeof *x->codes);
+            hg_request_unref(draw[i]);
+        }
+    }
+    printf("# %llu gave way, round %d\n", (unsigned long long)stats.n_preempted, n);
+    assert_true(stats.n_preempted > 0); /* blocks and places are there for all: only for questions */
+    for (int i = 0; i < DRAWN; i++)
+        hg_request_unref(alone[i]);
+    close_bench(&b);
+}
+
 /* All steps of a picture but its prompt's; none of an answer, whose stop has to be seen. */
 static void pictures_are_drawn_with_steps_ahead_and_answers_are_not(void **state)
 {
@@ -363,6 +419,7 @@ int main(void)
         cmocka_unit_test(a_small_cache_makes_requests_give_way_and_fails_none),
         cmocka_unit_test(a_question_does_not_wait_behind_pictures),
         cmocka_unit_test(a_picture_is_not_starved_by_questions),
+        cmocka_unit_test(pictures_give_way_to_questions_and_keep_their_bytes),
         cmocka_unit_test(pictures_are_drawn_with_steps_ahead_and_answers_are_not),
         cmocka_unit_test(submit_is_busy_when_the_queue_is_full),
         cmocka_unit_test(cancelled_requests_end_while_running_and_while_waiting),
