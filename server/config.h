@@ -25,9 +25,9 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     T(kv_dtype, "auto", "TYPE", "KV cache: auto, f32, f16, bf16, int8")                            \
     N(threads, 0, 0, 64, "threads of the CPU backend; 0: all")                                     \
     N(http_threads, 2, 1, 64, "threads that parse requests and write answers")                     \
-    T(api_keys, "", "FILE", "JSON file of API keys (see keygen); SIGHUP reads it again")            \
+    T(api_keys, "", "FILE", "JSON file of API keys (see keygen); SIGHUP reads it again")           \
     N(max_queue, 64, 1, 65536, "waiting requests; more are answered 503")                          \
-    N(max_queue_tokens, 0, 0, 1073741824, "tokens of waiting requests; 0: four KV caches")          \
+    N(max_queue_tokens, 0, 0, 1073741824, "tokens of waiting requests; 0: four KV caches")         \
     N(max_batch, 16, 1, 1024, "sequences that run together")                                       \
     N(max_connections, 1024, 4, 65536, "open connections")                                         \
     N(kv_tokens, 0, 0, 1073741824,                                                                 \

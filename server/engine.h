@@ -1,5 +1,5 @@
-/* server/engine.h - what scheduler.c, engine_admit.c, engine_step.c and engine_deliver.c share: the engine thread's
- * own state. Nobody else includes it. */
+/* server/engine.h - what scheduler.c, engine_admit.c, engine_step.c and engine_deliver.c share: the
+ * engine thread's own state. Nobody else includes it. */
 #ifndef HG_SERVER_ENGINE_H
 #define HG_SERVER_ENGINE_H
 

@@ -1,9 +1,9 @@
 /* server/engine_admit.c - from the queue to a slot, and who gives way for it.
  *
- * Whose turn it is, is the policy's to say (server/policy.h); whether there is a place and KV blocks
- * is looked at here. A request that does not fit leaves everybody behind it waiting, so that a large
- * one is not passed for ever. Blocks are there when what the running ones are expected to take still
- * fits beside them.
+ * Whose turn it is, is the policy's to say (server/policy.h); whether there is a place and KV
+ * blocks is looked at here. A request that does not fit leaves everybody behind it waiting, so that
+ * a large one is not passed for ever. Blocks are there when what the running ones are expected to
+ * take still fits beside them.
  *
  * A question that does not fit makes the youngest picture give way, within the policy's limits. The
  * picture keeps its slot, owns nothing, and is computed again to the same bits; it goes on before
@@ -123,8 +123,8 @@ static bool giving_way_helps(const struct hg_scheduler *s, const struct hg_reque
     return blocks >= blocks_for(r);
 }
 
-/* For a question that finds no place or no blocks; true: somebody gave way, look again. With steps in
- * flight nobody can: then no more are begun until they have ended. */
+/* For a question that finds no place or no blocks; true: somebody gave way, look again. With steps
+ * in flight nobody can: then no more are begun until they have ended. */
 static bool make_way(struct hg_scheduler *s, const struct hg_request *r)
 {
     struct hg_error err = {0};

@@ -1,4 +1,5 @@
-/* server/keys.c - the file is read into a table of its own, which then takes the old one's place. */
+/* server/keys.c - the file is read into a table of its own, which then takes the old one's place.
+ */
 #include "server/keys.h"
 
 #include <jansson.h>
@@ -85,8 +86,8 @@ static enum hg_status read_entry(const json_t *entry, const char *where, struct 
     HG_TRY(hg_json_string(&v, "sha256", HG_JSON_REQUIRED, 4096, &hex, err));
     HG_TRY(hg_json_string(&v, "role", HG_JSON_OPTIONAL, 32, &role, err));
     k->who.weight = 1;
-    HG_TRY(hg_json_int(&v, "weight", HG_JSON_OPTIONAL, 1, HG_TENANT_MAX_WEIGHT, &k->who.weight,
-                       err));
+    HG_TRY(
+        hg_json_int(&v, "weight", HG_JSON_OPTIONAL, 1, HG_TENANT_MAX_WEIGHT, &k->who.weight, err));
     HG_TRY(hg_json_int(&v, "max_queued", HG_JSON_OPTIONAL, 1, 65536, &k->who.max_queued, err));
     HG_TRY(hg_json_int(&v, "max_running", HG_JSON_OPTIONAL, 1, 1024, &k->who.max_running, err));
     if (!name_is_good(name))
@@ -288,12 +289,11 @@ enum hg_status hg_keys_generate(const char *name, struct hg_buf *out, struct hg_
     hg_sha256(key, n, digest);
     for (int i = 0; i < HG_SHA256_BYTES; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    enum hg_status status =
-        hg_buf_printf(out,
-                      "key (shown this once, for the client): %s\n"
-                      "line for the file of --api-keys:       "
-                      "{\"name\": \"%s\", \"sha256\": \"%s\"}\n",
-                      key, name, hex);
+    enum hg_status status = hg_buf_printf(out,
+                                          "key (shown this once, for the client): %s\n"
+                                          "line for the file of --api-keys:       "
+                                          "{\"name\": \"%s\", \"sha256\": \"%s\"}\n",
+                                          key, name, hex);
     explicit_bzero(key, sizeof key);
     explicit_bzero(raw, sizeof raw);
     return status;

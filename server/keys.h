@@ -3,10 +3,11 @@
  *     {"keys": [{"name": "clinic-a", "sha256": "<64 hex digits>", "role": "user", "weight": 2,
  *                "max_queued": 16, "max_running": 8}]}
  *
- * All but name and sha256 may be left out; // comments are allowed. Roles: "user" may do everything,
- * "reader" only GET. The key itself is nowhere but with its client: it is hashed as it comes in and
- * compared with every digest of the file, each to its last byte, so that time tells nothing. Every
- * key is a tenant, whose id comes from the digest and so outlives a reload. Thread-safe. */
+ * All but name and sha256 may be left out; // comments are allowed. Roles: "user" may do
+ * everything, "reader" only GET. The key itself is nowhere but with its client: it is hashed as it
+ * comes in and compared with every digest of the file, each to its last byte, so that time tells
+ * nothing. Every key is a tenant, whose id comes from the digest and so outlives a reload.
+ * Thread-safe. */
 #ifndef HG_SERVER_KEYS_H
 #define HG_SERVER_KEYS_H
 
@@ -30,8 +31,8 @@ size_t hg_keys_count(struct hg_keys *k);
 
 enum hg_keys_verdict { HG_KEYS_OK, HG_KEYS_MISSING, HG_KEYS_UNKNOWN, HG_KEYS_FORBIDDEN };
 
-/* The value of an Authorization header (NULL: there was none): "Bearer <key>". `reads_only`: what is
- * asked for is a GET. *who is filled with OK. */
+/* The value of an Authorization header (NULL: there was none): "Bearer <key>". `reads_only`: what
+ * is asked for is a GET. *who is filled with OK. */
 enum hg_keys_verdict hg_keys_check(struct hg_keys *k, const char *authorization, bool reads_only,
                                    struct hg_tenant *who);
 

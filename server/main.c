@@ -20,21 +20,22 @@ static int usage(FILE *to)
 {
     struct hg_buf flags = {0};
     hg_config_help(&flags);
-    fprintf(to,
-            "usage: healthgptd [--config FILE] [options]\n"
-            "       healthgptd keygen [NAME]   a fresh API key, and its line for --api-keys\n"
-            "Serves HealthGPT over HTTP: image questions and image generation. Not for clinical "
-            "use.\n\n"
-            "  --config FILE            JSON with comments (see config/default.json); flags win\n"
-            "%s"
-            "  --help                   this text\n"
-            "  --version                version\n\n"
-            "routes: GET /health  GET /v1/models  POST /v1/vqa  POST /v1/images/generations\n"
-            "try:    curl -F image=@x.png -F question='Is there pneumonia?' "
-            "http://127.0.0.1:8080/v1/vqa\n"
-            "        with -F stream=true (curl -N) the answer comes as lines of JSON\n\n"
-            "SIGTERM or SIGINT drains; a second one stops at once. SIGHUP reads the API keys again.\n",
-            flags.data ? flags.data : "");
+    fprintf(
+        to,
+        "usage: healthgptd [--config FILE] [options]\n"
+        "       healthgptd keygen [NAME]   a fresh API key, and its line for --api-keys\n"
+        "Serves HealthGPT over HTTP: image questions and image generation. Not for clinical "
+        "use.\n\n"
+        "  --config FILE            JSON with comments (see config/default.json); flags win\n"
+        "%s"
+        "  --help                   this text\n"
+        "  --version                version\n\n"
+        "routes: GET /health  GET /v1/models  POST /v1/vqa  POST /v1/images/generations\n"
+        "try:    curl -F image=@x.png -F question='Is there pneumonia?' "
+        "http://127.0.0.1:8080/v1/vqa\n"
+        "        with -F stream=true (curl -N) the answer comes as lines of JSON\n\n"
+        "SIGTERM or SIGINT drains; a second one stops at once. SIGHUP reads the API keys again.\n",
+        flags.data ? flags.data : "");
     hg_buf_deinit(&flags);
     return to == stdout ? 0 : hg_status_exit_code(HG_STATUS_BAD_REQUEST);
 }

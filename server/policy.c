@@ -8,7 +8,7 @@
 struct line {
     struct hg_list jobs, ring; /* waiting ones; its place among the flows */
     bool in_ring;
-    int64_t tokens; /* of the waiting ones */
+    int64_t tokens;  /* of the waiting ones */
     int64_t deficit; /* tokens it may take in this turn; below 0: debt */
     double left_at;  /* rounds of the class when it left the ring */
 };
@@ -38,8 +38,9 @@ static struct hg_job *job_of(struct hg_list *node)
 
 static struct hg_policy_flow *flow_of(struct hg_list *ring, enum hg_class c)
 {
-    return c == HG_CLASS_BULK ? HG_LIST_ENTRY(ring, struct hg_policy_flow, lines[HG_CLASS_BULK].ring)
-                              : HG_LIST_ENTRY(ring, struct hg_policy_flow, lines[0].ring);
+    return c == HG_CLASS_BULK
+               ? HG_LIST_ENTRY(ring, struct hg_policy_flow, lines[HG_CLASS_BULK].ring)
+               : HG_LIST_ENTRY(ring, struct hg_policy_flow, lines[0].ring);
 }
 
 enum hg_status hg_policy_init(struct hg_policy *p, const struct hg_policy_options *o,
@@ -260,8 +261,8 @@ double hg_policy_wait_s(const struct hg_policy *p, const struct hg_tenant *who, 
         others -= weight_of(&f->who);
     ahead = fmin(ahead, (own + HG_POLICY_QUANTUM * weight) * (1 + others / weight));
     if (cls == HG_CLASS_BULK)
-        ahead += fmin((double)p->classes[HG_CLASS_INTERACTIVE].waiting_tokens,
-                      HG_POLICY_TURNS * ahead);
+        ahead +=
+            fmin((double)p->classes[HG_CLASS_INTERACTIVE].waiting_tokens, HG_POLICY_TURNS * ahead);
     else if (p->classes[HG_CLASS_BULK].n_waiting > 0)
         ahead *= (HG_POLICY_TURNS + 1.0) / HG_POLICY_TURNS;
     return ahead / rate;

@@ -2,20 +2,21 @@
  * no sockets, no clock. server/queue holds one under its lock; tests/server/test_policy_sim.c runs
  * one in virtual time.
  *
- * CLASSES. Interactive before bulk; bulk never takes more than three quarters of the places. While it
- * has less than a quarter of them (one at least) it gets a turn after HG_POLICY_TURNS interactive
- * ones, or earlier when those were HG_POLICY_TURNS times as much work as its next job. An interactive
- * job that finds no place or no memory makes the youngest bulk one give way, down to that quarter.
- * KEYS. Within a class deficit round robin (Shreedhar and Varghese 1995) over the tenants that wait,
- * by tokens of work, HG_POLICY_QUANTUM tokens times the weight a round; first in first out within a
- * tenant. A job is charged what it is expected to cost when it is admitted and corrected by what it
- * used when it ends. Credit ends with the backlog; debt stays, is worked off by the rounds that
- * pass, and is forgotten when there is no work at all.
- * BOUNDS. Requests and tokens that wait, of all and of each tenant: its own limit, and never more
- * than there is room left (Choudhury and Hahne 1998), so that n greedy tenants leave 1 / (n + 1) of
- * the queue free; the one tenant of a server without keys may fill it.
- * COST. A decision is O(1), but for rounds without a job that can be afforded, which are given all
- * at once: O(tenants that wait). Memory is bounded by the options; nothing is allocated after init.
+ * CLASSES. Interactive before bulk; bulk never takes more than three quarters of the places. While
+ * it has less than a quarter of them (one at least) it gets a turn after HG_POLICY_TURNS
+ * interactive ones, or earlier when those were HG_POLICY_TURNS times as much work as its next job.
+ * An interactive job that finds no place or no memory makes the youngest bulk one give way, down to
+ * that quarter. KEYS. Within a class deficit round robin (Shreedhar and Varghese 1995) over the
+ * tenants that wait, by tokens of work, HG_POLICY_QUANTUM tokens times the weight a round (less
+ * than any job, so that a tenant with few short jobs has as many turns as one with a long line);
+ * first in first out within a tenant. A job is charged what it is expected to cost when it is
+ * admitted and corrected by what it used when it ends. Credit ends with the backlog; debt stays, is
+ * worked off by the rounds that pass, and is forgotten when there is no work at all. BOUNDS.
+ * Requests and tokens that wait, of all and of each tenant: its own limit, and never more than
+ * there is room left (Choudhury and Hahne 1998), so that n greedy tenants leave 1 / (n + 1) of the
+ * queue free; the one tenant of a server without keys may fill it. COST. A decision is O(tenants
+ * that wait): rounds in which nobody can afford a job are given all at once; all else is O(1).
+ * Memory is bounded by the options; nothing is allocated after init.
  */
 #ifndef HG_SERVER_POLICY_H
 #define HG_SERVER_POLICY_H
@@ -28,7 +29,7 @@
 #include "common/status.h"
 #include "server/tenant.h"
 
-enum { HG_POLICY_QUANTUM = 256, HG_POLICY_TURNS = 4, HG_POLICY_MAX_YIELDS = 2 };
+enum { HG_POLICY_QUANTUM = 16, HG_POLICY_TURNS = 4, HG_POLICY_MAX_YIELDS = 2 };
 
 enum hg_class { HG_CLASS_INTERACTIVE, HG_CLASS_BULK, HG_CLASS_COUNT };
 
@@ -38,7 +39,7 @@ struct hg_policy_flow;
  * rest is the policy's. */
 struct hg_job {
     struct hg_list link, waiting; /* of the tenant's in its class; of all, oldest first */
-    struct hg_policy_flow *flow; /* from push to remove or end; else NULL */
+    struct hg_policy_flow *flow;  /* from push to remove or end; else NULL */
     enum hg_class cls;
     int64_t cost; /* expected tokens of work, >= 1 */
 };
@@ -68,7 +69,7 @@ struct hg_policy {
     int64_t waiting_tokens;
     int n_passed; /* interactive jobs taken, and their tokens, since the last turn of bulk */
     int64_t passed_tokens;
-    uint64_t epoch;           /* counts the times without any work */
+    uint64_t epoch;             /* counts the times without any work */
     double work_tokens, work_s; /* fading sums: tokens computed, and the time it took */
 };
 
@@ -79,10 +80,10 @@ void hg_policy_deinit(struct hg_policy *p); /* jobs are left alone */
 /* ---- waiting --------------------------------------------------------------------------------- */
 
 enum hg_policy_verdict {
-    HG_POLICY_WAIT,       /* it may wait */
+    HG_POLICY_WAIT,        /* it may wait */
     HG_POLICY_TENANT_FULL, /* too much of the tenant's waits: 429 */
-    HG_POLICY_FULL,       /* too much waits: 503 */
-    HG_POLICY_TOO_LATE    /* it would not begin within `patience_s`: 503 */
+    HG_POLICY_FULL,        /* too much waits: 503 */
+    HG_POLICY_TOO_LATE     /* it would not begin within `patience_s`: 503 */
 };
 
 /* cost 0: not known yet, only what is sure to be refused is. */
@@ -94,7 +95,8 @@ void hg_policy_remove(struct hg_policy *p, struct hg_job *job); /* waits no long
 
 /* Seconds until a job pushed now would begin; 0: not known, or at once. */
 double hg_policy_wait_s(const struct hg_policy *p, const struct hg_tenant *who, enum hg_class cls);
-/* Seconds, 1..60, after which somebody who was refused may well come back: a quarter of the wait. */
+/* Seconds, 1..60, after which somebody who was refused may well come back: a quarter of the wait.
+ */
 double hg_policy_retry_s(const struct hg_policy *p, const struct hg_tenant *who, enum hg_class cls);
 
 /* ---- running --------------------------------------------------------------------------------- */
@@ -108,11 +110,11 @@ struct hg_policy_turn {
 /* What the engine holds of bulk. */
 struct hg_policy_bulk {
     int n_running, n_held; /* the latter with those that gave way */
-    int64_t parked;        /* tokens that the oldest of those has still to compute; 0: there is none */
+    int64_t parked; /* tokens that the oldest of those has still to compute; 0: there is none */
 };
 
-/* Whose turn it is; the same until something is pushed, taken, gives way or ends. A job that gave way
- * goes on before another of its class begins. */
+/* Whose turn it is; the same until something is pushed, taken, gives way or ends. A job that gave
+ * way goes on before another of its class begins. */
 struct hg_policy_turn hg_policy_next(struct hg_policy *p, const struct hg_policy_bulk *bulk);
 void hg_policy_take(struct hg_policy *p, struct hg_job *job);
 void hg_policy_resumed(struct hg_policy *p); /* bulk that gave way goes on */
@@ -125,7 +127,7 @@ double hg_policy_rate(const struct hg_policy *p); /* tokens per second; 0: not k
 /* A running sequence as far as giving way goes. */
 struct hg_policy_place {
     enum hg_class cls;
-    bool parked; /* has given way already, or has nothing to give */
+    bool parked;  /* has given way already, or has nothing to give */
     int n_yields; /* to waiting interactive jobs so far */
 };
 
@@ -134,8 +136,8 @@ struct hg_policy_place {
 int hg_policy_bulk_most(int max_batch);
 int hg_policy_bulk_kept(int max_batch);
 /* Which of n places (in the order of admission) gives way to an interactive job that waits: the
- * youngest bulk one that has not done so HG_POLICY_MAX_YIELDS times; -1: none, or those that run are
- * no more than bulk keeps. */
+ * youngest bulk one that has not done so HG_POLICY_MAX_YIELDS times; -1: none, or those that run
+ * are no more than bulk keeps. */
 int hg_policy_victim(const struct hg_policy_place *places, int n, int max_batch);
 
 #endif

@@ -26,9 +26,9 @@ enum hg_status hg_queue_init(struct hg_queue *q, const struct hg_policy_options 
                              struct hg_error *err);
 void hg_queue_deinit(struct hg_queue *q); /* must be empty */
 
-/* [any] QUOTA: too much of this tenant waits. BUSY: too much waits, or it would wait for longer than
- * patience_s. CANCELLED: closed. *depth (NULL: no matter): requests that wait now, this one among
- * them. */
+/* [any] QUOTA: too much of this tenant waits. BUSY: too much waits, or it would wait for longer
+ * than patience_s. CANCELLED: closed. *depth (NULL: no matter): requests that wait now, this one
+ * among them. */
 enum hg_status hg_queue_push(struct hg_queue *q, struct hg_job *job, const struct hg_tenant *who,
                              double patience_s, int *depth, struct hg_error *err);
 /* [any] Whether a push could succeed, for a job whose cost is not known yet. */

@@ -18,9 +18,9 @@
 struct hg_scheduler;
 
 struct hg_scheduler_options {
-    int max_batch;      /* sequences that run together */
-    int max_queue;      /* waiting requests */
-    int64_t timeout_ms; /* per request, waiting included */
+    int max_batch;            /* sequences that run together */
+    int max_queue;            /* waiting requests */
+    int64_t timeout_ms;       /* per request, waiting included */
     int64_t max_queue_tokens; /* of waiting requests; 0: four KV caches, below 0: no bound */
 };
 

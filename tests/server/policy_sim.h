@@ -17,21 +17,21 @@ enum sim_state { SIM_FREE, SIM_WAITING, SIM_RUNNING, SIM_ENDED };
 struct sim_job {
     struct hg_job job;
     enum sim_state state;
-    int key, prompt, answer;    /* tokens it will have */
-    int n_prompt, n_answer;     /* computed */
-    int n_redo;                 /* of those, to be computed again */
+    int key, prompt, answer; /* tokens it will have */
+    int n_prompt, n_answer;  /* computed */
+    int n_redo;              /* of those, to be computed again */
     bool parked, cancelled;
     int n_yields;
-    int64_t arrived, began, first; /* ticks; first: its first token, 0 before */
-    int64_t own_ahead, others_before; /* tokens of its key before it, itself included; tokens of other
-                                         keys taken in its class until it came */
+    int64_t arrived, began, first;    /* ticks; first: its first token, 0 before */
+    int64_t own_ahead, others_before; /* tokens of its key before it, itself included; tokens of
+                                         other keys taken in its class until it came */
 };
 
 struct sim_key {
     struct hg_tenant who;
     int n_waiting, n_running, max_waiting_seen, max_running_seen;
-    int64_t served[HG_CLASS_COUNT];  /* taken and corrected, as the policy charges */
-    int64_t computed;                /* tokens */
+    int64_t served[HG_CLASS_COUNT]; /* taken and corrected, as the policy charges */
+    int64_t computed;               /* tokens */
     int64_t n_done, n_refused, wait_sum, n_first;
     double first_sum; /* ticks until the first token */
 };
@@ -48,7 +48,7 @@ struct sim {
     struct sim_key keys[SIM_MAX_KEYS];
     int n_keys;
     int64_t now, n_steps; /* ticks: a step of decoding is 4, every 32 prompt tokens 1 more */
-    int64_t taken[HG_CLASS_COUNT];        /* tokens, at admission */
+    int64_t taken[HG_CLASS_COUNT]; /* tokens, at admission */
     int64_t n_taken[HG_CLASS_COUNT];
     int64_t n_accepted, n_done, n_cancelled, n_computed, n_redone, n_given_up, used_told;
     int64_t n_yields, n_kv_yields;
@@ -58,7 +58,7 @@ struct sim {
 };
 
 void sim_open(struct sim *s, enum sim_rule rule, int max_batch, int kv_blocks, size_t max_queue);
-void sim_close(struct sim *s); /* fails the test unless all is back */
+void sim_close(struct sim *s);                           /* fails the test unless all is back */
 int sim_add_key(struct sim *s, struct hg_tenant limits); /* its number; the id is made */
 /* NULL: refused. */
 struct sim_job *sim_push(struct sim *s, int key, enum hg_class cls, int prompt, int answer);

@@ -51,12 +51,13 @@ static void a_key_is_known_by_its_digest(void **state)
     assert_int_equal(who.max_queued, 16);
     assert_int_equal(who.max_running, 8);
     assert_int_equal(hg_keys_check(k, "bearer   abc", false, &who), HG_KEYS_OK);
-    static const char *const missing[] = {
-        NULL, "", "Bearer", "Bearer ", "Basic abc", "abc", "Bearer abc abc", "Bearer abc ", "Bearer\tabc"};
+    static const char *const missing[] = {NULL,         "",    "Bearer",         "Bearer ",
+                                          "Basic abc",  "abc", "Bearer abc abc", "Bearer abc ",
+                                          "Bearer\tabc"};
     for (size_t i = 0; i < sizeof missing / sizeof missing[0]; i++)
         assert_int_equal(hg_keys_check(k, missing[i], false, &who), HG_KEYS_MISSING);
-    static const char *const unknown[] = {"Bearer ab", "Bearer abcd", "Bearer ABC",
-                                          "Bearer " ABC, "Bearer \xff"};
+    static const char *const unknown[] = {"Bearer ab", "Bearer abcd", "Bearer ABC", "Bearer " ABC,
+                                          "Bearer \xff"};
     for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++)
         assert_int_equal(hg_keys_check(k, unknown[i], false, &who), HG_KEYS_UNKNOWN);
     char longest[600];
@@ -105,8 +106,10 @@ static void a_broken_file_is_refused_and_named(void **state)
         {ENTRY(", \"max_queued\": 0"), "max_queued"},
         {ENTRY(", \"max_running\": \"3\""), "max_running"},
         {ENTRY(", \"wieght\": 1"), "unknown key wieght"},
-        {ENTRY("}, {\"name\": \"a\", \"sha256\": \"" EMPTY "\""), "keys[1]: name \"a\" is in keys[0]"},
-        {ENTRY("}, {\"name\": \"b\", \"sha256\": \"" ABC "\""), "keys[1]: sha256 is that of keys[0]"},
+        {ENTRY("}, {\"name\": \"a\", \"sha256\": \"" EMPTY "\""),
+         "keys[1]: name \"a\" is in keys[0]"},
+        {ENTRY("}, {\"name\": \"b\", \"sha256\": \"" ABC "\""),
+         "keys[1]: sha256 is that of keys[0]"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct hg_keys *k = NULL;

@@ -275,7 +275,8 @@ static void pictures_give_way_to_questions_and_keep_their_bytes(void **state)
         }
     }
     printf("# %llu gave way, round %d\n", (unsigned long long)stats.n_preempted, n);
-    assert_true(stats.n_preempted > 0); /* blocks and places are there for all: only for questions */
+    assert_true(stats.n_preempted >
+                0); /* blocks and places are there for all: only for questions */
     for (int i = 0; i < DRAWN; i++)
         hg_request_unref(alone[i]);
     close_bench(&b);
