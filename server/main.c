@@ -181,8 +181,10 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
     struct hg_scheduler *scheduler = NULL;
     struct hg_http *http = NULL;
     enum hg_status status = HG_STATUS_OK;
-    if (c->api_keys[0])
+    if (c->api_keys[0]) {
         HG_TRY_OUT(hg_keys_create(c->api_keys, &http_options.keys, err));
+        hg_log(HG_LOG_INFO, "%zu API keys", hg_keys_count(http_options.keys));
+    }
     HG_TRY_OUT(open_socket(c, &address, &http_options.socket, err));
     http_options.loopback = hg_listen_is_loopback(&address);
     HG_TRY_OUT(load_model(c, &model, err));

@@ -24,6 +24,7 @@ struct hg_policy_flow {
 
 enum { SPARE_FLOWS = 256 }; /* remember debts, beyond those that have a job */
 static const double memory_s = 10, enough_s = 0.2; /* of hg_policy_rate */
+static const double sure_s = 3;                    /* to refuse for it */
 static const double retry_part = 0.25, retry_max_s = 60;
 
 static int weight_of(const struct hg_tenant *who)
@@ -193,7 +194,8 @@ enum hg_policy_verdict hg_policy_may_wait(const struct hg_policy *p, const struc
         return HG_POLICY_FULL;
     if (most > 0 && p->n_waiting > 0 && p->waiting_tokens + cost > most)
         return HG_POLICY_FULL; /* with nobody waiting, a request may be larger than the bound */
-    return hg_policy_wait_s(p, who, cls) > patience_s ? HG_POLICY_TOO_LATE : HG_POLICY_WAIT;
+    bool late = p->work_s >= sure_s && hg_policy_wait_s(p, who, cls) > patience_s;
+    return late ? HG_POLICY_TOO_LATE : HG_POLICY_WAIT;
 }
 
 void hg_policy_push(struct hg_policy *p, struct hg_job *job, const struct hg_tenant *who)
