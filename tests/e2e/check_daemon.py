@@ -234,7 +234,8 @@ def check_sigint_while_idle_exits_0(build):
 
 
 def check_deadline_ends_a_request(build):
-    with Daemon(build, "--timeout-s", "1", "--max-batch", "1", "--backend", "ref") as d:  # slow on any machine
+    with Daemon(build, "--timeout-s", "1", "--max-batch", "1", "--max-queue-tokens", "100000",
+                "--backend", "ref") as d:  # slow on any machine
         work = [(DRAW, {"prompt": "Draw a chest X-ray.", "seed": i}) for i in range(60)]
         statuses = []
 

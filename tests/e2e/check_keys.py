@@ -58,6 +58,29 @@ def ask_ok(d, name, body, path=ASK):
     return reply
 
 
+def send_all(d, names, path, body):
+    connections = [http.client.HTTPConnection("127.0.0.1", d.port, timeout=120) for _ in names]
+    for c in connections:
+        c.connect()
+    for c, name in zip(connections, names):
+        c.request("POST", path, json.dumps(body), auth(name))
+    return connections
+
+
+def receive_all(connections, names):
+    answers = []
+    for c, name in zip(connections, names):
+        r = c.getresponse()
+        answers.append((name, r.status, dict(r.getheaders()), json.loads(r.read())))
+        c.close()
+    return answers
+
+
+def burst(d, names, path, body):
+    """The answers to requests that are all sent before the first is answered."""
+    return receive_all(send_all(d, names, path, body), names)
+
+
 def check_keygen_prints_a_key_once_and_its_line(build):
     def keygen(*args):
         p = subprocess.run([os.path.join(ROOT, build, "healthgptd"), "keygen"] + list(args), capture_output=True,
@@ -146,18 +169,18 @@ def check_sighup_reads_the_file_again(build):
             time.sleep(0.01)
     with KeyFile(entry("a"), entry("b")) as f, Daemon(build, "--api-keys", f.path, "--max-batch", "1") as d:
         ask_ok(d, "a", long)
-        results = []
-        threads = [threading.Thread(target=lambda: results.append(ask(d, "b", draw, DRAW))) for _ in range(4)]
-        for t in threads:
-            t.start()
-        wait_for("work", lambda: d.health()["queue"]["running"] > 0 or len(results) == 4)
+        def n_known():
+            h = d.health()
+            return h["queue"]["running"] + h["queue"]["depth"] + h["requests"]["done"]
+        sent = send_all(d, ["b"] * 4, DRAW, draw)
+        # Twice: one that moves on between two counters is counted in both.
+        wait_for("four pictures", lambda: n_known() >= 1 + 4 and n_known() >= 1 + 4)
         f.write(json.dumps({"keys": [entry("c"), dict(entry("a"), name="a-renamed")]}))
         d.process.send_signal(signal.SIGHUP)
         wait_for("the new key", lambda: status_of(d, "c") == 200)
         equal((status_of(d, "a"), status_of(d, "b")), (200, 401), "the key that stayed, the key that went")
-        for t in threads:
-            t.join()
-        equal([r[0] for r in results], [200] * 4, "requests of the key that went")
+        answers = receive_all(sent, ["b"] * 4)
+        equal([r[1] for r in answers], [200] * 4, "requests of the key that went")
         require(found(ask_ok(d, "a", long)) > 0, "the tenant is the same")
         f.write('{"keys": [{"name": "c", "sha256": "12"}]}')
         d.process.send_signal(signal.SIGHUP)
@@ -222,21 +245,6 @@ def check_a_greedy_key_leaves_nine_small_ones_their_share(build):
     return "small keys %.2f to %.2f of their fair share, greedy %.2f; first token ratio %.2f; %d refused" % (
         min(shares[n] for n in names[1:]), max(shares[n] for n in names[1:]), shares["greedy"], max(ttft) / min(ttft),
         refused[0])
-
-
-def burst(d, names, path, body):
-    """The answers to requests that are all sent before the first is answered."""
-    connections = [http.client.HTTPConnection("127.0.0.1", d.port, timeout=120) for _ in names]
-    for c in connections:
-        c.connect()
-    for c, name in zip(connections, names):
-        c.request("POST", path, json.dumps(body), auth(name))
-    answers = []
-    for c, name in zip(connections, names):
-        r = c.getresponse()
-        answers.append((name, r.status, dict(r.getheaders()), json.loads(r.read())))
-        c.close()
-    return answers
 
 
 def check_quota_is_429_and_load_is_503(build):
