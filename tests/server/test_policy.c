@@ -137,6 +137,61 @@ static void what_was_used_is_charged_in_the_end(void **state)
     hg_policy_deinit(&b.p);
 }
 
+/* Jobs that are taken before this one. */
+static int takes_before(struct bench *b, const struct hg_job *awaited)
+{
+    int n = 0;
+    while (take(b) != awaited)
+        n++;
+    return n;
+}
+
+static void debt_stays_while_others_work(void **state)
+{
+    (void)state;
+    struct bench b;
+    open_bench(&b, 0);
+    struct hg_job *liar = push(&b, tenant(1, 1), HG_CLASS_INTERACTIVE, 10);
+    take(&b);
+    for (int i = 0; i < 20; i++)
+        push(&b, tenant(2, 1), HG_CLASS_INTERACTIVE, 100);
+    hg_policy_end(&b.p, liar, 1010); /* nothing of it waits */
+    assert_in_range(takes_before(&b, push(&b, tenant(1, 1), HG_CLASS_INTERACTIVE, 10)), 9, 12);
+    hg_policy_deinit(&b.p);
+}
+
+static void credit_ends_with_the_backlog(void **state)
+{
+    (void)state;
+    struct bench b;
+    open_bench(&b, 0);
+    struct hg_job *big = push(&b, tenant(1, 1), HG_CLASS_INTERACTIVE, 1000);
+    struct hg_job *small = push(&b, tenant(1, 1), HG_CLASS_INTERACTIVE, 10);
+    assert_ptr_equal(take(&b), big);
+    hg_policy_end(&b.p, big, 0); /* 1000 tokens of credit */
+    assert_ptr_equal(take(&b), small);
+    struct hg_job *other = push(&b, tenant(2, 1), HG_CLASS_INTERACTIVE, 100);
+    for (int i = 0; i < 9; i++)
+        push(&b, tenant(1, 1), HG_CLASS_INTERACTIVE, 100);
+    assert_in_range(takes_before(&b, other), 0, 1);
+    hg_policy_deinit(&b.p);
+}
+
+static void the_latest_weight_holds(void **state)
+{
+    (void)state;
+    struct bench b;
+    open_bench(&b, 0);
+    push(&b, tenant(1, 1), HG_CLASS_INTERACTIVE, 10);
+    push(&b, tenant(2, 1), HG_CLASS_INTERACTIVE, 10);
+    push(&b, tenant(1, 5), HG_CLASS_INTERACTIVE, 10);
+    assert_int_equal(b.p.classes[HG_CLASS_INTERACTIVE].ring_weight, 6);
+    for (int i = 0; i < 3; i++)
+        take(&b);
+    assert_int_equal(b.p.classes[HG_CLASS_INTERACTIVE].ring_weight, 0);
+    hg_policy_deinit(&b.p);
+}
+
 static void debt_is_forgotten_when_all_work_is_done(void **state)
 {
     (void)state;
@@ -340,6 +395,9 @@ int main(void)
         cmocka_unit_test(a_newcomer_waits_one_round),
         cmocka_unit_test(weights_are_shares_of_the_tokens),
         cmocka_unit_test(what_was_used_is_charged_in_the_end),
+        cmocka_unit_test(debt_stays_while_others_work),
+        cmocka_unit_test(credit_ends_with_the_backlog),
+        cmocka_unit_test(the_latest_weight_holds),
         cmocka_unit_test(debt_is_forgotten_when_all_work_is_done),
         cmocka_unit_test(bulk_gets_every_fifth_turn),
         cmocka_unit_test(bulk_gets_a_fifth_of_the_tokens),
