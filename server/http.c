@@ -267,7 +267,7 @@ static enum MHD_Result answer_task(struct exchange *x)
 {
     struct hg_ask ask;
     struct hg_error err = {0};
-    if (hg_scheduler_check(x->http->scheduler, &x->who, x->route->task, &err) != HG_STATUS_OK) {
+    if (hg_scheduler_has_room(x->http->scheduler, &x->who, x->route->task, &err) != HG_STATUS_OK) {
         hg_buf_deinit(&x->body); /* no room: nothing is decoded for the refusal */
         return send_failure(x, &err);
     }
@@ -352,7 +352,7 @@ static bool knows_key(struct exchange *x, const char *path, const char *method)
 static bool has_room(struct exchange *x)
 {
     struct hg_error err = {0};
-    if (hg_scheduler_check(x->http->scheduler, &x->who, x->route->task, &err) == HG_STATUS_OK)
+    if (hg_scheduler_has_room(x->http->scheduler, &x->who, x->route->task, &err) == HG_STATUS_OK)
         return true;
     hg_api_error_of(&x->error, &err);
     x->may_stay = true;

@@ -2,6 +2,7 @@
 #include "server/queue.h"
 
 #include <math.h>
+#include <time.h>
 
 enum hg_status hg_queue_init(struct hg_queue *q, const struct hg_policy_options *o,
                              struct hg_error *err)
@@ -9,7 +10,11 @@ enum hg_status hg_queue_init(struct hg_queue *q, const struct hg_policy_options 
     *q = (struct hg_queue){0};
     HG_TRY(hg_policy_init(&q->policy, o, err));
     pthread_mutex_init(&q->lock, NULL);
-    pthread_cond_init(&q->filled, NULL);
+    pthread_condattr_t monotonic; /* the clock of hg_now_ns */
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&q->filled, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     return HG_STATUS_OK;
 }
 
@@ -131,10 +136,20 @@ void hg_queue_worked(struct hg_queue *q, int64_t tokens, double seconds)
 
 void hg_queue_wait(struct hg_queue *q)
 {
+    hg_queue_wait_until(q, INT64_MAX);
+}
+
+bool hg_queue_wait_until(struct hg_queue *q, int64_t until_ns)
+{
+    struct timespec until = {until_ns / 1000000000, until_ns % 1000000000};
+    int late = 0;
     pthread_mutex_lock(&q->lock);
-    while (q->policy.n_waiting == 0 && !q->closed)
-        pthread_cond_wait(&q->filled, &q->lock);
+    while (q->policy.n_waiting == 0 && !q->closed && late == 0)
+        late = until_ns == INT64_MAX ? pthread_cond_wait(&q->filled, &q->lock)
+                                     : pthread_cond_timedwait(&q->filled, &q->lock, &until);
+    bool there = q->policy.n_waiting > 0 || q->closed;
     pthread_mutex_unlock(&q->lock);
+    return there;
 }
 
 void hg_queue_close(struct hg_queue *q)

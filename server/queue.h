@@ -47,6 +47,8 @@ void hg_queue_worked(struct hg_queue *q, int64_t tokens, double seconds);
 
 /* [engine] Block until something waits or the queue is closed. */
 void hg_queue_wait(struct hg_queue *q);
+/* The same, but at most until that time (hg_now_ns); false: it came. INT64_MAX: never. */
+bool hg_queue_wait_until(struct hg_queue *q, int64_t until_ns);
 void hg_queue_close(struct hg_queue *q);
 bool hg_queue_closed(struct hg_queue *q);
 

@@ -282,8 +282,8 @@ enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
     return status;
 }
 
-enum hg_status hg_scheduler_check(struct hg_scheduler *s, const struct hg_tenant *who,
-                                  enum hg_task task, struct hg_error *err)
+enum hg_status hg_scheduler_has_room(struct hg_scheduler *s, const struct hg_tenant *who,
+                                     enum hg_task task, struct hg_error *err)
 {
     return hg_queue_check(&s->queue, who, class_of(task), err);
 }

@@ -42,8 +42,8 @@ void hg_scheduler_free(struct hg_scheduler *s);
 enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
                                    struct hg_error *err);
 /* The same answers, as far as they are known before a body is read. */
-enum hg_status hg_scheduler_check(struct hg_scheduler *s, const struct hg_tenant *who,
-                                  enum hg_task task, struct hg_error *err);
+enum hg_status hg_scheduler_has_room(struct hg_scheduler *s, const struct hg_tenant *who,
+                                     enum hg_task task, struct hg_error *err);
 /* Seconds after which somebody who was refused may try again, from the measured speed. */
 double hg_scheduler_retry_s(struct hg_scheduler *s, const struct hg_tenant *who, enum hg_task task);
 /* The model's facts as they were before the engine thread took over (hg_model_info would read

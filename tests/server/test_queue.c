@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "common/clock.h"
 #include "tests/test.h"
 
 struct item {
@@ -121,7 +122,9 @@ static void queue_refuses_after_close_but_still_pops(void **state)
     struct hg_queue q;
     struct item items[2];
     open_queue(&q, 4, 0);
+    assert_false(hg_queue_wait_until(&q, hg_now_ns() + 1000000));
     push(&q, &items[0], 0);
+    assert_true(hg_queue_wait_until(&q, hg_now_ns() - 1));
     hg_queue_close(&q);
     assert_int_equal(push(&q, &items[1], 1), HG_STATUS_CANCELLED);
     hg_queue_wait(&q); /* must not block */
