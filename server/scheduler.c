@@ -300,19 +300,18 @@ const struct hg_model_info *hg_scheduler_model_info(const struct hg_scheduler *s
 
 void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
 {
-    *out =
-        (struct hg_scheduler_stats){.queued = hg_queue_depth(&s->queue),
-                                    .queued_tokens = hg_queue_tokens(&s->queue),
-                                    .max_queued_tokens = s->queue.policy.options.max_queue_tokens,
-                                    .running = atomic_load(&s->n_running),
-                                    .n_done = atomic_load(&s->n_done),
-                                    .n_failed = atomic_load(&s->n_failed),
-                                    .n_cancelled = atomic_load(&s->n_cancelled),
-                                    .n_steps = atomic_load(&s->n_steps),
-                                    .n_tokens = atomic_load(&s->n_tokens),
-                                    .n_ahead = atomic_load(&s->n_ahead),
-                                    .n_preempted = atomic_load(&s->n_preempted),
-                                    .n_found = atomic_load(&s->n_found)};
+    *out = (struct hg_scheduler_stats){.queued = hg_queue_depth(&s->queue),
+                                       .running = atomic_load(&s->n_running),
+                                       .n_done = atomic_load(&s->n_done),
+                                       .n_failed = atomic_load(&s->n_failed),
+                                       .n_cancelled = atomic_load(&s->n_cancelled),
+                                       .n_steps = atomic_load(&s->n_steps),
+                                       .n_tokens = atomic_load(&s->n_tokens),
+                                       .n_ahead = atomic_load(&s->n_ahead),
+                                       .n_preempted = atomic_load(&s->n_preempted),
+                                       .n_found = atomic_load(&s->n_found)};
+    out->queued_tokens = hg_queue_tokens(&s->queue);
+    out->max_queued_tokens = s->queue.policy.options.max_queue_tokens;
 }
 
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)
