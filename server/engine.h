@@ -25,6 +25,7 @@ struct hg_scheduler {
     struct hg_model_info info;
     struct hg_scheduler_options options;
     struct hg_queue queue;
+    struct hg_ledger ledger; /* from submit to end_request */
     pthread_t thread;
     /* [engine thread] */
     struct hg_slot *slots; /* [max_batch], arrival order */

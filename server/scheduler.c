@@ -33,6 +33,8 @@ enum { BULK_FLOOR = 4 };
 static void end_request(struct hg_scheduler *s, struct hg_request *r)
 {
     enum hg_status status = r->result.error.status;
+    if (!hg_ledger_end(&s->ledger, &r->entry))
+        return;
     if (status == HG_STATUS_DEVICE)
         atomic_store(&s->device_lost, true);
     atomic_fetch_add(status == HG_STATUS_OK          ? &s->n_done
@@ -305,6 +307,7 @@ static void *engine_main(void *ctx)
 
 static void release(struct hg_scheduler *s)
 {
+    hg_ledger_deinit(&s->ledger);
     hg_queue_deinit(&s->queue);
     free(s->slots);
     free(s->items);
@@ -328,6 +331,7 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
     size_t n = (size_t)(s->options.max_batch > 0 ? s->options.max_batch : 1);
     atomic_init(&s->stop_ns, INT64_MAX);
     hg_queue_init(&s->queue, (size_t)o->max_queue);
+    hg_ledger_init(&s->ledger);
     s->slots = calloc(n, sizeof *s->slots);
     s->items = calloc(n, sizeof *s->items);
     s->tokens = calloc(n, sizeof *s->tokens);
@@ -353,9 +357,15 @@ enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
     atomic_store(&r->state, HG_REQUEST_QUEUED);
     r->position = (int)hg_queue_depth(&s->queue) + 1;
     hg_request_ref(r);
+    r->entry = (struct hg_ledger_entry){.number = r->number,
+                                        .state = &r->state,
+                                        .opened_ns = r->submitted_ns,
+                                        .deadline_ns = r->deadline_ns};
+    hg_ledger_open(&s->ledger, &r->entry);
     enum hg_status status = hg_queue_push(&s->queue, &r->link, class_of(r));
     if (status == HG_STATUS_OK)
         return status;
+    hg_ledger_take_back(&s->ledger, &r->entry);
     atomic_store(&r->state, HG_REQUEST_NEW);
     hg_request_unref(r);
     return status == HG_STATUS_BUSY
@@ -380,7 +390,15 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_tokens = atomic_load(&s->n_tokens),
                                        .n_ahead = atomic_load(&s->n_ahead),
                                        .n_preempted = atomic_load(&s->n_preempted),
-                                       .n_found = atomic_load(&s->n_found)};
+                                       .n_found = atomic_load(&s->n_found),
+                                       .kv_blocks = (size_t)s->info.kv_blocks,
+                                       .kv_free = (size_t)hg_model_kv_free(s->model)};
+    hg_ledger_stats(&s->ledger, &out->requests);
+}
+
+int hg_scheduler_check(struct hg_scheduler *s, int64_t now_ns, int64_t grace_ns)
+{
+    return hg_ledger_check(&s->ledger, now_ns, grace_ns);
 }
 
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)
