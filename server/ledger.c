@@ -61,7 +61,7 @@ bool hg_ledger_end(struct hg_ledger *l, struct hg_ledger_entry *e)
 
 static const char *state_name(int state)
 {
-    return state == HG_REQUEST_RUNNING ? "running"
+    return state == HG_REQUEST_RUNNING  ? "running"
            : state == HG_REQUEST_QUEUED ? "queued"
                                         : "not at work";
 }

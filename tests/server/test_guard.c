@@ -1,5 +1,6 @@
-/* tests/server/test_guard.c - clients that leave, are slow, do not read; a full table, no descriptors,
- * descriptors that come again. Time is given to hg_guard_scan, so no test waits for a limit. */
+/* tests/server/test_guard.c - clients that leave, are slow, do not read; a full table, no
+ * descriptors, descriptors that come again. Time is given to hg_guard_scan, so no test waits for a
+ * limit. */
 #include "server/guard.h"
 
 #include <arpa/inet.h>
@@ -294,7 +295,7 @@ static void who_reads_nothing_is_cut_and_who_reads_is_not(void **state)
         }
         int64_t now = hg_now_ns();
         assert_true(filled[0] < 1 << 20); /* the send buffer is bounded */
-        hg_guard_scan(g, now); /* what was acknowledged by now */
+        hg_guard_scan(g, now);            /* what was acknowledged by now */
         drink(fd[1][1], filled[1]);
         wait_until_sent(fd[1][0]);
         hg_guard_scan(g, now + 29 * second);
