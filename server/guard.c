@@ -113,7 +113,7 @@ static void client_left(struct hg_guarded *c)
     }
 }
 
-static void on_event(struct hg_guard *g, uint64_t tag)
+void hg_guard_event(struct hg_guard *g, uint64_t tag)
 {
     struct hg_guarded *c = &g->table[(uint32_t)tag];
     pthread_mutex_lock(&g->lock);
@@ -400,7 +400,7 @@ static void *guard_main(void *arg)
         for (int i = 0; i < n; i++) {
             if (events[i].data.u64 == stop_tag)
                 return NULL;
-            on_event(g, events[i].data.u64);
+            hg_guard_event(g, events[i].data.u64);
         }
         now = hg_now_ns();
         if (now < next)

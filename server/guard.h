@@ -91,8 +91,10 @@ void hg_guard_answer(struct hg_guarded *c, size_t n_bytes); /* these are the las
 
 void hg_guard_stats(struct hg_guard *g, struct hg_guard_stats *out);
 
-/* What the thread does at each tick: cut what is due at now_ns (of hg_now_ns). Public for tests,
- * which then need not wait. */
+/* What the thread does, public for tests: cut at each tick what is due at now_ns (of hg_now_ns);
+ * take an event of the connection at place `tag`, unless that has another generation by now
+ * (tag >> 32, counted from 0 on). */
 void hg_guard_scan(struct hg_guard *g, int64_t now_ns);
+void hg_guard_event(struct hg_guard *g, uint64_t tag);
 
 #endif

@@ -139,16 +139,19 @@ def check_slots_are_free_at_once_wherever_a_client_leaves(build):
         points = points_of_life(d)
         require(len(points) >= 40, "%d points" % len(points))
         blocks = w.wait(lambda h: h["open"] == NOBODY)[0]["kv"]
-        for i, point in enumerate(points[::4] if is_sanitized(build) else points):
-            # On a busy machine the measurement is late as well: it may be taken three times.
-            for attempt in range(3):
-                took, allowed = slot_is_free(w, d, point, ways[(i + attempt) % 3])
-                n_must += point[0].split(",")[0].split()[0] in ("queued", "prefill", "vision")
+        for i in range(0, len(points), 4 if is_sanitized(build) else 1):
+            for attempt in range(4):
+                took, allowed = slot_is_free(w, d, points[i], ways[(i + attempt) % 3])
+                n_must += points[i][0].split(",")[0].split()[0] in ("queued", "prefill", "vision")
                 if took <= allowed or is_sanitized(build):
                     break
+                # On a busy machine the measurement is late as well, and steps are longer now.
                 repeated += 1
+                points = points_of_life(d)
+                w.wait(lambda h: h["open"] == NOBODY)
             else:
-                raise Fail("%s: %.0f ms, allowed are 100 ms + one step = %.0f ms" % (point[0], took * 1e3, allowed * 1e3))
+                raise Fail("%s: %.0f ms, allowed are 100 ms + one step = %.0f ms" % (points[i][0], took * 1e3,
+                                                                                  allowed * 1e3))
             spent.append((took, took - allowed + 0.1))
         h, _ = w.wait(lambda h: h["open"] == NOBODY)
         w.close()

@@ -460,6 +460,27 @@ static void the_thread_ticks(void **state)
     hg_guard_free(g);
 }
 
+static void an_event_of_a_connection_that_has_left_is_dropped(void **state)
+{
+    (void)state;
+    struct hg_guard *g = open_guard(1);
+    int fd[2];
+    atomic_int n = 0;
+    unix_pair(fd);
+    hg_guard_remove(hg_guard_add(g, fd[0])); /* place 0, generation 0 */
+    struct hg_guarded *c = hg_guard_add(g, fd[0]);
+    work(c, &n, NULL);
+    hg_guard_event(g, 0);
+    assert_int_equal(atomic_load(&n), 0);
+    hg_guard_event(g, 1ULL << 32);
+    assert_int_equal(atomic_load(&n), 1);
+    hg_guard_remove(c);
+    hg_guard_event(g, 2ULL << 32); /* nobody is there */
+    close(fd[0]);
+    close(fd[1]);
+    hg_guard_free(g);
+}
+
 /* Connections come and go on few descriptors and places, half of their clients leave: everyone who
  * left is told, and nobody who stayed, though the same number was another one's a moment ago. */
 enum { N_THREADS = 4, N_ROUNDS = 1500 };
@@ -473,7 +494,7 @@ struct visitor {
 static void *visit(void *arg)
 {
     struct visitor *v = arg;
-    for (int i = 0; i < N_ROUNDS; i++) {
+    for (int i = 0; i < N_ROUNDS && v->n_missed == 0; i++) {
         int fd[2];
         atomic_int n = 0;
         bool leaves = rand_r(&v->seed) % 2, waits = rand_r(&v->seed) % 4 != 0;
@@ -536,6 +557,7 @@ int main(void)
         cmocka_unit_test(without_descriptors_a_connection_is_refused),
         cmocka_unit_test(the_end_of_the_guard_lets_all_go),
         cmocka_unit_test(the_thread_ticks),
+        cmocka_unit_test(an_event_of_a_connection_that_has_left_is_dropped),
         cmocka_unit_test(descriptors_that_come_again_are_not_mistaken),
     };
     return cmocka_run_group_tests_name("server/guard", tests, NULL, NULL);
