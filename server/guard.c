@@ -137,7 +137,8 @@ static uint64_t acked_bytes(int fd)
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) == 0 ? info.tcpi_bytes_acked : 0;
 }
 
-static void look_at_sending(struct hg_guarded *c, int64_t now)
+/* Bytes that wait for the client, as far as is known here. */
+static size_t look_at_sending(struct hg_guarded *c, int64_t now)
 {
     int queued = 0;
     if (ioctl(c->fd, SIOCOUTQ, &queued) != 0)
@@ -150,6 +151,7 @@ static void look_at_sending(struct hg_guarded *c, int64_t now)
     size_t waiting = (size_t)queued + (c->waiting ? atomic_load(c->waiting) : 0);
     if (waiting <= c->guard->limits.max_unsent)
         c->roomy_ns = now;
+    return waiting;
 }
 
 /* Whether a connection must be cut now. */
@@ -164,14 +166,18 @@ static bool is_due(struct hg_guarded *c, int64_t now, enum hg_cut *why)
         int64_t allowed = body_free_ns + time_for(c->guard, c->n_bytes);
         deadline = c->since_ns + (allowed < l->body_ns ? allowed : l->body_ns);
     }
-    if (c->phase == PHASE_ANSWER || (c->phase == PHASE_WORK && c->waiting)) {
-        look_at_sending(c, now);
+    if (c->phase == PHASE_WORK && !c->waiting)
+        return false; /* nothing is sent yet: whatever lasts is not the client's doing */
+    if (c->phase == PHASE_ANSWER || c->phase == PHASE_WORK) {
+        size_t waiting = look_at_sending(c, now);
         if (now - c->moved_ns >= l->send_ns) {
             *why = HG_CUT_NOT_READING;
             return true;
         }
         if (now - c->roomy_ns >= l->send_ns)
             return true;
+        if (c->phase == PHASE_WORK && waiting == 0)
+            return false;
     }
     return now >= deadline;
 }

@@ -8,9 +8,9 @@
  *
  *   header  until the headers are complete     header_ns; after a request idle_ns + header_ns
  *   body    until the body is complete         body_ns, and free_ns + received / rate
- *   work    a request is computed, its stream  reading (below), the request's deadline + 2 send_ns,
- *           is sent as it grows                and the client must not leave
- *   answer  the rest of an answer is sent      reading, and send_ns + its bytes / rate
+ *   work    a request is computed, its stream  the client must not leave; a stream: reading
+ * (below), is sent as it grows                and bytes waiting at the request's deadline + 2
+ * send_ns answer  the rest of an answer is sent      reading, and send_ns + its bytes / rate
  *
  * Reading: bytes may not stay in the send buffer for send_ns without one of them being acknowledged
  * (TCP_INFO), nor may more than max_unsent bytes wait for that long, send buffer and unread events

@@ -118,7 +118,7 @@ static void a_client_that_leaves_is_told_once(void **state)
         else
             close(fd[1]);
         wait_for(&n, 1);
-        hg_guard_scan(g, hg_now_ns() + 3600 * second); /* cut as well, but not told again */
+        hg_guard_scan(g, hg_now_ns() + 3600 * second); /* not told again */
         assert_int_equal(atomic_load(&n), 1);
         assert_int_equal(cuts(g, HG_CUT_GONE), way + 1);
         hg_guard_remove(c);
@@ -340,6 +340,35 @@ static void too_much_may_not_wait_for_long(void **state)
     hg_guard_free(g);
 }
 
+/* The request's deadline is in 600 s, two send times later is 660. */
+static void a_late_request_is_its_clients_fault_only_if_bytes_wait(void **state)
+{
+    (void)state;
+    struct hg_guard *g = open_guard(N_CONNECTIONS);
+    int fd[3][2];
+    atomic_int n[3] = {0, 0, 0};
+    atomic_size_t none = 0, some = 1;
+    struct hg_guarded *c[3];
+    for (int i = 0; i < 3; i++) {
+        unix_pair(fd[i]);
+        c[i] = hg_guard_add(g, fd[i][0]);
+        work(c[i], &n[i], i == 0 ? NULL : i == 1 ? &none : &some);
+    }
+    hg_guard_scan(g, hg_now_ns() + 659 * second);
+    assert_int_equal(cuts(g, HG_CUT_SLOW_READING), 0);
+    hg_guard_scan(g, hg_now_ns() + 660 * second);
+    assert_int_equal(cuts(g, HG_CUT_SLOW_READING), 1);
+    assert_int_equal(atomic_load(&n[2]), 1);
+    hg_guard_scan(g, hg_now_ns() + 3600 * second);
+    assert_int_equal(cuts(g, HG_CUT_SLOW_READING), 1);
+    for (int i = 0; i < 3; i++) {
+        hg_guard_remove(c[i]);
+        close(fd[i][0]);
+        close(fd[i][1]);
+    }
+    hg_guard_free(g);
+}
+
 static void the_rest_of_an_answer_has_a_least_rate(void **state)
 {
     (void)state;
@@ -552,6 +581,7 @@ int main(void)
         cmocka_unit_test(a_body_has_time_for_what_has_come),
         cmocka_unit_test(who_reads_nothing_is_cut_and_who_reads_is_not),
         cmocka_unit_test(too_much_may_not_wait_for_long),
+        cmocka_unit_test(a_late_request_is_its_clients_fault_only_if_bytes_wait),
         cmocka_unit_test(the_rest_of_an_answer_has_a_least_rate),
         cmocka_unit_test(a_full_table_refuses_until_somebody_leaves),
         cmocka_unit_test(without_descriptors_a_connection_is_refused),
