@@ -296,7 +296,8 @@ static void *engine_main(void *ctx)
             hg_queue_depth(&s->queue) == 0)
             break;
         admit(s);
-        big_piece(s);
+        if (big_piece(s))
+            sweep(s); /* it may have taken long */
         hg_engine_step(s);
     }
     atomic_store(&s->finished, true);
