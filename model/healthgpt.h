@@ -145,7 +145,7 @@ enum hg_status hg_seq_reserve(struct hg_seq *s, int n_tokens, struct hg_error *e
 enum hg_status hg_seq_preempt(struct hg_seq *s, struct hg_error *err);
 enum hg_status hg_seq_resume(struct hg_seq *s, struct hg_error *err);
 bool hg_seq_preempted(const struct hg_seq *s);
-int hg_model_kv_free(const struct hg_model *m); /* blocks of HG_BLOCK_TOKENS positions */
+int hg_model_kv_free(const struct hg_model *m); /* [any] blocks of HG_BLOCK_TOKENS positions */
 /* Forget all prefixes and pictures that no sequence is using: zeroed. */
 void hg_model_forget(struct hg_model *m);
 

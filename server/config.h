@@ -36,6 +36,13 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
       "share of the card's free memory to take; 0: 0.90 (or the environment's)")                   \
     N(timeout_s, 600, 1, 86400, "a request is ended after this time, queue included")              \
     N(drain_s, 30, 0, 3600, "at SIGTERM, time for running requests to finish")                     \
+    N(header_timeout_s, 10, 1, 3600, "a request's headers must be complete after this time")       \
+    N(body_timeout_s, 60, 1, 3600, "so must its body")                                             \
+    N(min_rate, 16384, 1, 1073741824,                                                              \
+      "least bytes per second of a body (after 5 s) and of the rest of an answer")                 \
+    N(send_timeout_s, 30, 1, 3600, "a client that does not read is cut after this time")           \
+    N(max_unsent_kib, 256, 4, 65536, "so is one for which more is waiting for that long")          \
+    N(stall_s, 30, 0, 3600, "a request that has not ended so long after its deadline is logged")   \
     B(forget, "keep nothing of a request after it: no cache of prompts and pictures")              \
     B(insecure, "allow a listen address beyond loopback without API keys")                         \
     B(log_json, "log JSON lines")

@@ -29,6 +29,7 @@ struct hg_scheduler {
     struct hg_model_info info;
     struct hg_scheduler_options options;
     struct hg_queue queue;
+    struct hg_ledger ledger; /* from submit to end_request */
     pthread_t thread;
     /* [engine thread] */
     struct hg_slot *slots; /* [2 max_batch], order of admission: running, or having given way */

@@ -19,12 +19,14 @@
 #include "server/http_gate.h"
 #include "server/reply.h"
 
-enum { CONNECTION_MEMORY = 64 << 10, IDLE_TIMEOUT_S = 75, STREAM_BLOCK = 16 << 10 };
+enum { CONNECTION_MEMORY = 64 << 10, STREAM_BLOCK = 16 << 10 };
 
 struct hg_http {
     struct MHD_Daemon *daemon;
     const struct hg_model *model;
     struct hg_scheduler *scheduler;
+    struct hg_guard *guard;
+    int64_t stall_ns;
     struct hg_model_info info;
     struct hg_reply_context reply;
     struct hg_keys *keys;
@@ -46,6 +48,7 @@ struct route {
 struct exchange {
     struct hg_http *http;
     struct MHD_Connection *connection;
+    struct hg_guarded *guarded;
     const struct route *route;
     struct hg_gate_facts facts;
     struct hg_tenant who;
@@ -106,6 +109,7 @@ static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *
         hg_buf_deinit(b);
         return MHD_NO;
     }
+    hg_guard_answer(x->guarded, b->len);
     *b = (struct hg_buf){0};
     enum MHD_Result ok = MHD_NO;
     if (add_common_headers(r, "application/json")) {
@@ -165,10 +169,13 @@ static enum MHD_Result answer_health(struct exchange *x)
 {
     struct hg_http *h = x->http;
     struct hg_scheduler_stats stats;
+    struct hg_guard_stats guard;
     struct hg_buf b = {0};
     hg_scheduler_stats(h->scheduler, &stats);
+    hg_guard_stats(h->guard, &guard);
     const char *state = state_of(h);
-    enum hg_status s = hg_reply_health(&h->reply, &h->info, &stats, h->max_queue, state, &b);
+    enum hg_status s =
+        hg_reply_health(&h->reply, &h->info, &stats, &guard, h->max_queue, state, &b);
     return send_document(x, strcmp(state, "ok") == 0 ? 200 : 503, s, &b);
 }
 
@@ -188,6 +195,11 @@ static void suspend_connection(void *ctx)
 static void resume_connection(void *ctx)
 {
     MHD_resume_connection(ctx);
+}
+
+static void client_gone(void *ctx)
+{
+    hg_request_cancel(ctx);
 }
 
 /* The next bytes of a stream: lines that are ready, or 0 with the connection suspended. */
@@ -213,6 +225,8 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
         hg_buf_deinit(&text);
         if (s != HG_STATUS_OK)
             return MHD_CONTENT_READER_END_WITH_ERROR;
+        if (x->end_written)
+            hg_guard_answer(x->guarded, x->out.len);
     }
     size_t n = x->out.len - x->sent < max ? x->out.len - x->sent : max;
     memcpy(buf, x->out.data + x->sent, n);
@@ -248,8 +262,10 @@ static enum MHD_Result answer_when_ended(struct exchange *x)
     struct hg_buf b = {0};
     if (!hg_stream_ended(&r->stream))
         return MHD_YES;
-    if (r->result.error.status != HG_STATUS_OK)
-        return send_failure(x, &r->result.error);
+    if (r->result.error.status != HG_STATUS_OK) {
+        hg_reply_error_of(r, &x->error);
+        return send_error(x);
+    }
     enum hg_status s = hg_reply_answer(&x->http->reply, r, &b);
     if (s == HG_STATUS_OK)
         s = hg_buf_append_str(&b, "\n");
@@ -285,6 +301,8 @@ static enum MHD_Result answer_task(struct exchange *x)
         status = hg_scheduler_submit(x->http->scheduler, x->request, &err);
     if (status != HG_STATUS_OK)
         return send_failure(x, &err);
+    hg_guard_work(x->guarded, x->request->number, x->request->deadline_ns, client_gone, x->request,
+                  wants_stream ? &x->request->stream.waiting : NULL);
     if (wants_stream)
         return start_stream(x);
     hg_stream_attach(&x->request->stream, suspend_connection, resume_connection, x->connection,
@@ -404,6 +422,7 @@ static bool answer_at_once(const struct exchange *x)
 
 static enum MHD_Result take_body(struct exchange *x, const char *data, size_t n)
 {
+    hg_guard_received(x->guarded, n);
     if (x->refused) {
         /* A chunked body has no declared end: sent counts what was dropped. */
         x->sent += n;
@@ -433,7 +452,10 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     if (!x->seen) {
         x->seen = true;
         x->refused = !look_at_headers(x, path, method, version);
-        return x->refused && answer_at_once(x) ? send_error(x) : MHD_YES;
+        if (x->refused && answer_at_once(x))
+            return send_error(x);
+        hg_guard_body(x->guarded);
+        return MHD_YES;
     }
     x->connection = connection;
     if (*upload_size > 0) {
@@ -451,9 +473,13 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
 {
     struct hg_http *h = cls;
-    struct exchange *x = calloc(1, sizeof *x);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct hg_guarded *guarded = info ? info->socket_context : NULL;
+    struct exchange *x = guarded ? calloc(1, sizeof *x) : NULL;
     if (!x)
         return NULL;
+    x->guarded = guarded;
     x->http = h;
     x->connection = connection;
     x->bad_uri = hg_http_uri_is_bad(uri);
@@ -471,6 +497,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     if (!x)
         return;
     *con_cls = NULL;
+    hg_guard_idle(x->guarded);
     if (x->request) {
         hg_stream_detach(&x->request->stream);
         hg_request_cancel(x->request); /* of no effect when it has ended */
@@ -480,6 +507,29 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     hg_buf_deinit(&x->out);
     atomic_fetch_sub(&x->http->n_exchanges, 1);
     free(x);
+}
+
+/* Every connection is guarded from here to its end; one that cannot be is closed. */
+static void on_connection(void *cls, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct hg_http *h = cls;
+    const union MHD_ConnectionInfo *info;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        hg_guard_remove(*context);
+        *context = NULL;
+        return;
+    }
+    info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    *context = info ? hg_guard_add(h->guard, info->connect_fd) : NULL;
+    if (info && !*context)
+        shutdown(info->connect_fd, SHUT_RDWR);
+}
+
+static void on_tick(void *ctx, int64_t now_ns)
+{
+    struct hg_http *h = ctx;
+    hg_scheduler_check(h->scheduler, now_ns, h->stall_ns);
 }
 
 static void __attribute__((format(printf, 2, 0)))
@@ -501,9 +551,10 @@ static struct MHD_Daemon *start_daemon(const struct hg_http_options *o, struct h
         MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
         on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
         o->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, h, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(o->limits.idle_ns / 1000000000),
         n_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, n_threads, MHD_OPTION_END);
 }
 
@@ -524,11 +575,21 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         .model = h->info.name,
         .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
         .tokenizer = hg_model_tokenizer(m)};
+    struct hg_guard_limits limits = o->limits;
+    limits.n_connections = o->max_connections;
+    h->stall_ns = o->stall_ns;
+    enum hg_status status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
+    if (status != HG_STATUS_OK) {
+        free(h);
+        return status;
+    }
     if (listen(o->socket, SOMAXCONN) == 0)
         h->daemon = start_daemon(o, h);
     if (!h->daemon) {
+        status = hg_fail(err, HG_STATUS_IO, "http: cannot start: %s", strerror(errno));
+        hg_guard_free(h->guard);
         free(h);
-        return hg_fail(err, HG_STATUS_IO, "http: cannot start: %s", strerror(errno));
+        return status;
     }
     *out = h;
     return HG_STATUS_OK;
@@ -555,6 +616,7 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms)
     while (atomic_load(&h->n_exchanges) > 0 && hg_now_ns() < until)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(h->daemon);
+    hg_guard_free(h->guard);
     if (listen_fd != -1)
         close(listen_fd);
     free(h);

@@ -167,12 +167,25 @@ static enum hg_status serve(const sigset_t *signals, const struct hg_config *c,
                    : hg_fail(err, HG_STATUS_DEVICE, "the device is lost: restart (see the log)");
 }
 
+static const int64_t second_ns = 1000000000;
+
+static void set_limits(const struct hg_config *c, struct hg_guard_limits *l)
+{
+    hg_guard_limits_default(l);
+    l->header_ns = c->header_timeout_s * second_ns;
+    l->body_ns = c->body_timeout_s * second_ns;
+    l->send_ns = c->send_timeout_s * second_ns;
+    l->rate = c->min_rate;
+    l->max_unsent = (size_t)c->max_unsent_kib << 10;
+}
+
 static enum hg_status run(const struct hg_config *c, const sigset_t *signals, struct hg_error *err)
 {
     struct hg_listen_address address;
     struct hg_http_options http_options = {.n_threads = (int)c->http_threads,
                                            .max_connections = (int)c->max_connections,
-                                           .max_queue = (int)c->max_queue};
+                                           .max_queue = (int)c->max_queue,
+                                           .stall_ns = c->stall_s * second_ns};
     struct hg_scheduler_options s_options = {.max_batch = (int)c->max_batch,
                                              .max_queue = (int)c->max_queue,
                                              .timeout_ms = c->timeout_s * 1000,
@@ -186,11 +199,14 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
         hg_log(HG_LOG_INFO, "%zu API keys", hg_keys_count(http_options.keys));
     }
     HG_TRY_OUT(open_socket(c, &address, &http_options.socket, err));
+    set_limits(c, &http_options.limits);
     http_options.loopback = hg_listen_is_loopback(&address);
     HG_TRY_OUT(load_model(c, &model, err));
     HG_TRY_OUT(hg_scheduler_create(model, &s_options, &scheduler, err));
     hg_log(HG_LOG_INFO, "memory: at most 64 KiB for each of %lld connections",
            (long long)c->max_connections);
+    /* Two for each connection (the guard's is a duplicate), and what is open anyway. */
+    hg_process_want_files(2 * c->max_connections + 64);
     HG_TRY_OUT(hg_http_start(&http_options, model, scheduler, &http, err));
     announce(&address, hg_scheduler_model_info(scheduler));
     status = serve(signals, c, http, scheduler, http_options.keys, err);

@@ -153,13 +153,22 @@ enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_
     return close_line(&o);
 }
 
+void hg_reply_error_of(const struct hg_request *r, struct hg_api_error *e)
+{
+    hg_api_error_of(e, &r->result.error);
+    if (e->status == HG_STATUS_CANCELLED && atomic_load(&r->cancelled)) {
+        e->http = 499;
+        snprintf(e->code, sizeof e->code, "client_closed");
+    }
+}
+
 enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_request *r,
                             struct hg_buf *out)
 {
     struct hg_json_out o;
     if (r->result.error.status != HG_STATUS_OK) {
         struct hg_api_error e;
-        hg_api_error_of(&e, &r->result.error);
+        hg_reply_error_of(r, &e);
         open_line(&o, out, "error");
         put_id(&o, r);
         hg_api_put_error(&o, &e);
@@ -227,9 +236,35 @@ static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
     hg_out_close(o, ']');
 }
 
+/* What is held now, and what was cut; all of "open" is 0 on an idle server but for the asker. */
+static void put_guard(struct hg_json_out *o, const struct hg_scheduler_stats *stats,
+                      const struct hg_guard_stats *guard)
+{
+    hg_out_open(o, "open", '{');
+    hg_out_uint(o, "requests", stats->requests.n_open);
+    hg_out_uint(o, "working", guard->n_working);
+    hg_out_uint(o, "connections", guard->n_open);
+    hg_out_close(o, '}');
+    hg_out_open(o, "ledger", '{');
+    hg_out_uint(o, "accepted", stats->requests.n_accepted);
+    hg_out_uint(o, "ended", stats->requests.n_ended);
+    hg_out_uint(o, "stalled", stats->requests.n_stalled);
+    hg_out_uint(o, "ended_twice", stats->requests.n_ended_twice);
+    hg_out_close(o, '}');
+    hg_out_open(o, "kv", '{');
+    hg_out_uint(o, "blocks", stats->kv_blocks);
+    hg_out_uint(o, "free", stats->kv_free);
+    hg_out_close(o, '}');
+    hg_out_open(o, "cut", '{');
+    for (int c = 0; c < HG_CUT_COUNT; c++)
+        hg_out_uint(o, hg_cut_name((enum hg_cut)c), guard->n_cut[c]);
+    hg_out_close(o, '}');
+}
+
 enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg_model_info *info,
-                               const struct hg_scheduler_stats *stats, int max_queue,
-                               const char *state, struct hg_buf *out)
+                               const struct hg_scheduler_stats *stats,
+                               const struct hg_guard_stats *guard, int max_queue, const char *state,
+                               struct hg_buf *out)
 {
     struct hg_json_out o;
     hg_out_begin(&o, out);
@@ -252,6 +287,7 @@ enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg
     hg_out_uint(&o, "failed", stats->n_failed);
     hg_out_uint(&o, "cancelled", stats->n_cancelled);
     hg_out_close(&o, '}');
+    put_guard(&o, stats, guard);
     hg_out_string(&o, "notice", c->notice);
     return close_line(&o);
 }

@@ -9,6 +9,7 @@
 #include "common/buf.h"
 #include "common/image_io.h"
 #include "server/api.h"
+#include "server/guard.h"
 #include "server/json_text.h"
 #include "server/request.h"
 #include "server/scheduler.h"
@@ -23,6 +24,10 @@ const char *hg_finish_name(enum hg_finish f); /* "stop", "length" */
 /* A PNG that says in its text chunks that it is synthetic and not for clinical use. */
 enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out,
                                 struct hg_error *err);
+
+/* What a client is told of a request that failed or was cancelled. Who reads that it was cancelled
+ * because the client has left has closed half of the connection: 499, client_closed. */
+void hg_reply_error_of(const struct hg_request *r, struct hg_api_error *e);
 
 enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out);
 /* One line for a TOKEN, PROGRESS or PREVIEW event. */
@@ -40,8 +45,9 @@ enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_reque
 
 /* The documents of GET /health and GET /v1/models, each with a newline. */
 enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg_model_info *info,
-                               const struct hg_scheduler_stats *stats, int max_queue,
-                               const char *state, struct hg_buf *out);
+                               const struct hg_scheduler_stats *stats,
+                               const struct hg_guard_stats *guard, int max_queue, const char *state,
+                               struct hg_buf *out);
 enum hg_status hg_reply_models(const struct hg_reply_context *c, const struct hg_model_info *info,
                                struct hg_buf *out);
 

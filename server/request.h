@@ -14,6 +14,7 @@
 #include "common/status.h"
 #include "model/healthgpt.h"
 #include "server/policy.h"
+#include "server/ledger.h"
 #include "server/stream.h"
 
 enum { HG_REQUEST_MAX_IMAGES = 4, HG_REQUEST_MAX_PREVIEWS = 8 };
@@ -71,6 +72,7 @@ struct hg_request {
     int position;       /* in the queue when it was submitted, of both classes, from 1 on */
     int64_t timeout_ms; /* wanted, 0: the server's; from submission the one that holds */
     int64_t submitted_ns, deadline_ns; /* set by the scheduler */
+    struct hg_ledger_entry entry;      /* the scheduler's */
     struct hg_stream stream;
     struct hg_result result;
 };

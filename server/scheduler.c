@@ -29,6 +29,8 @@ enum { QUEUED_CACHES = 4 };
 void hg_engine_end(struct hg_scheduler *s, struct hg_request *r)
 {
     enum hg_status status = r->result.error.status;
+    if (!hg_ledger_end(&s->ledger, &r->entry))
+        return;
     const struct hg_result *u = &r->result;
     if (r->job.flow)
         hg_queue_end(&s->queue, &r->job, (int64_t)u->n_prompt - u->n_found + u->n_generated);
@@ -193,7 +195,8 @@ static void *engine_main(void *ctx)
         if (s->n_slots == 0 && hg_queue_closed(&s->queue) && hg_queue_depth(&s->queue) == 0)
             break;
         hg_engine_admit(s);
-        big_piece(s);
+        if (big_piece(s))
+            sweep(s); /* it may have taken long */
         hg_engine_step(s);
         hg_queue_worked(&s->queue, s->n_worked, (double)(hg_now_ns() - start_ns) / 1e9);
     }
@@ -205,6 +208,7 @@ static void *engine_main(void *ctx)
 
 static void release(struct hg_scheduler *s)
 {
+    hg_ledger_deinit(&s->ledger);
     hg_queue_deinit(&s->queue);
     free(s->slots);
     free(s->places);
@@ -239,6 +243,7 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
         free(s);
         return status;
     }
+    hg_ledger_init(&s->ledger);
     s->slots = calloc(2 * n, sizeof *s->slots);
     s->places = calloc(2 * n, sizeof *s->places);
     s->items = calloc(n, sizeof *s->items);
@@ -273,10 +278,16 @@ enum hg_status hg_scheduler_submit(struct hg_scheduler *s, struct hg_request *r,
     r->job.cost = r->n_prompt + expected_tokens(r);
     atomic_store(&r->state, HG_REQUEST_QUEUED);
     hg_request_ref(r);
+    r->entry = (struct hg_ledger_entry){.number = r->number,
+                                        .state = &r->state,
+                                        .opened_ns = r->submitted_ns,
+                                        .deadline_ns = r->deadline_ns};
+    hg_ledger_open(&s->ledger, &r->entry);
     enum hg_status status = hg_queue_push(&s->queue, &r->job, &r->tenant,
                                           (double)r->timeout_ms / 1e3, &r->position, err);
     if (status == HG_STATUS_OK)
         return status;
+    hg_ledger_take_back(&s->ledger, &r->entry);
     atomic_store(&r->state, HG_REQUEST_NEW);
     hg_request_unref(r);
     return status;
@@ -309,9 +320,17 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_tokens = atomic_load(&s->n_tokens),
                                        .n_ahead = atomic_load(&s->n_ahead),
                                        .n_preempted = atomic_load(&s->n_preempted),
-                                       .n_found = atomic_load(&s->n_found)};
+                                       .n_found = atomic_load(&s->n_found),
+                                       .kv_blocks = (size_t)s->info.kv_blocks,
+                                       .kv_free = (size_t)hg_model_kv_free(s->model)};
     out->queued_tokens = hg_queue_tokens(&s->queue);
     out->max_queued_tokens = s->queue.policy.options.max_queue_tokens;
+    hg_ledger_stats(&s->ledger, &out->requests);
+}
+
+int hg_scheduler_check(struct hg_scheduler *s, int64_t now_ns, int64_t grace_ns)
+{
+    return hg_ledger_check(&s->ledger, now_ns, grace_ns);
 }
 
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)

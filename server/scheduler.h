@@ -30,6 +30,8 @@ struct hg_scheduler_stats {
     uint64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
     uint64_t n_ahead;              /* steps begun while others were in flight */
     uint64_t n_preempted, n_found; /* sequences that gave way; prompt tokens found in the cache */
+    size_t kv_blocks, kv_free;     /* free: those kept for a prompt that may come again included */
+    struct hg_ledger_stats requests;
 };
 
 enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler_options *o,
@@ -50,6 +52,9 @@ double hg_scheduler_retry_s(struct hg_scheduler *s, const struct hg_tenant *who,
  * counters that it is changing). */
 const struct hg_model_info *hg_scheduler_model_info(const struct hg_scheduler *s);
 void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out);
+
+/* Tell of requests that have not ended grace_ns after their deadline (once each); their number. */
+int hg_scheduler_check(struct hg_scheduler *s, int64_t now_ns, int64_t grace_ns);
 
 /* Refuse new requests, end the waiting ones with CANCELLED, let the running ones finish for
  * grace_ms, then end those too. Does not wait; a later call may change the grace. */

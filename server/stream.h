@@ -13,6 +13,7 @@
 #define HG_SERVER_STREAM_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -54,6 +55,9 @@ struct hg_stream {
     size_t n_tops, n_tops_cap;
     struct hg_buf text; /* of all events, one after the other: the answer */
     bool ended;
+    atomic_size_t waiting; /* bytes of events that a reader has not finished with: it has when it
+                              asks for a later one. Read without the lock */
+    size_t n_finished;     /* such events */
     hg_stream_fn *suspend, *resume; /* NULL while nobody is attached */
     void *ctx;
     bool suspended, end_only; /* end_only: resume for the last event only */

@@ -140,6 +140,10 @@ static struct hg_scheduler_stats run_many(int64_t kv_tokens, struct hg_request *
         assert_int_equal(rs[i]->result.error.status, HG_STATUS_OK);
     }
     hg_scheduler_stats(b.scheduler, &stats);
+    assert_int_equal(stats.requests.n_accepted, MANY);
+    assert_int_equal(stats.requests.n_ended, MANY);
+    assert_int_equal(stats.requests.n_ended_twice, 0);
+    assert_int_equal(hg_scheduler_check(b.scheduler, INT64_MAX, 0), 0); /* none is open */
     close_bench(&b);
     return stats;
 }
