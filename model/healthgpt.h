@@ -59,6 +59,9 @@ struct hg_model_info {
     int max_new_tokens[HG_TASK_COUNT];
     int max_seqs, max_batch_tokens;
     int64_t kv_blocks, kv_blocks_free;
+    /* Multiply-adds, from the shapes alone: of a prompt token, of a picture's way through the
+     * vision tower and the projector (of the task where it is most), of drawing one (0: none) */
+    int64_t token_work, vision_work, render_work;
     size_t weight_bytes; /* all of them, plug-ins included */
     size_t plugin_bytes[HG_TASK_COUNT], kv_bytes, workspace_bytes;
     /* of a card; pool_bytes 0: the backend has no pool, card_bytes 0: it has no card */
@@ -153,6 +156,12 @@ void hg_model_forget(struct hg_model *m);
  * its own, so that a scheduler can put it between token steps. */
 bool hg_seq_wants_vision(const struct hg_seq *s);
 enum hg_status hg_seq_encode_image(struct hg_seq *s, struct hg_error *err);
+/* The same in pieces, steps and everything else between them: at least one operation, then as many
+ * as fit into *work, which is lowered by the multiply-adds of what was done. One picture at a time:
+ * INTERNAL while that of another sequence is begun (hg_model_encoding; NULL: none is). A sequence
+ * that is freed or gives way drops it. */
+enum hg_status hg_seq_encode_piece(struct hg_seq *s, int64_t *work, struct hg_error *err);
+const struct hg_seq *hg_model_encoding(const struct hg_model *m);
 
 /* Positions to compute before the next token: of the prompt, or, after preemption, then of the
  * generated tokens; 0 = decoding, one token a step. */
@@ -233,6 +242,16 @@ enum hg_status hg_model_image_codes(const struct hg_model *m, const int32_t *ids
  * code. [engine] */
 enum hg_status hg_model_render(struct hg_model *m, const int32_t *codes, size_t n_codes,
                                struct hg_image *out, struct hg_error *err);
+
+/* The same in pieces, steps and everything else between them: begin, then go on until *done, when
+ * the picture is in *out. `work` as in hg_seq_encode_piece. One at a time: while one is under way
+ * begin, hg_model_render and hg_model_encode are INTERNAL. After a failure, or drop, nothing is
+ * under way. [engine] */
+enum hg_status hg_model_render_begin(struct hg_model *m, const int32_t *codes, size_t n_codes,
+                                     struct hg_error *err);
+enum hg_status hg_model_render_go_on(struct hg_model *m, int64_t *work, struct hg_image *out,
+                                     bool *done, struct hg_error *err);
+void hg_model_render_drop(struct hg_model *m); /* no picture under way: of no effect */
 
 /* Pixels -> codes by the deterministic VQGAN encoder (argmax): grid_h * grid_w of them. The image
  * is resized to output_side with Lanczos as the reference does (10.6). [engine] */
