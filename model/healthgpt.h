@@ -119,6 +119,19 @@ enum hg_status hg_model_prepare_ids(const struct hg_model *m, const struct hg_re
                                     const int32_t *ids, size_t n_ids, struct hg_prepared **out,
                                     struct hg_error *err);
 void hg_prepared_free(struct hg_prepared *p);
+
+/* What became of a picture on its way to the vision tower (reference.md 8.1): laid in the middle of
+ * a square of its longer side, the rest in pad_rgb, resized (bicubic) to side x side. Its point
+ * (x, y) is seen at ((x + left) * scale, (y + top) * scale). */
+struct hg_image_transform {
+    int width, height;            /* as it came */
+    int left, top, right, bottom; /* padding, in its own pixels */
+    uint8_t pad_rgb[3];
+    int side; /* pixels that the tower sees */
+    double scale;
+};
+int hg_prepared_n_images(const struct hg_prepared *p);
+const struct hg_image_transform *hg_prepared_transform(const struct hg_prepared *p, int image);
 int hg_prepared_n_prompt(const struct hg_prepared *p); /* positions, images expanded */
 int hg_prepared_max_tokens(const struct hg_prepared *p);
 
@@ -166,6 +179,7 @@ const struct hg_seq *hg_model_encoding(const struct hg_model *m);
 /* Positions to compute before the next token: of the prompt, or, after preemption, then of the
  * generated tokens; 0 = decoding, one token a step. */
 int hg_seq_n_waiting(const struct hg_seq *s);
+int hg_seq_n_prefilled(const struct hg_seq *s); /* prompt positions that are computed, or found */
 int hg_seq_n_found(const struct hg_seq *s); /* prompt positions that were in the cache already */
 
 struct hg_step_item {

@@ -235,6 +235,11 @@ int hg_seq_n_waiting(const struct hg_seq *s)
     return left > 1 ? left : 0;
 }
 
+int hg_seq_n_prefilled(const struct hg_seq *s)
+{
+    return s->n_cached < s->p->n_prompt ? s->n_cached : s->p->n_prompt;
+}
+
 int hg_seq_n_found(const struct hg_seq *s)
 {
     return s->n_found;

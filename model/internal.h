@@ -64,7 +64,8 @@ struct hg_step_tables {
 struct hg_feature_pool {
     void *rows;   /* (dev) [n_slots * n_image_rows, D] */
     void *hidden; /* (dev) [n_image_rows, vision dim]: tower output before the projector */
-    struct hg_seq *encoding; /* whose picture is begun: the tower's workspace and `hidden` are its */
+    struct hg_seq
+        *encoding; /* whose picture is begun: the tower's workspace and `hidden` are its */
     struct hg_feature_cache cache;
 };
 
@@ -106,6 +107,7 @@ struct hg_prepared {
     float *pixels;                            /* [n_images, 3, side, side] */
     struct hg_hash128 picture[HG_MAX_IMAGES]; /* see prefix.h */
     int image_end[HG_MAX_IMAGES];             /* position after its last row */
+    struct hg_image_transform transform[HG_MAX_IMAGES];
     int max_tokens;
 };
 

@@ -5,7 +5,8 @@
  *   2 admit     those that gave way, then queue head -> sequence, questions before pictures, which
  *               leave a quarter of the places to them and get every fifth turn; BUSY (no KV blocks)
  *               leaves it waiting, and so does an expectation that those who run will want them
- *   3 big       one vision pass or one render: large pieces are spread between steps, never stacked
+ *   3 piece     a piece of a picture that is to be seen or drawn, as much work as a prompt's chunk:
+ *               engine_pieces.c
  *   4 room      blocks for what the step will add, the oldest first; where there are none the
  *               youngest sequence gives way (it will be computed again, to the same bits)
  *   5 step      every decoding sequence one token; prompts fill the rest of the token budget in
@@ -56,6 +57,7 @@ void hg_slot_close(struct hg_scheduler *s, int i)
     struct hg_request *r = slot->req;
     if (slot->seq)
         r->result.n_generated = (int)hg_seq_n_generated(slot->seq);
+    hg_pieces_forget(s, slot);
     hg_seq_free(slot->seq);
     free(slot->codes);
     s->n_slots--;
@@ -131,7 +133,7 @@ static void sweep(struct hg_scheduler *s)
 static void open_slot(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *seq)
 {
     struct hg_slot *slot = &s->slots[s->n_slots++];
-    *slot = (struct hg_slot){.req = r, .seq = seq};
+    *slot = (struct hg_slot){.req = r, .seq = seq, .prefilled = -1};
     hg_detok_init(&slot->detok, hg_model_tokenizer(s->model), false);
     atomic_store(&r->state, HG_REQUEST_RUNNING);
     atomic_store(&s->n_running, (size_t)s->n_slots);
@@ -140,6 +142,9 @@ static void open_slot(struct hg_scheduler *s, struct hg_request *r, struct hg_se
     r->result.n_found = hg_seq_n_found(seq);
     atomic_fetch_add(&s->n_found, (uint64_t)r->result.n_found);
     r->result.queue_ms = (double)(hg_now_ns() - r->submitted_ns) / 1e6;
+    struct hg_error err = {0};
+    if (hg_slot_prefill(slot, &err) != HG_STATUS_OK)
+        hg_slot_fail(s, s->n_slots - 1, &err);
 }
 
 /* Blocks that n_tokens more of a request are expected to take. */
@@ -238,48 +243,7 @@ static void admit(struct hg_scheduler *s)
     }
 }
 
-/* ---- large pieces ---------------------------------------------------------------------------- */
-
-static void render(struct hg_scheduler *s, int i)
-{
-    struct hg_slot *slot = &s->slots[i];
-    struct hg_result *result = &slot->req->result;
-    struct hg_error err = {0};
-    if (hg_model_render(s->model, slot->codes, slot->n_codes, &result->image, &err) !=
-        HG_STATUS_OK) {
-        hg_slot_fail(s, i, &err);
-        return;
-    }
-    result->codes = slot->codes;
-    result->n_codes = slot->n_codes;
-    slot->codes = NULL;
-    hg_slot_close(s, i);
-}
-
-/* One vision pass or one render, the oldest first; false when there is none. */
-static bool big_piece(struct hg_scheduler *s)
-{
-    for (int i = 0; i < s->n_slots; i++) {
-        struct hg_slot *slot = &s->slots[i];
-        struct hg_error err = {0};
-        if (!slot->seq) {
-            render(s, i);
-            return true;
-        }
-        if (slot->preview) {
-            slot->preview = false;
-            if (hg_slot_preview(s, slot, &err) != HG_STATUS_OK)
-                hg_slot_fail(s, i, &err);
-            return true;
-        }
-        if (hg_seq_preempted(slot->seq) || !hg_seq_wants_vision(slot->seq))
-            continue;
-        if (hg_seq_encode_image(slot->seq, &err) != HG_STATUS_OK)
-            hg_slot_fail(s, i, &err);
-        return true;
-    }
-    return false;
-}
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static void *engine_main(void *ctx)
 {
@@ -294,7 +258,7 @@ static void *engine_main(void *ctx)
             hg_queue_depth(&s->queue) == 0)
             break;
         admit(s);
-        big_piece(s);
+        hg_engine_piece(s);
         hg_engine_step(s);
     }
     atomic_store(&s->finished, true);
@@ -380,7 +344,9 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_tokens = atomic_load(&s->n_tokens),
                                        .n_ahead = atomic_load(&s->n_ahead),
                                        .n_preempted = atomic_load(&s->n_preempted),
-                                       .n_found = atomic_load(&s->n_found)};
+                                       .n_found = atomic_load(&s->n_found),
+                                       .n_pieces = atomic_load(&s->n_pieces),
+                                       .piece_work = hg_engine_piece_work(s)};
 }
 
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)

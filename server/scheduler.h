@@ -1,11 +1,12 @@
 /* server/scheduler.h - the one engine thread: the only place that sees request and model together.
  *
- * Continuous batching: each turn admits from the bounded queue, does at most one large piece of
- * work (a vision tower pass or a picture to render), then one step over every running sequence of
- * both tasks; up to HG_STEPS_AHEAD of them are begun ahead while all are drawing. A sequence takes
- * KV blocks as it grows; when there are none left the youngest gives way and goes on later.
- * Cancellation and deadlines are looked at between steps. From create to free the model's [engine]
- * functions belong to this thread. Everything here but create and free is thread-safe. */
+ * Continuous batching: each turn admits from the bounded queue, does at most one piece of a
+ * picture (to see or to draw, as much work as a chunk of a prompt), then one step over every
+ * running sequence of both tasks; up to HG_STEPS_AHEAD of them are begun ahead while all are
+ * drawing. A sequence takes KV blocks as it grows; when there are none left the youngest gives way
+ * and goes on later. Cancellation and deadlines are looked at between steps. From create to free
+ * the model's [engine] functions belong to this thread. Everything here but create and free is
+ * thread-safe. */
 #ifndef HG_SERVER_SCHEDULER_H
 #define HG_SERVER_SCHEDULER_H
 
@@ -28,6 +29,8 @@ struct hg_scheduler_stats {
     uint64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
     uint64_t n_ahead;              /* steps begun while others were in flight */
     uint64_t n_preempted, n_found; /* sequences that gave way; prompt tokens found in the cache */
+    uint64_t n_pieces;             /* of pictures */
+    int64_t piece_work;            /* multiply-adds that make one */
 };
 
 enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler_options *o,
