@@ -11,12 +11,16 @@ struct codec {
 
 struct pictures pictures_of(const struct shape *s)
 {
+    if (s->wide_pictures)
+        return (struct pictures){256, 1024, 12, 4, 112, 14, 256, 8};
     return s->small_pictures ? (struct pictures){64, 128, 3, 2, 32, 8, 64, 4}
                              : (struct pictures){1024, 4096, 24, 16, 336, 14, 8192, 32};
 }
 
 static struct codec codec_of(const struct shape *s)
 {
+    if (s->wide_pictures)
+        return (struct codec){{64, 64, 128}, 3, 2, 32, 32};
     return s->small_pictures ? (struct codec){{32, 64}, 2, 2, 16, 32}
                              : (struct codec){{128, 128, 256, 512}, 4, 3, 256, 32};
 }
@@ -150,6 +154,7 @@ static void write_codec(struct file *f, const struct shape *s, const char *dir)
     }
     add_norm(f, width, "decoder", ".norm_out");
     add_conv(f, 3, width, 3, "decoder", ".conv_out");
+    f->t[f->n - 1].zero = true; /* a bias of one would be white */
     save(f, dir, "vqgan.safetensors");
 }
 
