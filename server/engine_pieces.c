@@ -42,7 +42,7 @@ static int to_see(const struct hg_scheduler *s)
 static void see(struct hg_scheduler *s, int i)
 {
     struct hg_error err = {0};
-    int64_t work = hg_engine_piece_work(s);
+    int64_t work = hg_engine_piece_work(s) / HG_SEEN_COST;
     if (hg_seq_encode_piece(s->slots[i].seq, &work, &err) != HG_STATUS_OK)
         hg_slot_fail(s, i, &err);
 }
@@ -132,7 +132,7 @@ static void draw(struct hg_scheduler *s, int i)
     struct hg_image im = {0};
     struct hg_error err = {0};
     enum hg_status status = HG_STATUS_OK;
-    int64_t work = hg_engine_piece_work(s);
+    int64_t work = hg_engine_piece_work(s) / HG_DRAWN_COST;
     bool done = false;
     if (s->pieces.drawn != slot->req)
         status = begin(s, slot, &err);

@@ -30,7 +30,7 @@ struct hg_scheduler_stats {
     uint64_t n_ahead;              /* steps begun while others were in flight */
     uint64_t n_preempted, n_found; /* sequences that gave way; prompt tokens found in the cache */
     uint64_t n_pieces;             /* of pictures */
-    int64_t piece_work;            /* multiply-adds that make one */
+    int64_t piece_work;            /* what one may cost, in multiply-adds of a prompt */
 };
 
 enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler_options *o,
