@@ -243,6 +243,54 @@ static void a_stream_waits_for_one_piece_at_most(void **state)
     assert_true(n_pieces >= (uint64_t)(PICTURES * (seen + drawn) / chunk));
 }
 
+/* A prompt of several chunks beside a running stream: it is reported as it is computed. */
+static void a_long_prompt_reports_each_chunk(void **state)
+{
+    (void)state;
+    enum { WORDS = 1500 };
+    struct bench b;
+    struct hg_ask a;
+    struct hg_request *r = NULL;
+    struct hg_error err = {0};
+    struct hg_event e = {.type = HG_EVENT_PREFILL};
+    struct hg_top_token tops[HG_MAX_TOP];
+    struct hg_buf text = {0};
+    int n = 0, done = 0;
+    open_bench(&b, 2);
+    struct hg_request *stream = submit(&b, HG_TASK_COMPREHENSION, 0, STREAM_TOKENS);
+    wait_event(stream, HG_EVENT_TOKEN);
+    hg_ask_init(&a, HG_TASK_COMPREHENSION);
+    a.question = malloc(2 * WORDS + 1);
+    a.n_question = 2 * WORDS;
+    for (int i = 0; i < WORDS; i++)
+        memcpy(a.question + 2 * i, "a ", 3);
+    a.sampling.max_tokens = 2;
+    HG_TEST_OK(hg_request_create(b.model, &a, &r, &err), err);
+    hg_ask_deinit(&a);
+    HG_TEST_OK(hg_scheduler_submit(b.scheduler, r, &err), err);
+    wait_done(r);
+    assert_false(hg_stream_ended(&stream->stream));
+    for (size_t at = 0;; at++) {
+        assert_true(hg_stream_read(&r->stream, at, &e, &text, tops));
+        if (e.type != HG_EVENT_PREFILL)
+            break;
+        assert_int_equal(e.total, r->n_prompt);
+        assert_int_equal(e.n_found, 0);
+        assert_true(n == 0 ? e.done == 0 : e.done > done && e.done - done <= HG_SHARED_PREFILL);
+        done = e.done;
+        n++;
+    }
+    printf("# a prompt of %d tokens: %d reports\n", r->n_prompt, n);
+    assert_int_equal(done, r->n_prompt);
+    assert_int_equal(n, 1 + (r->n_prompt + HG_SHARED_PREFILL - 1) / HG_SHARED_PREFILL);
+    hg_request_cancel(stream);
+    hg_stream_wait(&stream->stream, SIZE_MAX);
+    hg_request_unref(stream);
+    hg_request_unref(r);
+    hg_buf_deinit(&text);
+    close_bench(&b);
+}
+
 /* The bytes of all of them alone, then at once. */
 static void pictures_in_pieces_change_no_byte(void **state)
 {
@@ -346,6 +394,7 @@ int main(int argc, char **argv)
         "4", "128", "256", HG_TEST_VOCAB, "64", "--ranks", "8,16", "--wide-pictures", NULL};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stream_waits_for_one_piece_at_most),
+        cmocka_unit_test(a_long_prompt_reports_each_chunk),
         cmocka_unit_test(pictures_in_pieces_change_no_byte),
         cmocka_unit_test(a_picture_is_left_within_a_piece_when_its_client_goes),
     };
