@@ -377,11 +377,18 @@ static void put_work(const struct hg_model *m, struct hg_model_info *out)
 {
     out->token_work = hg_llm_token_work(&m->llm_config);
     out->render_work = m->vqgan_info.decode_work;
-    for (int t = 0; t < HG_TASK_COUNT && m->vision; t++) {
+    out->render_op = m->vqgan_info.largest_op;
+    for (int t = 0; t < HG_TASK_COUNT; t++) {
         const struct hg_task_profile *p = &m->tasks[t];
-        int64_t work = p->projector ? hg_projector_work(p->projector, m->n_image_rows) : 0;
-        for (int u = 0; p->projector && u < hg_vision_n_units(m->vision, p->vision_layer); u++)
-            work += hg_vision_unit_work(m->vision, p->vision_layer, u);
+        if (!p->projector)
+            continue;
+        int64_t work = hg_projector_work(p->projector, m->n_image_rows);
+        out->vision_op = work > out->vision_op ? work : out->vision_op;
+        for (int u = 0; u < hg_vision_n_units(m->vision, p->vision_layer); u++) {
+            int64_t op = hg_vision_unit_work(m->vision, p->vision_layer, u);
+            out->vision_op = op > out->vision_op ? op : out->vision_op;
+            work += op;
+        }
         out->vision_work = work > out->vision_work ? work : out->vision_work;
     }
 }

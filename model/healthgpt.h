@@ -62,7 +62,8 @@ struct hg_model_info {
     /* Multiply-adds, from the shapes alone: of a prompt token, of a picture's way through the
      * vision tower and the projector (of the task where it is most), of drawing one (0: none) */
     int64_t token_work, vision_work, render_work;
-    size_t weight_bytes; /* all of them, plug-ins included */
+    int64_t vision_op, render_op; /* the largest operation in them: pieces are not smaller */
+    size_t weight_bytes;          /* all of them, plug-ins included */
     size_t plugin_bytes[HG_TASK_COUNT], kv_bytes, workspace_bytes;
     /* of a card; pool_bytes 0: the backend has no pool, card_bytes 0: it has no card */
     size_t pool_bytes, pool_used_bytes, card_bytes, card_free_bytes;

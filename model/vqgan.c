@@ -132,8 +132,11 @@ void hg_vqgan_info(const struct hg_vqgan *v, struct hg_vqgan_info *out)
                                   .weight_bytes = v->weight_bytes,
                                   .workspace_bytes = v->workspace_bytes};
     for (int i = 0; i < v->net.decoder.n_nodes; i++)
-        for (int op = 0; op < hg_vqgan_node_ops(&v->net.decoder.nodes[i]); op++)
-            out->decode_work += hg_vqgan_op_work(&v->net.decoder.nodes[i], op);
+        for (int op = 0; op < hg_vqgan_node_ops(&v->net.decoder.nodes[i]); op++) {
+            int64_t work = hg_vqgan_op_work(&v->net.decoder.nodes[i], op);
+            out->decode_work += work;
+            out->largest_op = work > out->largest_op ? work : out->largest_op;
+        }
 }
 
 enum hg_status hg_vqgan_decode_begin(struct hg_vqgan *v, const int32_t *codes, struct hg_error *err)

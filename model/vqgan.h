@@ -19,7 +19,8 @@ struct hg_vqgan_info {
     int side;    /* pixels per side = grid << (levels - 1) */
     bool has_encoder;
     size_t weight_bytes, workspace_bytes;
-    int64_t decode_work; /* multiply-adds of a picture, from the shapes alone */
+    /* multiply-adds of drawing a picture, and of the largest operation in it: from the shapes */
+    int64_t decode_work, largest_op;
 };
 
 /* grid: tokens per side (card or vqgan config; 32 for the published model, 8 for the demo). The

@@ -74,6 +74,8 @@ enum { HG_SEEN_COST = 2, HG_DRAWN_COST = 4 };
 int64_t hg_engine_piece_work(const struct hg_scheduler *s);
 /* One piece of a picture to be seen or drawn, if there is one. */
 void hg_engine_piece(struct hg_scheduler *s);
+/* To the log: how many pieces a picture takes, and whether one operation is more than a piece. */
+void hg_pieces_tell(const struct hg_scheduler *s);
 /* The request of a slot leaves: nothing of it stays under way. */
 void hg_pieces_forget(struct hg_scheduler *s, const struct hg_slot *slot);
 

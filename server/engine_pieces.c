@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "server/engine.h"
 
 enum { SEEN_FIRST = 4, UNDRAWN = 0x80 /* grey */ };
@@ -16,6 +17,23 @@ int64_t hg_engine_piece_work(const struct hg_scheduler *s)
 {
     int tokens = s->info.max_batch_tokens;
     return s->info.token_work * (tokens < HG_SHARED_PREFILL ? tokens : HG_SHARED_PREFILL);
+}
+
+void hg_pieces_tell(const struct hg_scheduler *s)
+{
+    const struct hg_model_info *i = &s->info;
+    double piece = (double)hg_engine_piece_work(s);
+    double seen = (double)i->vision_op * HG_SEEN_COST / piece;
+    double drawn = (double)i->render_op * HG_DRAWN_COST / piece;
+    hg_log(HG_LOG_DEBUG, "a picture is seen in %.1f pieces of work, drawn in %.1f",
+           (double)i->vision_work * HG_SEEN_COST / piece,
+           (double)i->render_work * HG_DRAWN_COST / piece);
+    if (seen > 1 || drawn > 1)
+        hg_log(
+            HG_LOG_WARN,
+            "pictures are large beside the language model: streams wait up to %.1f times the chunk "
+            "of a prompt for one operation of them",
+            seen > drawn ? seen : drawn);
 }
 
 /* ---- to see ------------------------------------------------------------------------------------

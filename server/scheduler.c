@@ -291,6 +291,7 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
         s->options.max_batch = s->info.max_seqs;
     size_t n = (size_t)(s->options.max_batch > 0 ? s->options.max_batch : 1);
     atomic_init(&s->stop_ns, INT64_MAX);
+    hg_pieces_tell(s);
     hg_queue_init(&s->queue, (size_t)o->max_queue);
     s->slots = calloc(n, sizeof *s->slots);
     s->items = calloc(n, sizeof *s->items);
