@@ -33,8 +33,48 @@ static struct {
     int64_t after_cancel; /* cost of what was begun later, its own operation included */
 } count;
 
-/* Held by the test: the engine thread stops where it would hand out the next step's tokens. */
-static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+/* While it is closed the engine thread stops where it would hand out the next step's tokens. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool closed, stopped;
+} gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
+
+static void gate_close(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.closed = true;
+    pthread_mutex_unlock(&gate.lock);
+}
+
+/* Until the engine thread has stopped there. */
+static void gate_await(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    while (!gate.stopped)
+        pthread_cond_wait(&gate.changed, &gate.lock);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void gate_open(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.closed = false;
+    pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+/* [engine] */
+static void gate_pass(void)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.stopped = true;
+    pthread_cond_broadcast(&gate.changed);
+    while (gate.closed)
+        pthread_cond_wait(&gate.changed, &gate.lock);
+    gate.stopped = false;
+    pthread_mutex_unlock(&gate.lock);
+}
 
 static void counted(int64_t work, int cost)
 {
@@ -90,8 +130,7 @@ static enum hg_status count_end(struct hg_backend *b, int64_t *step)
 /* The tokens of a step are handed out. */
 static enum hg_status count_wait(struct hg_backend *b, int64_t step)
 {
-    pthread_mutex_lock(&gate);
-    pthread_mutex_unlock(&gate);
+    gate_pass();
     enum hg_status status = count.real->step_wait(b, step);
     int64_t now = hg_now_ns();
     if (atomic_load(&count.on) && count.gap_start && now - count.gap_start > count.longest_ns)
@@ -197,14 +236,15 @@ static void a_stream_waits_for_one_piece_at_most(void **state)
     struct hg_request *rs[2 * PICTURES];
     struct hg_scheduler_stats before, after;
     open_bench(&b, 2 * PICTURES + 1);
-    pthread_mutex_lock(&gate);
+    gate_close();
     struct hg_request *stream = submit(&b, HG_TASK_COMPREHENSION, 0, STREAM_TOKENS);
+    gate_await(); /* in its first step, alone */
     hg_scheduler_stats(b.scheduler, &before);
     atomic_store(&count.on, true);
     for (int i = 0; i < 2 * PICTURES; i++)
         rs[i] = i % 2 ? submit(&b, HG_TASK_GENERATION, 0, 0)
                       : submit(&b, HG_TASK_COMPREHENSION, 1 + i, 4);
-    pthread_mutex_unlock(&gate);
+    gate_open();
     for (int i = 0; i < 2 * PICTURES; i++)
         wait_done(rs[i]);
     assert_false(hg_stream_ended(&stream->stream)); /* it ran all the time */
@@ -249,9 +289,9 @@ static void a_long_prompt_reports_each_chunk(void **state)
     struct hg_buf text = {0};
     int n = 0, done = 0;
     open_bench(&b, 2);
-    pthread_mutex_lock(&gate);
+    gate_close();
     struct hg_request *stream = submit(&b, HG_TASK_COMPREHENSION, 0, STREAM_TOKENS);
-    hg_stream_wait(&stream->stream, 0); /* it was admitted alone */
+    gate_await(); /* in its first step, alone */
     hg_ask_init(&a, HG_TASK_COMPREHENSION);
     a.question = malloc(2 * WORDS + 1);
     a.n_question = 2 * WORDS;
@@ -261,7 +301,7 @@ static void a_long_prompt_reports_each_chunk(void **state)
     HG_TEST_OK(hg_request_create(b.model, &a, &r, &err), err);
     hg_ask_deinit(&a);
     HG_TEST_OK(hg_scheduler_submit(b.scheduler, r, &err), err);
-    pthread_mutex_unlock(&gate);
+    gate_open();
     wait_done(r);
     assert_false(hg_stream_ended(&stream->stream));
     for (size_t at = 0;; at++) {
