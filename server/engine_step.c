@@ -3,9 +3,6 @@
 #include "common/log.h"
 #include "server/engine.h"
 
-/* Prompt tokens per step while other sequences decode. */
-enum { SHARED_PREFILL = 256 };
-
 static bool in_step(const struct hg_slot *slot)
 {
     return slot->seq && !hg_seq_preempted(slot->seq) && !hg_seq_wants_vision(slot->seq);
@@ -78,8 +75,8 @@ static int plan_step(struct hg_scheduler *s)
         s->items[n++] = (struct hg_step_item){seq, 1};
         budget--;
     }
-    if (n > 0 && budget > SHARED_PREFILL)
-        budget = SHARED_PREFILL;
+    if (n > 0 && budget > HG_SHARED_PREFILL)
+        budget = HG_SHARED_PREFILL;
     for (int i = 0; i < s->n_slots && budget > 0; i++) {
         int waiting = in_step(&s->slots[i]) ? hg_seq_n_waiting(s->slots[i].seq) : 0;
         if (waiting == 0)
@@ -106,10 +103,14 @@ static void deliver(struct hg_scheduler *s, size_t n)
 {
     for (int i = s->n_slots - 1; i >= 0; i--) {
         const struct hg_token *t = token_of(s, n, s->slots[i].seq);
-        if (!t || (t->id < 0 && t->finish == HG_FINISH_NONE))
-            continue; /* not in this step, or its prompt is not complete yet */
         struct hg_error err = {0};
-        if (hg_slot_deliver(s, &s->slots[i], t, &err) != HG_STATUS_OK)
+        if (!t)
+            continue;                                             /* not in this step */
+        bool sampled = t->id >= 0 || t->finish != HG_FINISH_NONE; /* its prompt is complete */
+        enum hg_status status = hg_slot_prefill(&s->slots[i], &err);
+        if (status == HG_STATUS_OK && sampled)
+            status = hg_slot_deliver(s, &s->slots[i], t, &err);
+        if (status != HG_STATUS_OK)
             hg_slot_fail(s, i, &err);
         else if (t->finish != HG_FINISH_NONE && s->slots[i].seq)
             hg_slot_close(s,

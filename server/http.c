@@ -43,6 +43,7 @@ struct route {
     const char *path, *method;
     answer_fn *answer;
     enum hg_task task;
+    bool images_api; /* a plain answer is shaped as in the OpenAI images API */
 };
 
 struct exchange {
@@ -185,7 +186,7 @@ static enum MHD_Result answer_models(struct exchange *x)
     return send_document(x, 200, hg_reply_models(&x->http->reply, &x->http->info, &b), &b);
 }
 
-/* ---- POST /v1/vqa, POST /v1/images/generations ----------------------------------------------- */
+/* ---- POST /v1/vqa, /v1/draw, /v1/images/generations ------------------------------------------ */
 
 static void suspend_connection(void *ctx)
 {
@@ -266,7 +267,8 @@ static enum MHD_Result answer_when_ended(struct exchange *x)
         hg_reply_error_of(r, &x->error);
         return send_error(x);
     }
-    enum hg_status s = hg_reply_answer(&x->http->reply, r, &b);
+    enum hg_status s = x->route->images_api ? hg_reply_images_answer(&x->http->reply, r, &b)
+                                            : hg_reply_answer(&x->http->reply, r, &b);
     if (s == HG_STATUS_OK)
         s = hg_buf_append_str(&b, "\n");
     return send_document(x, 200, s, &b);
@@ -313,10 +315,11 @@ static enum MHD_Result answer_task(struct exchange *x)
 /* ---- routing --------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
-    {"/health", "GET", answer_health, HG_TASK_COUNT},
-    {"/v1/models", "GET", answer_models, HG_TASK_COUNT},
-    {"/v1/vqa", "POST", answer_task, HG_TASK_COMPREHENSION},
-    {"/v1/images/generations", "POST", answer_task, HG_TASK_GENERATION},
+    {"/health", "GET", answer_health, HG_TASK_COUNT, false},
+    {"/v1/models", "GET", answer_models, HG_TASK_COUNT, false},
+    {"/v1/vqa", "POST", answer_task, HG_TASK_COMPREHENSION, false},
+    {"/v1/draw", "POST", answer_task, HG_TASK_GENERATION, false},
+    {"/v1/images/generations", "POST", answer_task, HG_TASK_GENERATION, true},
 };
 
 static const struct route *route_of(const char *path)
@@ -390,7 +393,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
     x->route = route_of(path);
     if (!x->route)
         return refuse(x, 404, "unknown_route",
-                      "no such route: see /v1/models, /v1/vqa, "
+                      "no such route: see /v1/models, /v1/vqa, /v1/draw, "
                       "/v1/images/generations, /health");
     if (!method_fits(x->route, method))
         return refuse(x, 405, "method_not_allowed",

@@ -77,6 +77,33 @@ static void put_usage(struct hg_json_out *o, const struct hg_request *r)
     hg_out_close(o, '}');
 }
 
+/* One object per picture of the request, in its order. */
+static void put_transforms(struct hg_json_out *o, const struct hg_request *r)
+{
+    hg_out_open(o, "image_transform", '[');
+    for (int i = 0; i < r->n_images; i++) {
+        const struct hg_image_transform *t = &r->transform[i];
+        hg_out_open(o, NULL, '{');
+        hg_out_int(o, "width", t->width);
+        hg_out_int(o, "height", t->height);
+        hg_out_open(o, "pad", '{');
+        hg_out_int(o, "left", t->left);
+        hg_out_int(o, "top", t->top);
+        hg_out_int(o, "right", t->right);
+        hg_out_int(o, "bottom", t->bottom);
+        hg_out_close(o, '}');
+        hg_out_open(o, "pad_rgb", '[');
+        for (int k = 0; k < 3; k++)
+            hg_out_int(o, NULL, t->pad_rgb[k]);
+        hg_out_close(o, ']');
+        hg_out_real(o, "scale", t->scale, 9);
+        hg_out_string(o, "resample", "bicubic");
+        hg_out_int(o, "side", t->side);
+        hg_out_close(o, '}');
+    }
+    hg_out_close(o, ']');
+}
+
 /* What a plain answer and the "done" line share. */
 static void put_facts(struct hg_json_out *o, const struct hg_reply_context *c,
                       const struct hg_request *r)
@@ -87,6 +114,7 @@ static void put_facts(struct hg_json_out *o, const struct hg_reply_context *c,
     hg_out_real(o, "temperature", (double)r->sampling.temperature, 4);
     hg_out_uint(o, "seed", r->sampling.seed);
     put_usage(o, r);
+    put_transforms(o, r);
     if (r->task == HG_TASK_GENERATION)
         hg_out_bool(o, "synthetic", true);
     hg_out_string(o, "notice", c->notice);
@@ -125,6 +153,13 @@ enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_
                               struct hg_buf *out)
 {
     struct hg_json_out o;
+    if (e->type == HG_EVENT_PREFILL) {
+        open_line(&o, out, "prefill");
+        hg_out_int(&o, "done", e->done);
+        hg_out_int(&o, "total", e->total);
+        hg_out_int(&o, "cached", e->n_found);
+        return close_line(&o);
+    }
     if (e->type == HG_EVENT_PROGRESS) {
         open_line(&o, out, "progress");
         hg_out_int(&o, "done", e->done);
@@ -211,15 +246,31 @@ enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_reque
     hg_out_open(&o, NULL, '{');
     hg_out_int(&o, "created", (int64_t)time(NULL));
     if (r->task == HG_TASK_GENERATION) {
-        hg_out_open(&o, "data", '[');
-        hg_out_open(&o, NULL, '{');
+        hg_out_open(&o, "image", '{');
         put_png(&o, &r->result.image);
-        hg_out_close(&o, '}');
-        hg_out_close(&o, ']');
         put_image_facts(&o, &r->result.image);
+        hg_out_close(&o, '}');
     } else {
         put_text(&o, c, r);
     }
+    put_facts(&o, c, r);
+    hg_out_close(&o, '}');
+    return status_of(&o);
+}
+
+enum hg_status hg_reply_images_answer(const struct hg_reply_context *c, const struct hg_request *r,
+                                      struct hg_buf *out)
+{
+    struct hg_json_out o;
+    hg_out_begin(&o, out);
+    hg_out_open(&o, NULL, '{');
+    hg_out_int(&o, "created", (int64_t)time(NULL));
+    hg_out_open(&o, "data", '[');
+    hg_out_open(&o, NULL, '{');
+    put_png(&o, &r->result.image);
+    hg_out_close(&o, '}');
+    hg_out_close(&o, ']');
+    put_image_facts(&o, &r->result.image);
     put_facts(&o, c, r);
     hg_out_close(&o, '}');
     return status_of(&o);

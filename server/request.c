@@ -64,6 +64,9 @@ static enum hg_status prepare(const struct hg_model *m, const struct hg_ask *ask
     HG_TRY(hg_model_prepare(m, &in, &r->prepared, err));
     r->n_prompt = hg_prepared_n_prompt(r->prepared);
     r->max_tokens = hg_prepared_max_tokens(r->prepared);
+    r->n_images = hg_prepared_n_images(r->prepared);
+    for (int i = 0; i < r->n_images; i++)
+        r->transform[i] = *hg_prepared_transform(r->prepared, i);
     return HG_STATUS_OK;
 }
 
@@ -83,9 +86,10 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
     r->n_previews = ask->stream && ask->task == HG_TASK_GENERATION ? ask->previews : 0;
     r->sampling = sampling_of(ask);
     enum hg_status status = prepare(m, ask, r, err);
-    if (status == HG_STATUS_OK) /* one event per token and preview, one flushed text, END */
-        status = hg_stream_init(&r->stream, (size_t)r->max_tokens + (size_t)r->n_previews + 3,
-                                r->sampling.n_top, err);
+    /* One event per token and preview, those of the prompt, one flushed text, END. */
+    size_t n_events = (size_t)r->max_tokens + (size_t)r->n_previews + HG_REQUEST_MAX_PREFILLS + 4;
+    if (status == HG_STATUS_OK)
+        status = hg_stream_init(&r->stream, n_events, r->sampling.n_top, err);
     if (status != HG_STATUS_OK) {
         hg_prepared_free(r->prepared);
         free(r);

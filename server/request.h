@@ -13,11 +13,15 @@
 #include "common/image_io.h"
 #include "common/status.h"
 #include "model/healthgpt.h"
-#include "server/policy.h"
 #include "server/ledger.h"
+#include "server/policy.h"
 #include "server/stream.h"
 
-enum { HG_REQUEST_MAX_IMAGES = 4, HG_REQUEST_MAX_PREVIEWS = 8 };
+enum {
+    HG_REQUEST_MAX_IMAGES = 4,
+    HG_REQUEST_MAX_PREVIEWS = 8,
+    HG_REQUEST_MAX_PREFILLS = 32 /* reports of a prompt's progress, beside the first */
+};
 
 /* What a client asked for, parsed and bounded; owns its strings and images. A zeroed struct is
  * empty. */
@@ -67,8 +71,9 @@ struct hg_request {
     enum hg_task task;
     struct hg_sampling sampling;
     struct hg_prepared *prepared; /* until a sequence takes it */
-    int n_prompt, max_tokens;
-    int n_previews;     /* wanted */
+    int n_prompt, max_tokens, n_images;
+    struct hg_image_transform transform[HG_REQUEST_MAX_IMAGES]; /* [n_images] */
+    int n_previews;                                             /* wanted */
     int position;       /* in the queue when it was submitted, of both classes, from 1 on */
     int64_t timeout_ms; /* wanted, 0: the server's; from submission the one that holds */
     int64_t submitted_ns, deadline_ns; /* set by the scheduler */

@@ -4,7 +4,8 @@
  *   1 sweep     end what was cancelled, passed its deadline, or must go because of a stop
  *   2 admit     those that gave way, then whoever the policy names (server/policy.h); see
  *               engine_admit.c
- *   3 big       one vision pass or one render: large pieces are spread between steps, never stacked
+ *   3 piece     a piece of a picture that is to be seen or drawn, as much work as a prompt's chunk:
+ *               engine_pieces.c
  *   4 room      blocks for what the step will add, the oldest first; where there are none the
  *               youngest sequence gives way (it will be computed again, to the same bits)
  *   5 step      every decoding sequence one token; prompts fill the rest of the token budget in
@@ -57,6 +58,7 @@ void hg_slot_close(struct hg_scheduler *s, int i)
     struct hg_request *r = slot->req;
     if (slot->seq)
         r->result.n_generated = (int)hg_seq_n_generated(slot->seq);
+    hg_pieces_forget(s, slot);
     hg_seq_free(slot->seq);
     free(slot->codes);
     s->n_slots--;
@@ -127,7 +129,7 @@ static enum hg_class class_of(enum hg_task task)
 void hg_slot_open(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *seq)
 {
     struct hg_slot *slot = &s->slots[s->n_slots++];
-    *slot = (struct hg_slot){.req = r, .seq = seq};
+    *slot = (struct hg_slot){.req = r, .seq = seq, .prefilled = -1};
     hg_detok_init(&slot->detok, hg_model_tokenizer(s->model), false);
     atomic_store(&r->state, HG_REQUEST_RUNNING);
     atomic_store(&s->n_running, (size_t)s->n_slots);
@@ -136,50 +138,12 @@ void hg_slot_open(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *s
     r->result.n_found = hg_seq_n_found(seq);
     atomic_fetch_add(&s->n_found, (uint64_t)r->result.n_found);
     r->result.queue_ms = (double)(hg_now_ns() - r->submitted_ns) / 1e6;
-}
-
-/* ---- large pieces ---------------------------------------------------------------------------- */
-
-static void render(struct hg_scheduler *s, int i)
-{
-    struct hg_slot *slot = &s->slots[i];
-    struct hg_result *result = &slot->req->result;
     struct hg_error err = {0};
-    if (hg_model_render(s->model, slot->codes, slot->n_codes, &result->image, &err) !=
-        HG_STATUS_OK) {
-        hg_slot_fail(s, i, &err);
-        return;
-    }
-    result->codes = slot->codes;
-    result->n_codes = slot->n_codes;
-    slot->codes = NULL;
-    hg_slot_close(s, i);
+    if (hg_slot_prefill(slot, &err) != HG_STATUS_OK)
+        hg_slot_fail(s, s->n_slots - 1, &err);
 }
 
-/* One vision pass or one render, the oldest first; false when there is none. */
-static bool big_piece(struct hg_scheduler *s)
-{
-    for (int i = 0; i < s->n_slots; i++) {
-        struct hg_slot *slot = &s->slots[i];
-        struct hg_error err = {0};
-        if (!slot->seq) {
-            render(s, i);
-            return true;
-        }
-        if (slot->preview) {
-            slot->preview = false;
-            if (hg_slot_preview(s, slot, &err) != HG_STATUS_OK)
-                hg_slot_fail(s, i, &err);
-            return true;
-        }
-        if (hg_seq_preempted(slot->seq) || !hg_seq_wants_vision(slot->seq))
-            continue;
-        if (hg_seq_encode_image(slot->seq, &err) != HG_STATUS_OK)
-            hg_slot_fail(s, i, &err);
-        return true;
-    }
-    return false;
-}
+/* ---- the loop -------------------------------------------------------------------------------- */
 
 static void *engine_main(void *ctx)
 {
@@ -195,8 +159,7 @@ static void *engine_main(void *ctx)
         if (s->n_slots == 0 && hg_queue_closed(&s->queue) && hg_queue_depth(&s->queue) == 0)
             break;
         hg_engine_admit(s);
-        if (big_piece(s))
-            sweep(s); /* it may have taken long */
+        hg_engine_piece(s);
         hg_engine_step(s);
         hg_queue_worked(&s->queue, s->n_worked, (double)(hg_now_ns() - start_ns) / 1e9);
     }
@@ -238,6 +201,7 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
     if (most < 0)
         p.max_queue_tokens = 0;
     atomic_init(&s->stop_ns, INT64_MAX);
+    hg_pieces_tell(s);
     enum hg_status status = hg_queue_init(&s->queue, &p, err);
     if (status != HG_STATUS_OK) {
         free(s);
@@ -321,6 +285,8 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_ahead = atomic_load(&s->n_ahead),
                                        .n_preempted = atomic_load(&s->n_preempted),
                                        .n_found = atomic_load(&s->n_found),
+                                       .n_pieces = atomic_load(&s->n_pieces),
+                                       .piece_work = hg_engine_piece_work(s),
                                        .kv_blocks = (size_t)s->info.kv_blocks,
                                        .kv_free = (size_t)hg_model_kv_free(s->model)};
     out->queued_tokens = hg_queue_tokens(&s->queue);

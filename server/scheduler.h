@@ -1,11 +1,12 @@
 /* server/scheduler.h - the one engine thread: the only place that sees request and model together.
  *
- * Continuous batching: each turn admits from the bounded queue, does at most one large piece of
- * work (a vision tower pass or a picture to render), then one step over every running sequence of
- * both tasks; up to HG_STEPS_AHEAD of them are begun ahead while all are drawing. A sequence takes
- * KV blocks as it grows; when there are none left the youngest gives way and goes on later.
- * Cancellation and deadlines are looked at between steps. From create to free the model's [engine]
- * functions belong to this thread. Everything here but create and free is thread-safe. */
+ * Continuous batching: each turn admits from the bounded queue, does at most one piece of a
+ * picture (to see or to draw, as much work as a chunk of a prompt), then one step over every
+ * running sequence of both tasks; up to HG_STEPS_AHEAD of them are begun ahead while all are
+ * drawing. A sequence takes KV blocks as it grows; when there are none left the youngest gives way
+ * and goes on later. Cancellation and deadlines are looked at between steps. From create to free
+ * the model's [engine] functions belong to this thread. Everything here but create and free is
+ * thread-safe. */
 #ifndef HG_SERVER_SCHEDULER_H
 #define HG_SERVER_SCHEDULER_H
 
@@ -32,6 +33,8 @@ struct hg_scheduler_stats {
     uint64_t n_preempted, n_found; /* sequences that gave way; prompt tokens found in the cache */
     size_t kv_blocks, kv_free;     /* free: those kept for a prompt that may come again included */
     struct hg_ledger_stats requests;
+    uint64_t n_pieces;  /* of pictures */
+    int64_t piece_work; /* what one may cost, in multiply-adds of a prompt */
 };
 
 enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler_options *o,

@@ -23,6 +23,7 @@
 #include "kernels/backend.h"
 
 enum hg_event_type {
+    HG_EVENT_PREFILL,  /* done of total prompt tokens are computed, n_found were in the cache */
     HG_EVENT_TOKEN,    /* text task: id, logprob, text */
     HG_EVENT_PROGRESS, /* image task: done of total index tokens */
     HG_EVENT_PREVIEW, /* image task: the same, text is the picture so far, RGB [height, width, 3] */
@@ -38,7 +39,7 @@ struct hg_event {
     enum hg_event_type type;
     int32_t id;
     float logprob;
-    int done, total, width, height;
+    int done, total, n_found, width, height;
     double seconds_left; /* PROGRESS: at the pace so far, of the tokens; 0 with the first */
     int n_top;
     size_t top_at, text_at, n_text; /* places in the stream's own stores */

@@ -148,6 +148,23 @@ static struct hg_scheduler_stats run_many(int64_t kv_tokens, struct hg_request *
     return stats;
 }
 
+/* What is reported of a prompt goes up to its end, also when it was computed twice. */
+static void expect_prefill_goes_up(struct hg_request *r)
+{
+    struct hg_event e;
+    struct hg_top_token tops[HG_MAX_TOP];
+    struct hg_buf text = {0};
+    int done = -1;
+    for (size_t at = 0; hg_stream_read(&r->stream, at, &e, &text, tops); at++) {
+        if (e.type != HG_EVENT_PREFILL)
+            continue;
+        assert_true(e.done > done);
+        done = e.done;
+    }
+    assert_int_equal(done, r->n_prompt);
+    hg_buf_deinit(&text);
+}
+
 /* The cache holds little more than one of them: nobody fails, and no byte changes. */
 static void a_small_cache_makes_requests_give_way_and_fails_none(void **state)
 {
@@ -166,6 +183,7 @@ static void a_small_cache_makes_requests_give_way_and_fails_none(void **state)
         assert_int_equal(a->n_codes, b->n_codes);
         if (a->n_codes)
             assert_memory_equal(a->codes, b->codes, a->n_codes * sizeof *a->codes);
+        expect_prefill_goes_up(small[i]);
         hg_request_unref(large[i]);
         hg_request_unref(small[i]);
     }
