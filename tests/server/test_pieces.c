@@ -158,7 +158,7 @@ static void open_bench(struct bench *b, int max_batch)
                                  .max_seqs = max_batch,
                                  .forget = true,
                                  .kv_tokens = 16384};
-    struct hg_scheduler_options s = {max_batch, 64, 600000};
+    struct hg_scheduler_options s = {.max_batch = max_batch, .max_queue = 64, .timeout_ms = 600000};
     HG_TEST_OK(hg_model_load(&o, &b->model, &err), err);
     hg_model_info(b->model, &b->info);
     memset(&count, 0, sizeof count);
