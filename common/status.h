@@ -16,6 +16,7 @@
     X(TOO_LARGE, "too large", 413, 65)                                                             \
     X(UNSUPPORTED, "unsupported", 422, 69)                                                         \
     X(BUSY, "busy", 503, 75)                                                                       \
+    X(QUOTA, "quota exceeded", 429, 75)                                                            \
     X(TIMEOUT, "deadline exceeded", 504, 75)                                                       \
     X(CANCELLED, "cancelled", 499, 75)                                                             \
     X(NUMERIC, "numeric fault", 500, 70)                                                           \

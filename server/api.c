@@ -21,6 +21,7 @@ static const char *const codes[HG_STATUS_COUNT] = {
     [HG_STATUS_TOO_LARGE] = "too_large",
     [HG_STATUS_UNSUPPORTED] = "unsupported",
     [HG_STATUS_BUSY] = "queue_full",
+    [HG_STATUS_QUOTA] = "rate_limit_exceeded",
     [HG_STATUS_TIMEOUT] = "deadline_exceeded",
     [HG_STATUS_CANCELLED] = "cancelled",
     [HG_STATUS_NUMERIC] = "numeric_fault",
@@ -52,6 +53,8 @@ static const char *type_of(int http)
 {
     if (http == 503)
         return "overloaded_error";
+    if (http == 429)
+        return "rate_limit_error";
     return http >= 500 ? "server_error" : "invalid_request_error";
 }
 

@@ -11,6 +11,8 @@
 
 #include "common/status.h"
 #include "model/healthgpt.h"
+#include "server/guard.h"
+#include "server/keys.h"
 #include "server/scheduler.h"
 
 struct hg_http;
@@ -19,6 +21,9 @@ struct hg_http_options {
     int socket;    /* bound (hg_listen_bind) */
     bool loopback; /* bound to loopback: only local names are good in Host */
     int n_threads, max_connections, max_queue;
+    struct hg_keys *keys;          /* who may ask, GET /health apart; NULL: everybody */
+    struct hg_guard_limits limits; /* n_connections is taken from max_connections */
+    int64_t stall_ns; /* a request that has not ended so long after its deadline is told of */
 };
 
 /* Begins to listen. Takes the socket, also when it fails. */
