@@ -34,6 +34,12 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
       "share of the card's free memory to take; 0: 0.90 (or the environment's)")                   \
     N(timeout_s, 600, 1, 86400, "a request is ended after this time, queue included")              \
     N(drain_s, 30, 0, 3600, "at SIGTERM, time for running requests to finish")                     \
+    N(step_timeout_s, 120, 0, 86400,                                                               \
+      "a step, vision pass or drawing that takes longer ends the process (70); 0: not watched")    \
+    N(canary_interval_s, 600, 0, 86400,                                                            \
+      "an idle engine repeats the self-test of its start; 0: no self-test")                        \
+    B(supervise, "start the server as a child, and again when it fails; keep the socket")          \
+    N(max_restarts, 5, 0, 100, "with supervise: restarts within ten minutes; then it ends (70)")   \
     B(forget, "keep nothing of a request after it: no cache of prompts and pictures")              \
     B(insecure, "allow a listen address beyond loopback (there is no authentication yet)")         \
     B(log_json, "log JSON lines")

@@ -9,6 +9,15 @@
 #include "server/queue.h"
 #include "server/scheduler.h"
 
+enum { HG_ENGINE_FAULTS = 3 };
+
+/* When the canary runs; the rest is in server/canary.h. */
+struct hg_engine_canary {
+    int64_t next_ns; /* INT64_MAX: not by time */
+    bool due, forced;
+    int64_t fault_ns[HG_ENGINE_FAULTS]; /* of the last numeric faults, the oldest first */
+};
+
 /* A running request. */
 struct hg_slot {
     struct hg_request *req; /* NULL: free */
@@ -39,6 +48,9 @@ struct hg_scheduler {
     atomic_size_t n_running;
     atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
     atomic_uint_fast64_t n_preempted, n_found;
+    struct hg_engine_canary canary; /* [engine thread] */
+    atomic_uint_fast64_t n_numeric; /* requests that ended with a numeric fault */
+    atomic_bool hung, canary_wrong;
     atomic_bool finished;    /* the thread has left its loop */
     atomic_bool device_lost; /* a request ended with a device error */
 };
@@ -47,6 +59,19 @@ struct hg_scheduler {
 /* End the request of slot i with what its result says, or with an error; later slots move up. */
 void hg_slot_close(struct hg_scheduler *s, int i);
 void hg_slot_fail(struct hg_scheduler *s, int i, const struct hg_error *err);
+
+/* ---- engine_canary.c ---- */
+void hg_engine_canary_init(struct hg_scheduler *s);
+/* A request has ended with a numeric fault. */
+void hg_engine_numeric_fault(struct hg_scheduler *s);
+/* Nothing to do: wait for requests, and try the canary when its time has come, a piece between two
+ * looks at the queue. */
+void hg_engine_idle(struct hg_scheduler *s);
+/* The canary at once, to its end: after too many faults, or before a request waits for blocks in
+ * quarantine. Nothing when it is not wanted, or steps are in flight. */
+void hg_engine_canary_now(struct hg_scheduler *s);
+/* No block is free but in quarantine: have them tried. */
+bool hg_engine_want_quarantine(struct hg_scheduler *s);
 
 /* ---- engine_step.c ---- */
 /* Make room, begin the steps that can be begun, end the oldest and hand out its tokens. */

@@ -153,10 +153,14 @@ void hg_engine_step(struct hg_scheduler *s)
 {
     struct hg_error err = {0};
     size_t n = 0;
+    hg_heart_beat(s->options.heart, HG_PIECE_STEP);
     begin_steps(s);
     if (hg_model_steps_in_flight(s->model) == 0)
         return;
-    if (hg_model_step_end(s->model, s->tokens, &n, &err) == HG_STATUS_OK)
+    hg_heart_beat(s->options.heart, HG_PIECE_WAIT);
+    enum hg_status status = hg_model_step_end(s->model, s->tokens, &n, &err);
+    hg_heart_beat(s->options.heart, HG_PIECE_TURN);
+    if (status == HG_STATUS_OK)
         deliver(s, n);
     else
         fail_step(s, -1, &err);

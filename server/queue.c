@@ -1,13 +1,19 @@
 /* server/queue.c - mutex, condition, intrusive list. */
 #include "server/queue.h"
 
+#include <time.h>
+
 void hg_queue_init(struct hg_queue *q, size_t cap)
 {
     *q = (struct hg_queue){.cap = cap};
     for (int c = 0; c < HG_CLASS_COUNT; c++)
         hg_list_init(&q->items[c]);
     pthread_mutex_init(&q->lock, NULL);
-    pthread_cond_init(&q->filled, NULL);
+    pthread_condattr_t monotonic; /* the clock of hg_now_ns */
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&q->filled, &monotonic);
+    pthread_condattr_destroy(&monotonic);
 }
 
 void hg_queue_deinit(struct hg_queue *q)
@@ -48,10 +54,20 @@ struct hg_list *hg_queue_pop(struct hg_queue *q, enum hg_class c)
 
 void hg_queue_wait(struct hg_queue *q)
 {
+    hg_queue_wait_until(q, INT64_MAX);
+}
+
+bool hg_queue_wait_until(struct hg_queue *q, int64_t until_ns)
+{
+    struct timespec until = {until_ns / 1000000000, until_ns % 1000000000};
+    int late = 0;
     pthread_mutex_lock(&q->lock);
-    while (q->n == 0 && !q->closed)
-        pthread_cond_wait(&q->filled, &q->lock);
+    while (q->n == 0 && !q->closed && late == 0)
+        late = until_ns == INT64_MAX ? pthread_cond_wait(&q->filled, &q->lock)
+                                     : pthread_cond_timedwait(&q->filled, &q->lock, &until);
+    bool there = q->n > 0 || q->closed;
     pthread_mutex_unlock(&q->lock);
+    return there;
 }
 
 void hg_queue_close(struct hg_queue *q)

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/list.h"
 #include "common/status.h"
@@ -31,6 +32,8 @@ enum hg_status hg_queue_push(struct hg_queue *q, struct hg_list *node, enum hg_c
 struct hg_list *hg_queue_pop(struct hg_queue *q, enum hg_class c); /* oldest, or NULL */
 /* Block until there is something to pop or the queue is closed. */
 void hg_queue_wait(struct hg_queue *q);
+/* The same, but at most until that time (hg_now_ns); false: it came. INT64_MAX: never. */
+bool hg_queue_wait_until(struct hg_queue *q, int64_t until_ns);
 void hg_queue_close(struct hg_queue *q);
 bool hg_queue_closed(struct hg_queue *q);
 size_t hg_queue_depth(struct hg_queue *q);

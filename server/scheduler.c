@@ -35,6 +35,8 @@ static void end_request(struct hg_scheduler *s, struct hg_request *r)
     enum hg_status status = r->result.error.status;
     if (status == HG_STATUS_DEVICE)
         atomic_store(&s->device_lost, true);
+    if (status == HG_STATUS_NUMERIC)
+        hg_engine_numeric_fault(s);
     atomic_fetch_add(status == HG_STATUS_OK          ? &s->n_done
                      : status == HG_STATUS_CANCELLED ? &s->n_cancelled
                                                      : &s->n_failed,
@@ -76,6 +78,8 @@ static enum hg_status verdict(struct hg_scheduler *s, const struct hg_request *r
                               bool waiting, struct hg_error *err)
 {
     int64_t stop = atomic_load(&s->stop_ns);
+    if (atomic_load(&s->canary_wrong))
+        return hg_fail(err, HG_STATUS_ENGINE, "the canary is wrong: the server starts again");
     if (atomic_load(&r->cancelled))
         return hg_fail(err, HG_STATUS_CANCELLED, "the client has gone");
     if (stop != INT64_MAX && (waiting || now >= stop))
@@ -223,8 +227,8 @@ static void admit(struct hg_scheduler *s)
         struct hg_error err = {0};
         struct hg_seq *seq = NULL;
         enum hg_status status = hg_seq_create(s->model, r->prepared, &seq, &err);
-        if (status == HG_STATUS_BUSY && s->n_slots > 0)
-            return; /* blocks come back when a neighbour ends */
+        if (status == HG_STATUS_BUSY && (s->n_slots > 0 || hg_engine_want_quarantine(s)))
+            return; /* blocks come back when a neighbour ends, or from the canary */
         *head = NULL;
         s->n_interactive = class_of(r) == HG_CLASS_BULK ? 0 : s->n_interactive + 1;
         if (status == HG_STATUS_OK) {
@@ -263,17 +267,20 @@ static bool big_piece(struct hg_scheduler *s)
         struct hg_slot *slot = &s->slots[i];
         struct hg_error err = {0};
         if (!slot->seq) {
+            hg_heart_beat(s->options.heart, HG_PIECE_DRAW);
             render(s, i);
             return true;
         }
         if (slot->preview) {
             slot->preview = false;
+            hg_heart_beat(s->options.heart, HG_PIECE_DRAW);
             if (hg_slot_preview(s, slot, &err) != HG_STATUS_OK)
                 hg_slot_fail(s, i, &err);
             return true;
         }
         if (hg_seq_preempted(slot->seq) || !hg_seq_wants_vision(slot->seq))
             continue;
+        hg_heart_beat(s->options.heart, HG_PIECE_VISION);
         if (hg_seq_encode_image(slot->seq, &err) != HG_STATUS_OK)
             hg_slot_fail(s, i, &err);
         return true;
@@ -285,10 +292,12 @@ static void *engine_main(void *ctx)
 {
     struct hg_scheduler *s = ctx;
     for (;;) {
+        hg_heart_beat(s->options.heart, HG_PIECE_TURN);
         while (s->n_slots == 0 && hg_model_steps_in_flight(s->model) > 0)
             hg_engine_step(s); /* of requests that have left */
+        hg_engine_canary_now(s);
         if (s->n_slots == 0 && !somebody_waits(s))
-            hg_queue_wait(&s->queue);
+            hg_engine_idle(s);
         sweep(s);
         if (s->n_slots == 0 && !somebody_waits(s) && hg_queue_closed(&s->queue) &&
             hg_queue_depth(&s->queue) == 0)
@@ -297,6 +306,7 @@ static void *engine_main(void *ctx)
         big_piece(s);
         hg_engine_step(s);
     }
+    hg_heart_beat(s->options.heart, HG_PIECE_NONE);
     atomic_store(&s->finished, true);
     return NULL;
 }
@@ -328,6 +338,7 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
     size_t n = (size_t)(s->options.max_batch > 0 ? s->options.max_batch : 1);
     atomic_init(&s->stop_ns, INT64_MAX);
     hg_queue_init(&s->queue, (size_t)o->max_queue);
+    hg_engine_canary_init(s);
     s->slots = calloc(n, sizeof *s->slots);
     s->items = calloc(n, sizeof *s->items);
     s->tokens = calloc(n, sizeof *s->tokens);
@@ -380,7 +391,9 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_tokens = atomic_load(&s->n_tokens),
                                        .n_ahead = atomic_load(&s->n_ahead),
                                        .n_preempted = atomic_load(&s->n_preempted),
-                                       .n_found = atomic_load(&s->n_found)};
+                                       .n_found = atomic_load(&s->n_found),
+                                       .n_numeric = atomic_load(&s->n_numeric),
+                                       .n_quarantined = hg_model_kv_quarantined(s->model)};
 }
 
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms)
@@ -397,6 +410,53 @@ bool hg_scheduler_drained(struct hg_scheduler *s)
 bool hg_scheduler_device_lost(struct hg_scheduler *s)
 {
     return atomic_load(&s->device_lost);
+}
+
+const char *hg_scheduler_trouble(struct hg_scheduler *s)
+{
+    return atomic_load(&s->hung)           ? "engine_hung"
+           : atomic_load(&s->canary_wrong) ? "canary_failed"
+           : atomic_load(&s->device_lost)  ? "device_lost"
+                                           : NULL;
+}
+
+bool hg_scheduler_hung(struct hg_scheduler *s)
+{
+    return atomic_load(&s->hung);
+}
+
+/* The engine keeps its references: it may still write to what it was working on. */
+static void abandon(struct hg_scheduler *s, struct hg_request *r, const struct hg_error *why)
+{
+    if (!r)
+        return;
+    r->result.error = *why;
+    atomic_fetch_add(&s->n_failed, 1);
+    hg_request_end(r);
+}
+
+static bool every_one(const struct hg_list *node, void *ctx)
+{
+    (void)node, (void)ctx;
+    return true;
+}
+
+void hg_scheduler_abandon(struct hg_scheduler *s, const struct hg_error *why)
+{
+    struct hg_list waiting;
+    hg_list_init(&waiting);
+    atomic_store(&s->hung, true);
+    hg_queue_close(&s->queue);
+    hg_queue_sweep(&s->queue, every_one, NULL, &waiting);
+    for (int i = 0; i < s->n_slots; i++)
+        abandon(s, s->slots[i].req, why);
+    for (int c = 0; c < HG_CLASS_COUNT; c++)
+        abandon(s, s->head[c], why);
+    while (!hg_list_empty(&waiting)) {
+        struct hg_request *r = request_of(waiting.next);
+        hg_list_remove(&r->link);
+        abandon(s, r, why);
+    }
 }
 
 void hg_scheduler_free(struct hg_scheduler *s)

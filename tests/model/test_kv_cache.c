@@ -148,10 +148,12 @@ static void published_blocks_are_found_again_with_their_content(void **state)
     assert_int_equal(n_zeroed, 1); /* kept, not zeroed */
     assert_int_equal(atomic_load(&cache.n_free), 4);
     assert_int_equal(hg_kv_cache_find(&cache, key_of(1), &one), again);
-    hg_kv_cache_unpublish(&cache, &again, 1);
+    hg_kv_cache_suspect(&cache, &again, 1);
     assert_int_equal(hg_kv_cache_find(&cache, key_of(1), &one), -1);
     hg_kv_cache_release(&cache, &again, 1);
     assert_int_equal(n_zeroed, 2);
+    assert_int_equal(atomic_load(&cache.n_free), 3); /* a suspect waits for a probe */
+    assert_int_equal(atomic_load(&cache.n_quarantine), 1);
     close_cache(b);
 }
 

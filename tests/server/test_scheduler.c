@@ -23,7 +23,8 @@ static void open_bench_with(struct bench *b, int max_batch, int max_queue, int64
                                  .n_threads = 1,
                                  .max_seqs = max_batch,
                                  .kv_tokens = kv_tokens};
-    struct hg_scheduler_options s = {max_batch, max_queue, timeout_ms};
+    struct hg_scheduler_options s = {
+        .max_batch = max_batch, .max_queue = max_queue, .timeout_ms = timeout_ms};
     HG_TEST_OK(hg_model_load(&o, &b->model, &err), err);
     HG_TEST_OK(hg_scheduler_create(b->model, &s, &b->scheduler, &err), err);
 }
@@ -338,7 +339,8 @@ static void an_answer_is_json_and_a_picture_says_that_it_is_synthetic(void **sta
     struct bench b;
     struct hg_buf out = {0};
     open_bench(&b, 1, 4, 600000);
-    struct hg_reply_context c = {"m", "not for clinical use", hg_model_tokenizer(b.model)};
+    struct hg_reply_context c = {
+        .model = "m", .notice = "not for clinical use", .tokenizer = hg_model_tokenizer(b.model)};
     struct hg_request *r = request(&b, HG_TASK_GENERATION, 0, 1);
     assert_int_equal(submit(&b, r), HG_STATUS_OK);
     wait_end(r);
