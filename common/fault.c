@@ -24,8 +24,8 @@ struct word {
     int64_t value;
 };
 /* As enum hg_piece of server/watchdog.h. */
-static const struct word pieces[] = {
-    {"turn", 1}, {"load", 2}, {"step", 3}, {"vision", 4}, {"draw", 5}, {"wait", 6}, {NULL, 0}};
+static const struct word pieces[] = {{"turn", 1}, {"load", 2}, {"step", 3}, {"vision", 4},
+                                     {"draw", 5}, {"wait", 6}, {NULL, 0}};
 static const struct word statuses[] = {
     {"device", HG_STATUS_DEVICE}, {"internal", HG_STATUS_INTERNAL}, {NULL, 0}};
 

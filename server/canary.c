@@ -23,9 +23,8 @@ struct hg_canary {
     struct hg_seq *seq;
 };
 
-static const char *const questions[HG_CANARY_CASES] = {"What is a canary in a coal mine?",
-                                                       "Describe the image.",
-                                                       "Draw a chest X-ray."};
+static const char *const questions[HG_CANARY_CASES] = {
+    "What is a canary in a coal mine?", "Describe the image.", "Draw a chest X-ray."};
 
 /* ---- one case -------------------------------------------------------------------------------- */
 
@@ -33,9 +32,8 @@ static enum hg_status prepare(struct hg_canary *c, int i, bool with_picture,
                               struct hg_prepared **out, struct hg_error *err)
 {
     struct hg_image im = {.width = PICTURE_SIDE, .height = PICTURE_SIDE, .rgb = c->picture};
-    struct hg_turn turn = {.question = questions[i],
-                           .n_question = strlen(questions[i]),
-                           .n_images = with_picture};
+    struct hg_turn turn = {
+        .question = questions[i], .n_question = strlen(questions[i]), .n_images = with_picture};
     struct hg_request_input in = {.task = i == 2 ? HG_TASK_GENERATION : HG_TASK_COMPREHENSION,
                                   .no_plugin = i == 0,
                                   .probe = true,
@@ -121,7 +119,17 @@ static enum hg_status step(struct hg_canary *c, struct hg_error *err)
     return HG_STATUS_OK;
 }
 
-/* Some picture comes out, and all of it is finite; its content is not compared. */
+static void note_picture(struct hg_canary_result *r, const struct hg_image *im)
+{
+    size_t n = (size_t)im->width * (size_t)im->height;
+    uint64_t sum[3] = {0};
+    for (size_t i = 0; i < 3 * n; i++)
+        sum[i % 3] += im->rgb[i];
+    for (int k = 0; k < 3; k++)
+        r->mean[k] = (double)sum[k] / (double)n;
+    r->has_picture = true;
+}
+
 static enum hg_status draw(struct hg_canary *c, struct hg_error *err)
 {
     int32_t codes[HG_CANARY_TOKENS];
@@ -131,10 +139,14 @@ static enum hg_status draw(struct hg_canary *c, struct hg_error *err)
         codes[i] = k->id[i] - c->info.first_index_id;
     hg_heart_beat(c->heart, HG_PIECE_DRAW);
     enum hg_status status = hg_model_render(c->model, codes, (size_t)k->n, &im, err);
+    if (status == HG_STATUS_OK) {
+        note_picture(&c->now, &im);
+        status = c->has_stored ? hg_canary_picture_like(&c->stored, &c->now, err) : status;
+    } else if (status == HG_STATUS_NUMERIC) {
+        status = hg_fail(err, HG_STATUS_ENGINE, "canary: picture: a value is not finite");
+    }
     hg_image_deinit(&im);
-    return status != HG_STATUS_NUMERIC
-               ? status
-               : hg_fail(err, HG_STATUS_ENGINE, "canary: picture: a value is not finite");
+    return status;
 }
 
 /* ---- a run ----------------------------------------------------------------------------------- */

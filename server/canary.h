@@ -9,9 +9,11 @@
  * The first run that is right is what later ones must equal in every bit: ids, log probabilities
  * and those of the alternatives. It is compared itself with DIR/canary.json, if there is one:
  *   {"format": 1, "weights_crc32c": N, "text": {"ids": [..], "logprobs": [..]}, "comprehension":
- *    {..}, "generation": {..}}
- * Ids must be equal, log probabilities to TOLERANCE (backends add in other orders); not with
- * quantised weights, which are other weights. `healthgpt canary` prints such a file.
+ *    {..}, "generation": {..}, "picture": [mean red, green, blue, 0..255]}
+ * Ids must be equal, log probabilities and means to a tolerance (backends add in other orders); not
+ * with quantised weights, which are other weights. `healthgpt canary` prints such a file.
+ *
+ * It sees what its requests touch: every layer, plug-in and head, not every row of a table.
  *
  * Engine thread only. */
 #ifndef HG_SERVER_CANARY_H
@@ -33,6 +35,8 @@ struct hg_canary_case {
 
 struct hg_canary_result {
     struct hg_canary_case cases[HG_CANARY_CASES]; /* text, comprehension, generation */
+    bool has_picture;
+    double mean[3]; /* of its pixels' red, green, blue */
 };
 
 /* ENGINE, and the text names case, token, what was expected and what was found. `same`: every bit.
@@ -41,6 +45,8 @@ enum hg_status hg_canary_same(const struct hg_canary_case *want, const struct hg
                               int index, struct hg_error *err);
 enum hg_status hg_canary_like(const struct hg_canary_case *want, const struct hg_canary_case *got,
                               int index, struct hg_error *err);
+enum hg_status hg_canary_picture_like(const struct hg_canary_result *want,
+                                      const struct hg_canary_result *got, struct hg_error *err);
 
 struct hg_canary;
 

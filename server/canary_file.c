@@ -13,6 +13,7 @@ enum { MAX_BYTES = 64 << 10 };
 /* Backends and instruction sets move those of the demo model by less than 0.01 (f16, f32 and int8
  * caches too); a weight with another exponent moves them by more than 1. */
 static const float TOLERANCE = 0.05F;
+static const double MEAN_TOLERANCE = 1; /* of 255; the backends' pictures differ by 0.01 */
 
 const char *hg_canary_case_name(int index)
 {
@@ -60,6 +61,17 @@ enum hg_status hg_canary_like(const struct hg_canary_case *want, const struct hg
     return HG_STATUS_OK;
 }
 
+enum hg_status hg_canary_picture_like(const struct hg_canary_result *want,
+                                      const struct hg_canary_result *got, struct hg_error *err)
+{
+    for (int k = 0; k < 3 && want->has_picture && got->has_picture; k++)
+        if (!(fabs(want->mean[k] - got->mean[k]) <= MEAN_TOLERANCE))
+            return hg_fail(err, HG_STATUS_ENGINE,
+                           "canary: picture: expected a mean of %.2f in channel %d, got %.2f",
+                           want->mean[k], k, got->mean[k]);
+    return HG_STATUS_OK;
+}
+
 /* ---- the file -------------------------------------------------------------------------------- */
 
 static enum hg_status read_case(const struct hg_json_view *doc, int index,
@@ -94,8 +106,7 @@ static enum hg_status read_file(const json_t *root, uint32_t crc32c, struct hg_c
     int64_t sum = crc32c;
     int format;
     HG_TRY(hg_json_int(&doc, "format", HG_JSON_REQUIRED, 1, 1, &format, err));
-    HG_TRY(
-        hg_json_int64(&doc, "weights_crc32c", HG_JSON_OPTIONAL, 0, UINT32_MAX, &sum, err));
+    HG_TRY(hg_json_int64(&doc, "weights_crc32c", HG_JSON_OPTIONAL, 0, UINT32_MAX, &sum, err));
     if (sum != crc32c)
         return hg_fail(err, HG_STATUS_BAD_FILE,
                        "canary.json: it is of weights with the CRC-32C %08" PRIx32 ", those that "
@@ -104,6 +115,13 @@ static enum hg_status read_file(const json_t *root, uint32_t crc32c, struct hg_c
                        (uint32_t)sum, crc32c);
     for (int i = 0; i < HG_CANARY_CASES; i++)
         HG_TRY(read_case(&doc, i, &out->cases[i], err));
+    const json_t *mean = json_object_get(root, "picture");
+    out->has_picture = mean != NULL;
+    for (size_t k = 0; mean && k < 3; k++) {
+        if (!json_is_number(json_array_get(mean, k)))
+            return hg_fail(err, HG_STATUS_BAD_FILE, "canary.json: picture: expected three numbers");
+        out->mean[k] = json_number_value(json_array_get(mean, k));
+    }
     return HG_STATUS_OK;
 }
 
@@ -146,6 +164,12 @@ enum hg_status hg_canary_print(const struct hg_canary_result *r, uint32_t crc32c
             hg_out_real(&o, NULL, (double)k->logprob[t], 6);
         hg_out_close(&o, ']');
         hg_out_close(&o, '}');
+    }
+    if (r->has_picture) {
+        hg_out_open(&o, "picture", '[');
+        for (int k = 0; k < 3; k++)
+            hg_out_real(&o, NULL, r->mean[k], 3);
+        hg_out_close(&o, ']');
     }
     hg_out_close(&o, '}');
     return o.failed ? HG_STATUS_NO_MEMORY : HG_STATUS_OK;

@@ -15,6 +15,7 @@ enum { HG_ENGINE_FAULTS = 3 };
 struct hg_engine_canary {
     int64_t next_ns; /* INT64_MAX: not by time */
     bool due, forced;
+    int64_t not_before_ns;              /* forced, but there was no room */
     int64_t fault_ns[HG_ENGINE_FAULTS]; /* of the last numeric faults, the oldest first */
 };
 
@@ -49,6 +50,7 @@ struct hg_scheduler {
     atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
     atomic_uint_fast64_t n_preempted, n_found;
     struct hg_engine_canary canary; /* [engine thread] */
+    atomic_uint_fast64_t n_canaries;
     atomic_uint_fast64_t n_numeric; /* requests that ended with a numeric fault */
     atomic_bool hung, canary_wrong;
     atomic_bool finished;    /* the thread has left its loop */
@@ -67,7 +69,7 @@ void hg_engine_numeric_fault(struct hg_scheduler *s);
 /* Nothing to do: wait for requests, and try the canary when its time has come, a piece between two
  * looks at the queue. */
 void hg_engine_idle(struct hg_scheduler *s);
-/* The canary at once, to its end: after too many faults, or before a request waits for blocks in
+/* One run of the canary at once: after too many faults, or when a request needs the blocks in
  * quarantine. Nothing when it is not wanted, or steps are in flight. */
 void hg_engine_canary_now(struct hg_scheduler *s);
 /* No block is free but in quarantine: have them tried. */

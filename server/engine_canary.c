@@ -1,16 +1,18 @@
 /* server/engine_canary.c - when the engine tries its canary.
  *
- * By time: when the engine has been idle and the interval is over. After a numeric fault: as soon as
- * it is idle, until no block is in quarantine; and at once, requests waiting meanwhile (tens of
- * steps), when the faults come thick or the quarantine holds blocks that a request needs. A canary
- * that is wrong ends every request and the process: its numbers are not to be trusted. */
+ * By time: when the engine has been idle and the interval is over. After a numeric fault: as soon
+ * as it is idle, until no block is in quarantine; and at once, requests waiting meanwhile (a dozen
+ * steps and a vision pass), when the faults come thick or the quarantine holds blocks that a
+ * request needs. A canary that is wrong ends every request and the process: its numbers are not to
+ * be trusted. */
 #include "common/clock.h"
 #include "common/log.h"
 #include "server/engine.h"
 
 /* Three faults within ten minutes are no accident of one request; a quarter of the blocks is what
  * the others can do without. Who comes within a moment of the last request should not wait. */
-static const int64_t FAULT_WINDOW_NS = 600 * (int64_t)1000000000, MOMENT_NS = 100000000;
+static const int64_t FAULT_WINDOW_NS = 600 * (int64_t)1000000000, MOMENT_NS = 100000000,
+                     RETRY_NS = 1000000000;
 enum { QUARANTINE_SHARE = 4 };
 
 static void plan_next(struct hg_scheduler *s)
@@ -38,8 +40,11 @@ void hg_engine_numeric_fault(struct hg_scheduler *s)
         c->fault_ns[i - 1] = c->fault_ns[i];
     c->fault_ns[HG_ENGINE_FAULTS - 1] = now;
     c->due = true;
-    if (c->fault_ns[0] > 0 && now - c->fault_ns[0] < FAULT_WINDOW_NS)
+    if (c->fault_ns[0] > 0 && now - c->fault_ns[0] < FAULT_WINDOW_NS) {
+        hg_log(HG_LOG_WARN, "canary: wanted at once: %d numeric faults in %.0f s", HG_ENGINE_FAULTS,
+               (double)(now - c->fault_ns[0]) / 1e9);
         c->forced = true;
+    }
 }
 
 /* The process has to end: main sees it (hg_scheduler_trouble). */
@@ -55,13 +60,15 @@ static void open_quarantine(struct hg_scheduler *s, const char *why)
 {
     int n = hg_model_kv_quarantined(s->model);
     if (n > 0)
-        hg_log(HG_LOG_WARN, "KV cache: %d blocks of a numeric fault are used again, zeroed and "
-                            "untried: %s", n, why);
+        hg_log(HG_LOG_WARN,
+               "KV cache: %d blocks of a numeric fault are used again, zeroed and "
+               "untried: %s",
+               n, why);
     hg_model_trust_all(s->model);
     s->canary.due = false;
 }
 
-enum outcome { MORE, ENDED, NO_ROOM };
+enum outcome { MORE, ENDED, CANNOT }; /* CANNOT: no room, now */
 
 static enum outcome try_piece(struct hg_scheduler *s)
 {
@@ -69,18 +76,18 @@ static enum outcome try_piece(struct hg_scheduler *s)
     bool done = false;
     enum hg_status status = hg_canary_piece(s->options.canary, &done, &err);
     hg_heart_beat(s->options.heart, HG_PIECE_TURN);
-    if (status == HG_STATUS_BUSY)
-        return NO_ROOM;
+    if (status == HG_STATUS_BUSY || status == HG_STATUS_NO_MEMORY)
+        return CANNOT;
     if (status == HG_STATUS_OK && !done)
         return MORE;
     plan_next(s);
     s->canary.due = status == HG_STATUS_OK && hg_model_kv_quarantined(s->model) > 0;
-    if (status == HG_STATUS_OK)
+    if (status == HG_STATUS_OK) {
+        atomic_fetch_add(&s->n_canaries, 1);
         hg_log(HG_LOG_INFO, "canary: right");
-    else if (status == HG_STATUS_ENGINE || status == HG_STATUS_DEVICE)
+    } else {
         give_alarm(s, &err);
-    else
-        hg_log(HG_LOG_WARN, "canary: not tried: %s", err.text);
+    }
     return ENDED;
 }
 
@@ -105,7 +112,7 @@ void hg_engine_idle(struct hg_scheduler *s)
         enum outcome o = asked ? ENDED : MORE;
         while (o == MORE && nobody_asks(s))
             o = try_piece(s);
-        if (o == NO_ROOM) { /* on an empty machine: it is too small */
+        if (o == CANNOT) { /* on an empty machine: it is too small */
             open_quarantine(s, "there is no room for the canary");
             plan_next(s);
         }
@@ -131,12 +138,13 @@ void hg_engine_canary_now(struct hg_scheduler *s)
     if (!c->forced || hg_model_steps_in_flight(s->model) > 0 || atomic_load(&s->canary_wrong))
         return;
     c->forced = false;
-    enum outcome o = has_canary(s) ? MORE : NO_ROOM;
-    do {
+    enum outcome o = has_canary(s) && hg_now_ns() >= c->not_before_ns ? MORE : CANNOT;
+    if (o == MORE) {
         while (o == MORE)
             o = try_piece(s);
-        o = o == ENDED && c->due ? MORE : o; /* blocks are left in quarantine */
-    } while (o == MORE && !atomic_load(&s->canary_wrong));
-    if (o == NO_ROOM && s->n_slots == 0)
+        if (o == CANNOT)
+            c->not_before_ns = hg_now_ns() + RETRY_NS;
+    }
+    if (o == CANNOT && s->n_slots == 0)
         open_quarantine(s, "the canary cannot be tried");
 }

@@ -131,7 +131,7 @@ static void fail_step(struct hg_scheduler *s, int n, const struct hg_error *err)
 /* Begin a step, and while all sequences run ahead as many as may be in flight. */
 static void begin_steps(struct hg_scheduler *s)
 {
-    bool ahead = true;
+    bool ahead = !(s->canary.forced && hg_model_steps_in_flight(s->model) > 0);
     while (ahead && hg_model_steps_in_flight(s->model) < HG_STEPS_AHEAD) {
         struct hg_error err = {0};
         ahead = all_run_ahead(s);

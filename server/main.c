@@ -182,8 +182,7 @@ static enum hg_status try_canary(const struct hg_config *c, struct hg_model *mod
     return hg_canary_run(*out, err);
 }
 
-/* n_restarts: -1: there is no supervisor. */
-static enum hg_status run(const struct hg_config *c, const sigset_t *signals, int n_restarts,
+static enum hg_status run(const struct hg_config *c, const sigset_t *signals, struct hg_worker self,
                           struct hg_error *err)
 {
     static struct hg_heart heart;
@@ -192,7 +191,7 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, in
     struct hg_http_options http_options = {.n_threads = (int)c->http_threads,
                                            .max_connections = (int)c->max_connections,
                                            .max_queue = (int)c->max_queue,
-                                           .n_restarts = n_restarts > 0 ? n_restarts : 0};
+                                           .n_restarts = self.number > 0 ? self.number : 0};
     struct hg_scheduler_options s_options = {.max_batch = (int)c->max_batch,
                                              .max_queue = (int)c->max_queue,
                                              .timeout_ms = c->timeout_s * 1000,
@@ -223,7 +222,8 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, in
 out:
     /* Requests end before the daemon stops (a suspended connection must not see that), and the
      * daemon stops before the scheduler that its threads submit to is released. */
-    hg_http_stop(http, FLUSH_MS, inherited && (status != HG_STATUS_OK || n_restarts < 0));
+    bool last = self.number >= 0 && !self.shared && status == HG_STATUS_OK;
+    hg_http_stop(http, FLUSH_MS, inherited && !last);
     if (scheduler && hg_scheduler_hung(scheduler))
         return status; /* its thread is still in there: main leaves without more */
     hg_scheduler_free(scheduler);
@@ -246,7 +246,7 @@ static int supervise(const struct hg_config *c, char **argv)
         hg_fail(&err, HG_STATUS_IO, "cannot listen on %s", c->listen);
         return fail(&err);
     }
-    return hg_supervise(fd, (int)c->max_restarts, argv);
+    return hg_supervise(fd, inherited, (int)c->max_restarts, argv);
 }
 
 int main(int argc, char **argv)
@@ -265,17 +265,17 @@ int main(int argc, char **argv)
     if (read_options(argc, argv, &config, &err) != HG_STATUS_OK)
         return fail(&err);
     hg_log_set(HG_LOG_INFO, config.log_json);
-    int number = hg_worker_number();
-    if (hg_fault_plant(number > 0 ? number : 0, &err) != HG_STATUS_OK)
+    struct hg_worker self = hg_worker_self();
+    if (hg_fault_plant(self.number > 0 ? self.number : 0, &err) != HG_STATUS_OK)
         return fail(&err);
-    if (config.supervise && number < 0)
+    if (config.supervise && self.number < 0)
         return supervise(&config, argv);
     sigset_t signals;
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
     pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    if (run(&config, &signals, number, &err) == HG_STATUS_OK)
+    if (run(&config, &signals, self, &err) == HG_STATUS_OK)
         return 0;
     int code = fail(&err);
     if (err.status == HG_STATUS_DEVICE || err.status == HG_STATUS_ENGINE)

@@ -392,6 +392,7 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_ahead = atomic_load(&s->n_ahead),
                                        .n_preempted = atomic_load(&s->n_preempted),
                                        .n_found = atomic_load(&s->n_found),
+                                       .n_canaries = atomic_load(&s->n_canaries),
                                        .n_numeric = atomic_load(&s->n_numeric),
                                        .n_quarantined = hg_model_kv_quarantined(s->model)};
 }

@@ -34,6 +34,7 @@ struct hg_scheduler_stats {
     uint64_t n_done, n_failed, n_cancelled, n_steps, n_tokens;
     uint64_t n_ahead;              /* steps begun while others were in flight */
     uint64_t n_preempted, n_found; /* sequences that gave way; prompt tokens found in the cache */
+    uint64_t n_canaries;           /* complete runs of the canary, beside the first */
     uint64_t n_numeric;            /* of n_failed: values that were not finite */
     int n_quarantined;             /* KV blocks that wait for the canary */
 };

@@ -16,7 +16,7 @@
 #include "common/log.h"
 
 enum { WINDOW_S = 600, WORKER_FD = 3 };
-static const char worker_variable[] = "HG_WORKER"; /* "<pid> <number>" */
+static const char worker_variable[] = "HG_WORKER"; /* "<pid> <number> <shared>" */
 
 /* ---- the rule -------------------------------------------------------------------------------- */
 
@@ -54,23 +54,24 @@ int hg_exit_code_of(int wait_status)
 
 /* ---- the worker ------------------------------------------------------------------------------ */
 
-int hg_worker_number(void)
+struct hg_worker hg_worker_self(void)
 {
     const char *text = getenv(worker_variable);
     long pid = 0;
-    int number = -1;
-    if (!text || sscanf(text, "%ld %d", &pid, &number) != 2 || pid != (long)getpid())
-        number = -1;
+    int number = 0, shared = 0;
+    bool is_one = text && sscanf(text, "%ld %d %d", &pid, &number, &shared) == 3 &&
+                  pid == (long)getpid() && number >= 0;
     unsetenv(worker_variable);
-    return number;
+    return (struct hg_worker){.number = is_one ? number : -1, .shared = is_one && shared};
 }
 
 /* In the child; only returns when it cannot. */
-static void become_worker(int socket, int number, pid_t parent, const sigset_t *mask, char **argv)
+static void become_worker(int socket, const struct hg_worker *w, pid_t parent, const sigset_t *mask,
+                          char **argv)
 {
     char pid[24], worker[48];
     snprintf(pid, sizeof pid, "%ld", (long)getpid());
-    snprintf(worker, sizeof worker, "%s %d", pid, number);
+    snprintf(worker, sizeof worker, "%s %d %d", pid, w->number, w->shared);
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent)
@@ -84,12 +85,12 @@ static void become_worker(int socket, int number, pid_t parent, const sigset_t *
     execv("/proc/self/exe", argv);
 }
 
-static pid_t start_worker(int socket, int number, const sigset_t *mask, char **argv)
+static pid_t start_worker(int socket, const struct hg_worker *w, const sigset_t *mask, char **argv)
 {
     pid_t parent = getpid(), child = fork();
     if (child != 0)
         return child;
-    become_worker(socket, number, parent, mask, argv);
+    become_worker(socket, w, parent, mask, argv);
     fprintf(stderr, "healthgptd: cannot start the worker: %s\n", strerror(errno));
     _exit(hg_status_exit_code(HG_STATUS_IO));
 }
@@ -121,8 +122,9 @@ static bool pause_for(int64_t ms, const sigset_t *stops)
     return sig < 0;
 }
 
-int hg_supervise(int socket, int max_restarts, char **argv)
+int hg_supervise(int socket, bool shared, int max_restarts, char **argv)
 {
+    struct hg_worker worker = {.shared = shared};
     struct hg_restarts restarts = {.most = max_restarts};
     sigset_t signals, stops, before;
     signal(SIGCHLD, SIG_DFL); /* ignored by who started us: nobody would be waited for */
@@ -132,9 +134,9 @@ int hg_supervise(int socket, int max_restarts, char **argv)
     signals = stops;
     sigaddset(&signals, SIGCHLD);
     sigprocmask(SIG_BLOCK, &signals, &before);
-    for (int number = 0;; number++) {
+    for (;; worker.number++) {
         bool stopping = false;
-        pid_t child = start_worker(socket, number, &before, argv);
+        pid_t child = start_worker(socket, &worker, &before, argv);
         if (child < 0) {
             fprintf(stderr, "healthgptd: cannot start the worker: %s\n", strerror(errno));
             return hg_status_exit_code(HG_STATUS_IO);
@@ -143,8 +145,9 @@ int hg_supervise(int socket, int max_restarts, char **argv)
         if (stopping || !hg_restart_helps(status))
             return code;
         int64_t ms = hg_restarts_next(&restarts, hg_now_ns());
-        hg_log(HG_LOG_ERROR, "supervisor: the worker ended with %d: %s (%d of at most %d restarts "
-                             "in %d s)",
+        hg_log(HG_LOG_ERROR,
+               "supervisor: the worker ended with %d: %s (%d of at most %d restarts "
+               "in %d s)",
                code, ms < 0 ? "given up" : "it is started again", restarts.n, max_restarts,
                WINDOW_S);
         if (ms < 0)

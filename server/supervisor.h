@@ -1,11 +1,11 @@
 /* server/supervisor.h - a small parent that keeps the listening socket and starts the server again
  * when it fails.
  *
- * The parent never loads a model or touches a device: it binds, listens, starts the worker (the same
- * program and arguments; the socket goes along as with systemd, see hg_listen_inherit) and waits.
- * While a worker loads, clients wait in the backlog instead of being refused. SIGTERM and SIGINT go
- * to the worker, which has a process group of its own, so that a terminal does not send them twice;
- * when the parent dies, the worker drains.
+ * The parent never loads a model or touches a device: it binds, listens, starts the worker (the
+ * same program and arguments; the socket goes along as with systemd, see hg_listen_inherit) and
+ * waits. While a worker loads, clients wait in the backlog instead of being refused. SIGTERM and
+ * SIGINT go to the worker, which has a process group of its own, so that a terminal does not send
+ * them twice; when the parent dies, the worker drains.
  *
  * The worker is started again when it was killed by a signal or ended with 70 (engine broken), 71
  * (device lost) or 75 (out of memory), at first at once, then after 1, 2, 5, 10, 30 s. After
@@ -32,11 +32,15 @@ bool hg_restart_helps(int wait_status);
 /* Its exit code, or 128 + the signal. */
 int hg_exit_code_of(int wait_status);
 
-/* This process is a worker: how often it was started before, else -1. Takes the variable out of the
- * environment: before there are threads. */
-int hg_worker_number(void);
+/* What a worker is told. */
+struct hg_worker {
+    int number;  /* of starts before this one; -1: this process is no worker */
+    bool shared; /* the socket is a service manager's too: it goes on after the supervisor's end */
+};
+/* Takes the variable out of the environment: before there are threads. */
+struct hg_worker hg_worker_self(void);
 
 /* Runs until the end; returns the exit code. `socket` is listening; argv as main got it. */
-int hg_supervise(int socket, int max_restarts, char **argv);
+int hg_supervise(int socket, bool shared, int max_restarts, char **argv);
 
 #endif

@@ -128,8 +128,10 @@ static void *watchdog_main(void *ctx)
         if (hung == HG_PIECE_NONE)
             continue;
         struct hg_error why = {0};
-        hg_fail(&why, HG_STATUS_ENGINE, "the engine hangs: a piece of work (%s) takes longer than "
-                "%.1f s", hg_piece_name(hung), (double)d->watch.age_ns / 1e9);
+        hg_fail(&why, HG_STATUS_ENGINE,
+                "the engine hangs: a piece of work (%s) takes longer than "
+                "%.1f s",
+                hg_piece_name(hung), (double)d->watch.age_ns / 1e9);
         hg_log(HG_LOG_ERROR, "watchdog: %s", why.text);
         d->on_hung(d->ctx, &why);
         if (wait_for(d, (int64_t)GRACE_S * 1000000000))

@@ -155,7 +155,8 @@ static void expect_same(const char *backend, const char *what, const struct answ
         fail_msg("%s: %s: other bytes than alone", backend, what);
 }
 
-/* The two blocks of a poisoned sequence: not to be had, tried by a probe, free when it was right. */
+/* The two blocks of a poisoned sequence: not to be had, tried by a probe, free when it was right.
+ */
 static void quarantine(struct hg_model *m, const char *backend, const struct answer *want)
 {
     struct answer *got = malloc(sizeof *got);
