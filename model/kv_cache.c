@@ -149,7 +149,7 @@ void hg_kv_cache_publish(struct hg_kv_cache *c, int32_t block, struct hg_hash128
                          const struct hg_kv_text *text)
 {
     struct hg_kv_block *b = &c->blocks[block];
-    if (b->keyed || look_up(c, key) >= 0)
+    if (b->keyed || b->suspect || look_up(c, key) >= 0)
         return;
     b->keyed = true;
     b->key = key;

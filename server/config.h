@@ -34,7 +34,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
       "share of the card's free memory to take; 0: 0.90 (or the environment's)")                   \
     N(timeout_s, 600, 1, 86400, "a request is ended after this time, queue included")              \
     N(drain_s, 30, 0, 3600, "at SIGTERM, time for running requests to finish")                     \
-    N(step_timeout_s, 120, 0, 86400,                                                               \
+    R(step_timeout_s, 120, 0, 86400,                                                               \
       "a step, vision pass or drawing that takes longer ends the process (70); 0: not watched")    \
     N(canary_interval_s, 600, 0, 86400,                                                            \
       "an idle engine repeats the self-test of its start; 0: no self-test")                        \

@@ -205,8 +205,8 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
     enum hg_status status = HG_STATUS_OK;
     HG_TRY_OUT(open_socket(c, &address, &http_options.socket, &inherited, err));
     http_options.loopback = hg_listen_is_loopback(&address);
-    HG_TRY_OUT(
-        hg_watchdog_start(&heart, c->step_timeout_s * 1000, on_hung, &watched, &watchdog, err));
+    HG_TRY_OUT(hg_watchdog_start(&heart, (int64_t)(c->step_timeout_s * 1000), on_hung, &watched,
+                                 &watchdog, err));
     hg_heart_beat(&heart, HG_PIECE_LOAD);
     HG_TRY_OUT(load_model(c, &model, err));
     HG_TRY_OUT(try_canary(c, model, &heart, &s_options.canary, err));

@@ -1,5 +1,5 @@
-/* tests/server/test_supervisor.c - which ends ask for a new start, when it comes, when not any more.
- * The processes themselves: tests/e2e/check_faults.py. */
+/* tests/server/test_supervisor.c - which ends ask for a new start, when it comes, when not any
+ * more. The processes themselves: tests/e2e/check_faults.py. */
 #include "server/supervisor.h"
 
 #include <signal.h>

@@ -18,8 +18,8 @@ static void begin(void)
 {
     memset(&heart, 0, sizeof heart);
     now = 1000 * (int64_t)SECOND;
-    watch = (struct hg_watch){
-        .heart = &heart, .limit_ns = SECOND, .period_ns = TICK, .looked_ns = now};
+    watch =
+        (struct hg_watch){.heart = &heart, .limit_ns = SECOND, .period_ns = TICK, .looked_ns = now};
 }
 
 /* Eight pieces that take a moment, so that the next one is not among the first. */
