@@ -33,6 +33,13 @@ static enum hg_status differs(const struct hg_canary_case *want, const struct hg
                    (double)got->logprob[k]);
 }
 
+static uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 enum hg_status hg_canary_same(const struct hg_canary_case *want, const struct hg_canary_case *got,
                               int index, struct hg_error *err)
 {
@@ -40,8 +47,7 @@ enum hg_status hg_canary_same(const struct hg_canary_case *want, const struct hg
         return hg_fail(err, HG_STATUS_ENGINE, "canary: %s: expected %d tokens, got %d",
                        hg_canary_case_name(index), want->n, got->n);
     for (int k = 0; k < want->n; k++)
-        if (want->id[k] != got->id[k] ||
-            memcmp(&want->logprob[k], &got->logprob[k], sizeof(float)) != 0)
+        if (want->id[k] != got->id[k] || bits_of(want->logprob[k]) != bits_of(got->logprob[k]))
             return differs(want, got, index, k, err);
     if (want->sum != got->sum)
         return hg_fail(err, HG_STATUS_ENGINE,

@@ -199,7 +199,7 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
                                              .canary_interval_ms = c->canary_interval_s * 1000};
     struct hg_model *model = NULL;
     struct hg_watchdog *watchdog = NULL;
-    bool inherited = false;
+    bool inherited = false, last;
     struct hg_scheduler *scheduler = NULL;
     struct hg_http *http = NULL;
     enum hg_status status = HG_STATUS_OK;
@@ -222,7 +222,7 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
 out:
     /* Requests end before the daemon stops (a suspended connection must not see that), and the
      * daemon stops before the scheduler that its threads submit to is released. */
-    bool last = self.number >= 0 && !self.shared && status == HG_STATUS_OK;
+    last = self.number >= 0 && !self.shared && status == HG_STATUS_OK;
     hg_http_stop(http, FLUSH_MS, inherited && !last);
     if (scheduler && hg_scheduler_hung(scheduler))
         return status; /* its thread is still in there: main leaves without more */
