@@ -74,10 +74,12 @@ static struct hg_model *load(const char *dir, const char *backend)
     return m;
 }
 
-/* The prompt number `seed`; `bad_at` >= 0: BAD stands there, and nowhere else. */
+/* The prompt number `seed`, the third one of the other task; `bad_at` >= 0: BAD stands there, and
+ * nowhere else. */
 static struct hg_seq *start_as(struct hg_model *m, int seed, int bad_at, bool probe)
 {
-    struct hg_request_input in = {.task = HG_TASK_COMPREHENSION, .probe = probe};
+    struct hg_request_input in = {.task = seed == 3 ? HG_TASK_GENERATION : HG_TASK_COMPREHENSION,
+                                  .probe = probe};
     struct hg_prepared *p = NULL;
     struct hg_seq *s = NULL;
     struct hg_error err = {0};
@@ -91,6 +93,7 @@ static struct hg_seq *start_as(struct hg_model *m, int seed, int bad_at, bool pr
     hg_sampling_default(&in.sampling);
     in.sampling.max_tokens = N_TOKENS;
     in.sampling.ignore_stop = true;
+    in.sampling.unconstrained_image = true;
     HG_TEST_OK(hg_model_prepare_ids(m, &in, ids, N_PROMPT, &p, &err), err);
     HG_TEST_OK(hg_seq_create(m, p, &s, &err), err);
     return s;
