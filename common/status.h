@@ -23,6 +23,7 @@
     X(NO_MEMORY, "out of memory", 503, 75)                                                         \
     X(IO, "input/output error", 500, 74)                                                           \
     X(DEVICE, "device error", 500, 71)                                                             \
+    X(ENGINE, "engine broken", 503, 70)                                                            \
     X(INTERNAL, "internal error", 500, 70)
 
 enum hg_status {

@@ -288,6 +288,16 @@ int hg_model_kv_free(const struct hg_model *m)
     return atomic_load(&m->kv.n_free);
 }
 
+int hg_model_kv_quarantined(const struct hg_model *m)
+{
+    return atomic_load(&m->kv.n_quarantine);
+}
+
+void hg_model_trust_all(struct hg_model *m)
+{
+    hg_kv_cache_trust_all(&m->kv);
+}
+
 void hg_model_forget(struct hg_model *m)
 {
     hg_kv_cache_forget(&m->kv);
@@ -350,6 +360,11 @@ void hg_model_free(struct hg_model *m)
 const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m)
 {
     return m->tokenizer;
+}
+
+const char *hg_model_folder(const struct hg_model *m)
+{
+    return m->path;
 }
 
 size_t hg_model_weight_bytes(const struct hg_model *m)

@@ -78,6 +78,7 @@ enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model *
 void hg_model_free(struct hg_model *m);                                  /* NULL is fine */
 void hg_model_info(const struct hg_model *m, struct hg_model_info *out); /* [any] */
 const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m); /* [any] */
+const char *hg_model_folder(const struct hg_model *m);                   /* [any] */
 const char *hg_task_name(enum hg_task t); /* "comprehension", "generation" */
 
 /* ---- a request --------------------------------------------------------------------------------
@@ -99,7 +100,8 @@ void hg_sampling_default(struct hg_sampling *s); /* greedy, all filters off */
 /* A request made ready for the engine: token ids, preprocessed pixels, checked limits. */
 struct hg_request_input {
     enum hg_task task;
-    bool no_plugin;     /* run without the task's H-LoRA (tests) */
+    bool no_plugin; /* run without the task's H-LoRA (tests) */
+    bool probe; /* a canary: computes everything, leaves nothing, tries suspect KV blocks first */
     uint64_t tenant;    /* what is cached of a request serves requests of the same tenant only */
     const char *system; /* NULL: the card's */
     const struct hg_turn *turns;
@@ -163,6 +165,11 @@ enum hg_status hg_seq_preempt(struct hg_seq *s, struct hg_error *err);
 enum hg_status hg_seq_resume(struct hg_seq *s, struct hg_error *err);
 bool hg_seq_preempted(const struct hg_seq *s);
 int hg_model_kv_free(const struct hg_model *m); /* [any] blocks of HG_BLOCK_TOKENS positions */
+/* Blocks that a numeric fault was in are zeroed and wait for a probe whose results were right:
+ * hg_seq_trust before it is freed. trust_all: there is none, being zeroed has to do. */
+int hg_model_kv_quarantined(const struct hg_model *m); /* [any] */
+void hg_seq_trust(struct hg_seq *s);
+void hg_model_trust_all(struct hg_model *m);
 /* Forget all prefixes and pictures that no sequence is using: zeroed. */
 void hg_model_forget(struct hg_model *m);
 

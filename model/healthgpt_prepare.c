@@ -142,6 +142,7 @@ enum hg_status hg_model_prepare_ids(const struct hg_model *m, const struct hg_re
     enum hg_status status = HG_STATUS_OK;
     p->task = in->task;
     p->no_plugin = in->no_plugin;
+    p->probe = in->probe;
     p->tenant = in->tenant;
     p->sampling = in->sampling;
     p->n_images = (int)in->n_images;

@@ -15,6 +15,8 @@ void hg_seq_release_features(struct hg_seq *s)
         if (s->image_slot[i] < 0)
             continue;
         hg_feature_cache_release(&s->m->features.cache, s->image_slot[i]);
+        if (s->p->probe)
+            hg_feature_cache_drop(&s->m->features.cache, s->p->picture[i]);
         s->image_slot[i] = -1;
         released = true;
     }
@@ -121,7 +123,10 @@ static enum hg_status grow(struct hg_seq *s, int n_blocks, struct hg_error *err)
 {
     if (n_blocks <= s->n_blocks)
         return HG_STATUS_OK;
-    HG_TRY(hg_kv_cache_acquire(&s->m->kv, n_blocks - s->n_blocks, s->blocks + s->n_blocks, err));
+    int n = n_blocks - s->n_blocks;
+    int32_t *blocks = s->blocks + s->n_blocks;
+    HG_TRY(s->p->probe ? hg_kv_cache_acquire_probe(&s->m->kv, n, blocks, err)
+                       : hg_kv_cache_acquire(&s->m->kv, n, blocks, err));
     s->n_blocks = n_blocks;
     return HG_STATUS_OK;
 }
@@ -137,6 +142,18 @@ static void give_back(struct hg_seq *s)
     hg_seq_release_features(s);
     hg_kv_cache_release(&s->m->kv, s->blocks, s->n_blocks);
     s->n_blocks = s->n_cached = s->n_published = 0;
+}
+
+void hg_seq_distrust(struct hg_seq *s)
+{
+    hg_kv_cache_suspect(&s->m->kv, s->blocks, s->n_blocks);
+    for (int i = 0; i < s->p->n_images; i++)
+        hg_feature_cache_drop(&s->m->features.cache, s->p->picture[i]);
+}
+
+void hg_seq_trust(struct hg_seq *s)
+{
+    hg_kv_cache_trust(&s->m->kv, s->blocks, s->n_blocks);
 }
 
 /* What was computed before is found; room for all that is known. */

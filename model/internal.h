@@ -99,6 +99,7 @@ struct hg_model {
 struct hg_prepared {
     enum hg_task task;
     bool no_plugin;
+    bool probe;
     uint64_t tenant;
     struct hg_sampling sampling;
     int32_t *tokens; /* [n_prompt] id, or -1 - (image * n_image_rows + row) */
@@ -129,6 +130,8 @@ enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, stru
 
 /* The features of its images are in the cache (or it ends): others may have their slots. */
 void hg_seq_release_features(struct hg_seq *s);
+/* A fault was in it: its blocks go into quarantine, its prompt and pictures are not found again. */
+void hg_seq_distrust(struct hg_seq *s);
 /* Exactly grid_h * grid_w index tokens and nothing else. */
 bool hg_seq_is_image(const struct hg_seq *s);
 /* Positions whose token is known, or on its way in a step. */

@@ -28,6 +28,7 @@ static const char *const codes[HG_STATUS_COUNT] = {
     [HG_STATUS_NO_MEMORY] = "out_of_memory",
     [HG_STATUS_IO] = "io_error",
     [HG_STATUS_DEVICE] = "device_error",
+    [HG_STATUS_ENGINE] = "engine_broken",
     [HG_STATUS_INTERNAL] = "internal_error",
 };
 

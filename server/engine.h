@@ -13,6 +13,15 @@
 enum { HG_EXPECTED_ANSWER = 64 };
 /* Prompt tokens per step while other sequences decode: a chunk. */
 enum { HG_SHARED_PREFILL = 256 };
+enum { HG_ENGINE_FAULTS = 3 };
+
+/* When the canary runs; the rest is in server/canary.h. */
+struct hg_engine_canary {
+    int64_t next_ns; /* INT64_MAX: not by time */
+    bool due, forced;
+    int64_t not_before_ns;              /* forced, but there was no room */
+    int64_t fault_ns[HG_ENGINE_FAULTS]; /* of the last numeric faults, the oldest first */
+};
 
 /* A running request. */
 struct hg_slot {
@@ -57,6 +66,10 @@ struct hg_scheduler {
     atomic_size_t n_running;
     atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
     atomic_uint_fast64_t n_preempted, n_found, n_pieces;
+    struct hg_engine_canary canary; /* [engine thread] */
+    atomic_uint_fast64_t n_canaries;
+    atomic_uint_fast64_t n_numeric; /* requests that ended with a numeric fault */
+    atomic_bool hung, canary_wrong;
     atomic_bool finished;    /* the thread has left its loop */
     atomic_bool device_lost; /* a request ended with a device error */
 };
@@ -74,6 +87,18 @@ void hg_engine_end(struct hg_scheduler *s, struct hg_request *r);
 /* ---- engine_admit.c ---- */
 /* Those that gave way go on, and those that wait begin, as far as there is room. */
 void hg_engine_admit(struct hg_scheduler *s);
+/* ---- engine_canary.c ---- */
+void hg_engine_canary_init(struct hg_scheduler *s);
+/* A request has ended with a numeric fault. */
+void hg_engine_numeric_fault(struct hg_scheduler *s);
+/* Nothing to do: wait for requests, and try the canary when its time has come, a piece between two
+ * looks at the queue. */
+void hg_engine_idle(struct hg_scheduler *s);
+/* One run of the canary at once: after too many faults, or when a request needs the blocks in
+ * quarantine. Nothing when it is not wanted, or steps are in flight. */
+void hg_engine_canary_now(struct hg_scheduler *s);
+/* No block is free but in quarantine: have them tried. */
+bool hg_engine_want_quarantine(struct hg_scheduler *s);
 
 /* ---- engine_step.c ---- */
 /* Make room, begin the steps that can be begun, end the oldest and hand out its tokens. */

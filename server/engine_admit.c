@@ -161,8 +161,8 @@ static bool begin(struct hg_scheduler *s, struct hg_request *r)
     if (n_running(s) >= s->options.max_batch || !there_is_room(s, blocks_for(r)))
         return make_way(s, r);
     enum hg_status status = hg_seq_create(s->model, r->prepared, &seq, &err);
-    if (status == HG_STATUS_BUSY && !alone)
-        return make_way(s, r); /* blocks also come back when a neighbour ends */
+    if (status == HG_STATUS_BUSY && (!alone || hg_engine_want_quarantine(s)))
+        return make_way(s, r); /* blocks also come back when a neighbour ends, or from the canary */
     hg_queue_take(&s->queue, &r->job);
     if (status == HG_STATUS_OK) {
         hg_slot_open(s, r, seq);

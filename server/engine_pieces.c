@@ -61,6 +61,7 @@ static void see(struct hg_scheduler *s, int i)
 {
     struct hg_error err = {0};
     int64_t work = hg_engine_piece_work(s) / HG_SEEN_COST;
+    hg_heart_beat(s->options.heart, HG_PIECE_VISION);
     if (hg_seq_encode_piece(s->slots[i].seq, &work, &err) != HG_STATUS_OK)
         hg_slot_fail(s, i, &err);
 }
@@ -152,6 +153,7 @@ static void draw(struct hg_scheduler *s, int i)
     enum hg_status status = HG_STATUS_OK;
     int64_t work = hg_engine_piece_work(s) / HG_DRAWN_COST;
     bool done = false;
+    hg_heart_beat(s->options.heart, HG_PIECE_DRAW);
     if (s->pieces.drawn != slot->req)
         status = begin(s, slot, &err);
     if (status == HG_STATUS_OK)

@@ -139,7 +139,7 @@ static void fail_step(struct hg_scheduler *s, int n, const struct hg_error *err)
 static void begin_steps(struct hg_scheduler *s)
 {
     bool ahead = true;
-    if (s->hold_steps && hg_model_steps_in_flight(s->model) > 0)
+    if ((s->hold_steps || s->canary.forced) && hg_model_steps_in_flight(s->model) > 0)
         return;
     while (ahead && hg_model_steps_in_flight(s->model) < HG_STEPS_AHEAD) {
         struct hg_error err = {0};
@@ -164,10 +164,14 @@ void hg_engine_step(struct hg_scheduler *s)
 {
     struct hg_error err = {0};
     size_t n = 0;
+    hg_heart_beat(s->options.heart, HG_PIECE_STEP);
     begin_steps(s);
     if (hg_model_steps_in_flight(s->model) == 0)
         return;
-    if (hg_model_step_end(s->model, s->tokens, &n, &err) == HG_STATUS_OK)
+    hg_heart_beat(s->options.heart, HG_PIECE_WAIT);
+    enum hg_status status = hg_model_step_end(s->model, s->tokens, &n, &err);
+    hg_heart_beat(s->options.heart, HG_PIECE_TURN);
+    if (status == HG_STATUS_OK)
         deliver(s, n);
     else
         fail_step(s, -1, &err);

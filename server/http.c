@@ -161,8 +161,9 @@ static enum MHD_Result send_document(struct exchange *x, int http, enum hg_statu
 /* Readiness: 200 while this is "ok", else 503, so that a balancer sends its requests elsewhere. */
 static const char *state_of(struct hg_http *h)
 {
-    if (hg_scheduler_device_lost(h->scheduler))
-        return "device_lost";
+    const char *trouble = hg_scheduler_trouble(h->scheduler);
+    if (trouble)
+        return trouble;
     return atomic_load(&h->draining) ? "draining" : "ok";
 }
 
@@ -407,8 +408,9 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
                       "expected Content-Type application/json or multipart/form-data");
     if (x->facts.content_length > HG_API_MAX_BODY)
         return refuse(x, 413, "body_too_large", "the body is larger than 24 MiB");
-    if (hg_scheduler_device_lost(x->http->scheduler))
-        return refuse(x, 503, "device_lost", "the device is lost; the server must be restarted");
+    const char *trouble = hg_scheduler_trouble(x->http->scheduler);
+    if (trouble)
+        return refuse(x, 503, trouble, "the engine has failed; the server has to start again");
     if (atomic_load(&x->http->draining))
         return refuse(x, 503, "shutting_down", "the server is shutting down");
     return has_room(x);
@@ -577,7 +579,8 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->reply = (struct hg_reply_context){
         .model = h->info.name,
         .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
-        .tokenizer = hg_model_tokenizer(m)};
+        .tokenizer = hg_model_tokenizer(m),
+        .n_restarts = o->n_restarts};
     struct hg_guard_limits limits = o->limits;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;
@@ -603,7 +606,7 @@ void hg_http_drain(struct hg_http *h)
     atomic_store(&h->draining, true);
 }
 
-void hg_http_stop(struct hg_http *h, int64_t flush_ms)
+void hg_http_stop(struct hg_http *h, int64_t flush_ms, bool hand_over)
 {
     if (!h)
         return;
@@ -611,7 +614,7 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms)
     /* From here on connections are refused: a proxy tries elsewhere. Left in the backlog they would
      * hang until the process ends. */
     int listen_fd = MHD_quiesce_daemon(h->daemon);
-    if (listen_fd != -1)
+    if (listen_fd != -1 && !hand_over)
         shutdown(listen_fd, SHUT_RDWR);
     /* Every request has ended, so no connection is suspended; let the answers leave. */
     int64_t until = hg_now_ns() + flush_ms * 1000000;

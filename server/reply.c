@@ -339,6 +339,13 @@ enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg
     hg_out_uint(&o, "cancelled", stats->n_cancelled);
     hg_out_close(&o, '}');
     put_guard(&o, stats, guard);
+    hg_out_open(&o, "engine", '{');
+    hg_out_uint(&o, "preempted", stats->n_preempted);
+    hg_out_uint(&o, "canaries", stats->n_canaries);
+    hg_out_uint(&o, "numeric_faults", stats->n_numeric);
+    hg_out_int(&o, "quarantined_blocks", stats->n_quarantined);
+    hg_out_int(&o, "restarts", c->n_restarts);
+    hg_out_close(&o, '}');
     hg_out_string(&o, "notice", c->notice);
     return close_line(&o);
 }

@@ -17,6 +17,7 @@
 struct hg_reply_context {
     const char *model, *notice;
     const struct hg_tokenizer *tokenizer; /* names of alternatives */
+    int n_restarts;                       /* of the process, by its supervisor */
 };
 
 const char *hg_finish_name(enum hg_finish f); /* "stop", "length" */

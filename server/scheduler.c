@@ -37,6 +37,8 @@ void hg_engine_end(struct hg_scheduler *s, struct hg_request *r)
         hg_queue_end(&s->queue, &r->job, (int64_t)u->n_prompt - u->n_found + u->n_generated);
     if (status == HG_STATUS_DEVICE)
         atomic_store(&s->device_lost, true);
+    if (status == HG_STATUS_NUMERIC)
+        hg_engine_numeric_fault(s);
     atomic_fetch_add(status == HG_STATUS_OK          ? &s->n_done
                      : status == HG_STATUS_CANCELLED ? &s->n_cancelled
                                                      : &s->n_failed,
@@ -81,6 +83,8 @@ static enum hg_status verdict(struct hg_scheduler *s, const struct hg_request *r
     int64_t stop = atomic_load(&s->stop_ns);
     if (atomic_load(&r->cancelled))
         return hg_fail(err, HG_STATUS_CANCELLED, "the client has gone");
+    if (atomic_load(&s->canary_wrong))
+        return hg_fail(err, HG_STATUS_ENGINE, "the canary is wrong: the server starts again");
     if (stop != INT64_MAX && (waiting || now >= stop))
         return hg_fail(err, HG_STATUS_CANCELLED, "the server is shutting down");
     if (now >= r->deadline_ns)
@@ -149,10 +153,12 @@ static void *engine_main(void *ctx)
 {
     struct hg_scheduler *s = ctx;
     for (;;) {
+        hg_heart_beat(s->options.heart, HG_PIECE_TURN);
         while (s->n_slots == 0 && hg_model_steps_in_flight(s->model) > 0)
             hg_engine_step(s); /* of requests that have left */
-        if (s->n_slots == 0)
-            hg_queue_wait(&s->queue);
+        hg_engine_canary_now(s);
+        if (s->n_slots == 0 && hg_queue_depth(&s->queue) == 0)
+            hg_engine_idle(s);
         int64_t start_ns = hg_now_ns();
         s->n_worked = 0;
         sweep(s);
@@ -163,6 +169,7 @@ static void *engine_main(void *ctx)
         hg_engine_step(s);
         hg_queue_worked(&s->queue, s->n_worked, (double)(hg_now_ns() - start_ns) / 1e9);
     }
+    hg_heart_beat(s->options.heart, HG_PIECE_NONE);
     atomic_store(&s->finished, true);
     return NULL;
 }
@@ -208,6 +215,7 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
         return status;
     }
     hg_ledger_init(&s->ledger);
+    hg_engine_canary_init(s);
     s->slots = calloc(2 * n, sizeof *s->slots);
     s->places = calloc(2 * n, sizeof *s->places);
     s->items = calloc(n, sizeof *s->items);
@@ -288,7 +296,10 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_pieces = atomic_load(&s->n_pieces),
                                        .piece_work = hg_engine_piece_work(s),
                                        .kv_blocks = (size_t)s->info.kv_blocks,
-                                       .kv_free = (size_t)hg_model_kv_free(s->model)};
+                                       .kv_free = (size_t)hg_model_kv_free(s->model),
+                                       .n_canaries = atomic_load(&s->n_canaries),
+                                       .n_numeric = atomic_load(&s->n_numeric),
+                                       .n_quarantined = hg_model_kv_quarantined(s->model)};
     out->queued_tokens = hg_queue_tokens(&s->queue);
     out->max_queued_tokens = s->queue.policy.options.max_queue_tokens;
     hg_ledger_stats(&s->ledger, &out->requests);
@@ -313,6 +324,51 @@ bool hg_scheduler_drained(struct hg_scheduler *s)
 bool hg_scheduler_device_lost(struct hg_scheduler *s)
 {
     return atomic_load(&s->device_lost);
+}
+
+const char *hg_scheduler_trouble(struct hg_scheduler *s)
+{
+    return atomic_load(&s->hung)           ? "engine_hung"
+           : atomic_load(&s->canary_wrong) ? "canary_failed"
+           : atomic_load(&s->device_lost)  ? "device_lost"
+                                           : NULL;
+}
+
+bool hg_scheduler_hung(struct hg_scheduler *s)
+{
+    return atomic_load(&s->hung);
+}
+
+/* The engine keeps its references: it may still write to what it was working on. */
+static void abandon(struct hg_scheduler *s, struct hg_request *r, const struct hg_error *why)
+{
+    if (!r || !hg_ledger_end(&s->ledger, &r->entry))
+        return;
+    r->result.error = *why;
+    atomic_fetch_add(&s->n_failed, 1);
+    hg_request_end(r);
+}
+
+static bool every_one(const struct hg_job *job, void *ctx)
+{
+    (void)job, (void)ctx;
+    return true;
+}
+
+void hg_scheduler_abandon(struct hg_scheduler *s, const struct hg_error *why)
+{
+    struct hg_list waiting;
+    hg_list_init(&waiting);
+    atomic_store(&s->hung, true);
+    hg_queue_close(&s->queue);
+    hg_queue_sweep(&s->queue, every_one, NULL, &waiting);
+    for (int i = 0; i < s->n_slots; i++)
+        abandon(s, s->slots[i].req, why);
+    while (!hg_list_empty(&waiting)) {
+        struct hg_request *r = HG_LIST_ENTRY(waiting.next, struct hg_request, job.link);
+        hg_list_remove(&r->job.link);
+        abandon(s, r, why);
+    }
 }
 
 void hg_scheduler_free(struct hg_scheduler *s)

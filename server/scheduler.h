@@ -14,15 +14,21 @@
 
 #include "common/status.h"
 #include "model/healthgpt.h"
+#include "server/canary.h"
 #include "server/request.h"
+#include "server/watchdog.h"
 
 struct hg_scheduler;
 
 struct hg_scheduler_options {
-    int max_batch;            /* sequences that run together */
-    int max_queue;            /* waiting requests */
-    int64_t timeout_ms;       /* per request, waiting included */
-    int64_t max_queue_tokens; /* of waiting requests; 0: four KV caches, below 0: no bound */
+    int max_batch;              /* sequences that run together */
+    int max_queue;              /* waiting requests */
+    int64_t timeout_ms;         /* per request, waiting included */
+    int64_t max_queue_tokens;   /* of waiting requests; 0: four KV caches, below 0: no bound */
+    struct hg_heart *heart;     /* NULL: nobody watches */
+    struct hg_canary *canary;   /* that has run once, NULL: none; the engine thread's from create to
+                                   free */
+    int64_t canary_interval_ms; /* of the idle engine; 0: only after numeric faults */
 };
 
 struct hg_scheduler_stats {
@@ -33,8 +39,11 @@ struct hg_scheduler_stats {
     uint64_t n_preempted, n_found; /* sequences that gave way; prompt tokens found in the cache */
     size_t kv_blocks, kv_free;     /* free: those kept for a prompt that may come again included */
     struct hg_ledger_stats requests;
-    uint64_t n_pieces;  /* of pictures */
-    int64_t piece_work; /* what one may cost, in multiply-adds of a prompt */
+    uint64_t n_pieces;   /* of pictures */
+    int64_t piece_work;  /* what one may cost, in multiply-adds of a prompt */
+    uint64_t n_canaries; /* complete runs of the canary, beside the first */
+    uint64_t n_numeric;  /* of n_failed: values that were not finite */
+    int n_quarantined;   /* KV blocks that wait for the canary */
 };
 
 enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler_options *o,
@@ -66,5 +75,12 @@ bool hg_scheduler_drained(struct hg_scheduler *s); /* every request has ended */
 /* A request ended with a device error. CUDA errors stick to the process: only a new one can go on.
  */
 bool hg_scheduler_device_lost(struct hg_scheduler *s);
+/* NULL while all is well; else why nothing more is accepted and the process has to end:
+ * "device_lost", "engine_hung", "canary_failed". */
+const char *hg_scheduler_trouble(struct hg_scheduler *s);
+bool hg_scheduler_hung(struct hg_scheduler *s); /* the engine thread will not come back */
+/* [watchdog] The engine thread hangs in a piece of work and was condemned (server/watchdog.h): end
+ * every request with *why, accept no more. The scheduler cannot be freed any more. */
+void hg_scheduler_abandon(struct hg_scheduler *s, const struct hg_error *why);
 
 #endif

@@ -418,7 +418,8 @@ static void an_answer_is_json_and_a_picture_says_that_it_is_synthetic(void **sta
     struct bench b;
     struct hg_buf out = {0};
     open_bench(&b, 1, 4, 600000);
-    struct hg_reply_context c = {"m", "not for clinical use", hg_model_tokenizer(b.model)};
+    struct hg_reply_context c = {
+        .model = "m", .notice = "not for clinical use", .tokenizer = hg_model_tokenizer(b.model)};
     struct hg_request *r = request(&b, HG_TASK_GENERATION, 0, 1);
     assert_int_equal(submit(&b, r), HG_STATUS_OK);
     wait_end(r);
