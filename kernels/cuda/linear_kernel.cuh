@@ -252,7 +252,11 @@ template <int type, int NT>
 DEV void shrink_few(const Product &p, int tile, int token0, float *shared)
 {
     typedef Few<type, NT> F;
-    enum { adapter = Adapter<type>::value, depth = Few<adapter, NT>::depth };
+    enum {
+        adapter = Adapter<type>::value,
+        fits = F::depth * F::step_bytes / (Dot<adapter>::weight * 512), /* in the ring of W */
+        depth = fits < 16 ? fits : 16
+    };
     int slot = shrink_slot(p, &tile);
     bool own = Adapter<type>::quantised;
     const cuda_matrix &m = p.slot[slot].shrink;

@@ -22,7 +22,7 @@ template <int type, int NT> struct Few {
         waiting = NT == 8 ? 2 : 3, /* tiles that may wait for z */
         tile_floats = tokens * TILE_ROWS,
         floats = SLICES * depth * step_bytes / 4 + buffers * Sums::floats + waiting * tile_floats,
-        least = NT <= 2 ? 2 : 1 /* blocks that fit a multiprocessor of 227 KiB */
+        least = NT * Dot<type>::row <= 2 ? 2 : 1 /* blocks that fit a multiprocessor of 227 KiB */
     };
 };
 

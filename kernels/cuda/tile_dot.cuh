@@ -296,7 +296,7 @@ enum { TILES_AT_ONCE = 2, MOST_SHARED = 64 };
  * registers last. */
 template <int type, class Team> struct Blocks {
     enum {
-        least = Team::tiles > 1 && Team::tokens <= 16                           ? 3
+        least = Team::tiles > 1 && Team::tokens <= 16 ? Dot<type>::row == 1 ? 3 : 2
                 : Team::tiles > 1 || Dot<type>::row *Team::tokens > MOST_SHARED ? 1
                 : Dot<type>::row *Team::tokens > (type >= HG_DTYPE_F8 ? 16 : 8) ? 2
                                                                                 : 3
