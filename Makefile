@@ -49,6 +49,7 @@ SIMT_SANITIZE := $(filter-out thread,$(SANITIZE))
 SIMT_FLAGS = -DHG_SIMT -DHG_CUDA_ARCHS='"sm_90, emulated"' -I. -Itests/simt $(if $(filter thread,$(SANITIZE)),-O2,$(OPT)) -g -fPIC -ffp-contract=off -fno-strict-aliasing -Wall -Wextra $(if $(WERROR),-Werror) -MMD -MP
 TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)/tests/simt/test_streams
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
+LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
 .PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench golden fuzz format format-check lint layers \
   install clean help report programs check-deps
@@ -114,7 +115,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgpt-load
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
@@ -179,6 +180,10 @@ $(OUT)/kernel-bench: $(call obj,$(sort $(wildcard tools/bench/*.c))) $(LIB)
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
 $(OUT)/greedy: $(call obj,tools/gpu/greedy.c) $(LIB)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/healthgpt-load: $(call obj,tools/load/main.c $(LOAD_SRC)) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
