@@ -253,7 +253,7 @@ $(OUT)/tests/simt/test_simt $(OUT)/tests/simt/test_streams: %: %.o \
 	@echo "LD $@"
 	@$(CXX) $(LDFLAGS_ALL) $^ -lcmocka -lm -o $@
 
-$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC))
+$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC) $(LOAD_SRC))
 	@rm -f $@
 	@ar rcs $@ $^
 

@@ -250,6 +250,12 @@ enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg
     hg_out_uint(&o, "failed", stats->n_failed);
     hg_out_uint(&o, "cancelled", stats->n_cancelled);
     hg_out_close(&o, '}');
+    hg_out_open(&o, "engine", '{');
+    hg_out_uint(&o, "steps", stats->n_steps);
+    hg_out_uint(&o, "tokens", stats->n_tokens);
+    hg_out_uint(&o, "preempted", stats->n_preempted);
+    hg_out_uint(&o, "cached_tokens", stats->n_found);
+    hg_out_close(&o, '}');
     hg_out_string(&o, "notice", c->notice);
     return close_line(&o);
 }

@@ -45,8 +45,9 @@ static const struct row rows[] = {
     {"distinct", "N", "request i repeats request i mod N; 0: all differ (default 0)", COUNT,
      AT(run.mix.n_distinct), 0, 1e9},
     {"streamed", "X", "share that streams, 0..1 (default 1)", REAL, AT(run.mix.streamed), 0, 1},
-    {"sampled", "X", "share at temperature 0.9 with a seed; the others are greedy (default 0)",
+    {"sampled", "X", "share that is sampled, each with a seed; the others are greedy (default 0)",
      REAL, AT(run.mix.sampled), 0, 1},
+    {"temperature", "X", "of those (default 0.9)", REAL, AT(run.mix.temperature), 0.01, 2},
     {"previews", "N", "previews of a streamed picture (default 0)", INT, AT(run.mix.previews), 0,
      8},
     {"abandon", "X", "share of clients that leave (default 0)", REAL, AT(run.mix.abandon), 0, 1},
@@ -115,6 +116,7 @@ static void defaults(struct hg_load_cli *c)
     m->tokens_max = 64;
     m->n_pictures = 16;
     m->streamed = 1;
+    m->temperature = 0.9;
     m->abandon_ms = 50;
 }
 

@@ -150,8 +150,8 @@ static enum hg_status put_body(const struct hg_load_mix *m, const struct hg_load
     bool draws = item->kind == HG_LOAD_DRAW || item->kind == HG_LOAD_EDIT;
     HG_TRY(hg_buf_printf(b, "{\"%s\":\"", draws ? "prompt" : "question"));
     HG_TRY(put_text(m, item, b));
-    HG_TRY(hg_buf_printf(b, "\",\"seed\":%llu,\"temperature\":%s",
-                         (unsigned long long)item->content, item->sampled ? "0.9" : "0"));
+    HG_TRY(hg_buf_printf(b, "\",\"seed\":%llu,\"temperature\":%.4g",
+                         (unsigned long long)item->content, item->sampled ? m->temperature : 0));
     if (!draws)
         HG_TRY(hg_buf_printf(b, ",\"max_tokens\":%d", item->max_tokens));
     if (item->stream)

@@ -31,7 +31,7 @@ struct hg_load_mix {
     int n_pictures;              /* different ones, picked evenly */
     uint64_t n_distinct;         /* request i has the content of i % n_distinct; 0: all differ */
     double streamed;             /* share that streams */
-    double sampled;              /* share that is drawn at temperature 0.9; the others are greedy */
+    double sampled, temperature; /* share that is sampled at it; the others are greedy */
     double abandon, abandon_ms;  /* share of clients that leave, after this mean time */
     double slow;                 /* share that reads slowly */
     size_t n_keys;

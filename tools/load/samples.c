@@ -37,7 +37,7 @@ double hg_samples_percentile(struct hg_samples *s, double percent)
     if (!s->sorted)
         qsort(s->v, s->n, sizeof *s->v, compare);
     s->sorted = true;
-    double rank = ceil(percent / 100 * (double)s->n);
+    double rank = ceil(percent * (double)s->n / 100);
     return rank < 1 ? s->v[0] : s->v[rank >= (double)s->n ? s->n - 1 : (size_t)rank - 1];
 }
 
