@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 
-from harness import ROOT, Daemon, equal, is_sanitized, require
+from harness import ROOT, Daemon, Skip, equal, is_sanitized, require
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "load"))
 import equal_bytes  # noqa: E402
@@ -107,6 +107,8 @@ def check_outputs(build):
 
 def check_same_bytes_in_any_company(build):
     """The small one of `make load-check`."""
+    if "thread" in build:
+        raise Skip("2 minutes with arithmetic 50 times slower; check_daemon compares a few answers here too")
     few = is_sanitized(build)
     names = {"batch 3, nothing kept"} if few else {"batch 2, nothing kept", "batch 7, caches cold and warm", "batch 16, one thread"}
     compared, differ, gave_way = equal_bytes.run(build, 40, 40 if few else 80,
