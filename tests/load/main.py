@@ -187,9 +187,9 @@ def check_soak(build):
                     d.post("/v1/vqa", body)
                 time.sleep(0.05)
         mix = ("--rate", 80, "--ask", 4, "--text", 3, "--draw", 2, "--edit", 1, "--abandon", "0.12", "--streamed", "0.7")
-        load(build, d, *mix, "--duration", 10)
         others = threading.Thread(target=bad_ones)
         others.start()
+        load(build, d, *mix, "--duration", 25)  # until the heaps of all threads have seen everything
         p, begin = start(build, d, *mix, "--duration", seconds, "--seed", 2), time.monotonic()
         while p.poll() is None:
             points.append((time.monotonic() - begin, d.status_kb("VmRSS") / 1024))
