@@ -113,12 +113,7 @@ static enum hg_status launch_attend(struct cuda_backend *c, const Source &source
     void (*kernel)(Source, attend_args) = attend<S, Source>;
     if (n_blocks == 0)
         return HG_STATUS_OK;
-    if (S::bytes > 48 << 10)
-        HG_TRY(
-            cuda_check(c,
-                       cudaFuncSetAttribute((const void *)kernel,
-                                            cudaFuncAttributeMaxDynamicSharedMemorySize, S::bytes),
-                       "attention: shared memory"));
+    HG_TRY(cuda_allow_shared(c, (const void *)kernel, S::bytes));
     LAUNCH_EARLY(c->early, kernel, dim3((unsigned)n_blocks, (unsigned)n_kv_heads), ATTEND_THREADS,
                  S::bytes, c->stream, source, args);
     return cuda_status(c, "attention");

@@ -51,7 +51,8 @@ struct cuda_scratch {
     size_t x_bytes;
     float *z; /* A x and route logits, and the same gated: see linear.cu */
     size_t z_bytes;
-    int *tickets;  /* [4 + max_rows] zero between kernels */
+    int *tickets;  /* [2][n_tickets] zero between kernels; launches take turns: linear_kernel.cuh */
+    int n_tickets;
     int32_t *rows; /* [max_rows] a caller's host table (slots, row numbers, codes) */
     float *stats;  /* [2 * MAX_GROUPS] GroupNorm mean and 1 / deviation */
     void *result;  /* device side of host results: samples, argmax, rgb */
@@ -178,8 +179,9 @@ struct cuda_backend {
     cudaStream_t stream;
     struct cuda_pool pool;
     struct cuda_stage stage;
-    int device, n_sms;
+    int device, n_sms, shared_per_sm;
     bool early; /* launches may overlap: sm_90 and later, unless HG_CUDA_EARLY=0 */
+    int ticket_half; /* that the newest launch takes tickets from */
     char description[160];
     struct hg_backend_limits limits;
     struct cuda_scratch scratch;
@@ -218,6 +220,8 @@ static inline unsigned cuda_threads(int n, int most)
 /* OK, or log what failed and return NO_MEMORY or DEVICE; an error that sticks marks the backend as
  * lost. What only spoils a capture is OK: step_end has the step issued again. */
 enum hg_status cuda_check(struct cuda_backend *c, cudaError_t e, const char *what);
+/* Before a launch with more shared memory than any kernel may have unasked. */
+enum hg_status cuda_allow_shared(struct cuda_backend *c, const void *kernel, size_t bytes);
 /* After a launch: cuda_check of cudaGetLastError. */
 enum hg_status cuda_status(struct cuda_backend *c, const char *kernel);
 

@@ -43,6 +43,16 @@ enum hg_status cuda_status(struct cuda_backend *c, const char *kernel)
     return cuda_check(c, cudaGetLastError(), kernel);
 }
 
+enum hg_status cuda_allow_shared(struct cuda_backend *c, const void *kernel, size_t bytes)
+{
+    if (bytes <= 48 << 10)
+        return HG_STATUS_OK;
+    return cuda_check(
+        c,
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+        "shared memory");
+}
+
 /* ---- life ---------------------------------------------------------------------------------------
  */
 
@@ -138,7 +148,8 @@ static enum hg_status cuda_reserve(struct hg_backend *b, const struct hg_backend
      * linear.cu */
     s->z_bytes = rows64 * (2 * at_least_one(l.max_rank) + 192) * sizeof(float);
     HG_TRY_OUT(allocate(b, &s->z, s->z_bytes, err));
-    HG_TRY_OUT(allocate(b, &s->tickets, (TICKETS + rows) * sizeof(int), err));
+    s->n_tickets = TICKETS + (int)rows;
+    HG_TRY_OUT(allocate(b, &s->tickets, 2 * (size_t)s->n_tickets * sizeof(int), err));
     HG_TRY_OUT(allocate(b, &s->rows, rows * sizeof(int32_t), err));
     HG_TRY_OUT(allocate(b, &s->stats, 2 * MAX_GROUPS * sizeof(float), err));
     HG_TRY_OUT(allocate(b, &s->result, s->result_bytes, err));
@@ -244,6 +255,8 @@ static enum hg_status find_device(struct cuda_backend *c, struct hg_error *err)
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, c->device);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, c->device);
     cudaDeviceGetAttribute(&c->n_sms, cudaDevAttrMultiProcessorCount, c->device);
+    cudaDeviceGetAttribute(&c->shared_per_sm, cudaDevAttrMaxSharedMemoryPerMultiprocessor,
+                           c->device);
     if (major < 8)
         return hg_fail(err, HG_STATUS_UNSUPPORTED,
                        "cuda: %s has compute capability %d.%d, expected 8.0 or more; use --backend "

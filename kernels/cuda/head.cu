@@ -49,7 +49,6 @@ static enum hg_status run_set(struct cuda_backend *c, const struct hg_head_args 
     p.from = {(const float *)a->x, w->n_in,           n,  w->n_in, a->norms[set], a->norm_eps,
               c->plan.out_row,     c->plan.out_table, set};
     p.w = w->w;
-    p.tickets = c->scratch.tickets;
     p.n_tokens = n;
     p.first_tile = lo / TILE_ROWS;
     p.n_tiles = (hi + TILE_ROWS - 1) / TILE_ROWS - p.first_tile;

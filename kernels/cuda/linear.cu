@@ -137,7 +137,6 @@ static enum hg_status set_product(struct cuda_backend *c, const struct hg_linear
     p->from = {x, a->ldx, n, w->n_in, a->norm, a->norm_eps, NULL, NULL, 0};
     p->slot_of = slot_of ? slot_of + first : NULL;
     p->w = w->w;
-    p->tickets = c->scratch.tickets;
     p->n_tokens = n;
     p->n_tiles = w->w.tiles;
     set_finish(c, a, first, &p->finish);
@@ -166,7 +165,6 @@ static enum hg_status run_gemm(struct cuda_backend *c, const struct hg_linear_ar
         HG_TRY(
             cuda_gemm_run(c, a->w, tile, p.n_tiles, p.x.rows, p.x.pitch, n, &p.base, &p.ld_base));
         HG_TRY(cuda_product(c, &p));
-        p.z_ready = true;
     }
     return HG_STATUS_OK;
 }

@@ -73,16 +73,16 @@ struct Product {
     struct cuda_slot slot[HG_MAX_PLUGINS];
     float *z; /* [n_tokens, z_pitch] A x and route logits of the token's own slot */
     int64_t z_pitch;
-    char *zp; /* [n_tokens, zp_pitch] bytes: gated z, prepared, part after part */
+    char *zp; /* [n_tokens, zp_pitch] bytes, of many rows: gated z, prepared, part after part */
     int64_t zp_pitch;
     float *zp_scale; /* [n_tokens, HG_MAX_PARTS] */
-    bool z_ready;    /* zp is at hand from a launch before */
+    bool z_ready;    /* zp is at hand */
     int *tickets;    /* zero between launches */
-    int n_prepare;   /* rows that blocks of this launch prepare */
+    int n_prepare;   /* rows that blocks of this launch prepare for all */
+    int own_bytes;   /* or what they take when every block prepares its own, else 0 */
     int n_shrink;    /* blocks per token tile */
-    int n_first;     /* blocks before the output blocks; 0: no tickets */
+    int n_first;     /* blocks before the output blocks */
     int n_blocks;    /* output blocks per token tile */
-    bool early;      /* blocks may start before the kernel before has ended */
 };
 
 /* Rows are padded to whole token tiles of 8, 16, 32 or 64 n. */

@@ -1,70 +1,35 @@
-/* kernels/cuda/linear_kernel.cuh - preparation of rows, base weight, H-LoRA adapters and epilogue
- * of a linear in one launch; linear_<type>.cu instantiate it, one weight type each.
+/* kernels/cuda/linear_kernel.cuh - a linear of few rows, which decode is made of: preparation of
+ * rows, base weight, H-LoRA adapters and epilogue in one launch. linear_<type>.cu instantiate it,
+ * one weight type each; linear_prompt.cuh is for many rows.
  *
- *     y = epilogue(W n + bias + B z),  n = RMSNorm(x) or x, z_j = softmax(R n)_{j / (R/E)} *
- * scaling
- *     * (A n)_j of the token's own slot
+ *     y = epilogue(W n + bias + B z),  n = RMSNorm(x) or x,  z gated from A n and R n: see gate.cuh
  *
  * Shapes: x [T, K], W [N, K], [A; R] stacked over the parts of a slot, B [n_out, R] per part.
- * Mapping: a block is one Stream or Grid of tile_dot.cuh. Blocks take tickets; the lowest prepare a
- * row of x each (prepare.cuh; for Grid they are done by a launch before), the next are the shrink
- * tiles [A; R] of the slots that are present, for every token tile; the rest are output tiles,
- * token tiles fastest. Shrink and output blocks have their first weights in flight when they wait
- * for the rows of their token tile. The last shrink block of a token tile turns the sums into
- * gated, prepared z and counts once more; an output block adds up W n first, waits for that count,
- * adds B z and finishes. Blocks wait for lower tickets only, which run or have run, so residency
- * does not matter. The last block of all sets the tickets back to zero. Bound by the stream of W (T
- * small), by mma (T large). Only the weights of slots present are read. Numerics: see tile_dot.cuh
+ * Mapping: blocks take tickets. The lowest prepare a row of x each (prepare.cuh), unless there are so
+ * few that every block does it for itself; the next are the
+ * shrink tiles [A; R] of the slots that are present, for every token tile of 8 NT tokens, the last
+ * of which turns the sums into gated, prepared z; the rest are output blocks, token tiles fastest, each of which goes over several tiles (or pairs of tiles)
+ * of W. Its 8 warps have an eighth of K each and read weights `ring` steps ahead, also from one
+ * tile into the next, so that memory never waits for what happens between tiles: sums meet in
+ * shared memory, adapters are added, outputs are finished. Weights do not depend on the kernel
+ * before: the ring is filled before grid_wait. Blocks wait for lower tickets only, which run or
+ * have run, so residency does not matter. The last block of all sets the tickets back to zero; the
+ * next launch has the other half of them, because its blocks may start before that.
+ * Bound by the stream of W. Only the weights of slots present are read. Numerics: see tile_dot.cuh
  * for products, prepare.cuh for the rounding of x and z. Definition: kernels/ref/linear.c. */
 #ifndef HG_KERNELS_CUDA_LINEAR_KERNEL_CUH
 #define HG_KERNELS_CUDA_LINEAR_KERNEL_CUH
 
 #include "kernels/cuda/finish.cuh"
-#include "kernels/cuda/linear.cuh"
-#include "kernels/cuda/prepare.cuh"
-#include "kernels/cuda/tile_dot.cuh"
+#include "kernels/cuda/linear_prompt.cuh"
 
-enum { CONTROL = 4 /* words of shared memory in front: ticket and answers for the whole block */ };
-
-template <int type> struct Adapter {
-    enum { quantised = type >= HG_DTYPE_I8, value = quantised ? (int)HG_DTYPE_BF16 : type };
+enum {
+    OWN_ROWS = 2, /* every block prepares that many itself */
+    OWN_BYTES = 18 << 10
 };
+enum { CONTROL = 4 /* words of shared memory in front: ticket, answers for the whole block */ };
 
-/* ---- the gate -------------------------------------------------------------------------------- */
-
-/* Gated values of one token and part; the softmax needs no table: E is small. */
-struct GateGet {
-    const float *z, *logits; /* [rank], [E] */
-    int rank, per_expert;
-    float max, sum, scaling;
-    __device__ __forceinline__ void eight(int k, float (&v)[8]) const
-    {
-        UNROLL_FOR (int i = 0; i < 8; i++) {
-            int j = k + i;
-            v[i] = j < rank ? div_rn(expf(logits[j / per_expert] - max), sum) * scaling * z[j] : 0;
-        }
-    }
-};
-
-template <int type> DEV void gate_token(const Product &p, int token, int slot)
-{
-    for (int i = 0; i < p.n_parts; i++) {
-        const cuda_expand &e = p.slot[slot].part[i];
-        if (!e.rank)
-            continue;
-        const float *z = p.z + token * p.z_pitch + e.row0;
-        GateGet get = {z, z + e.rank, e.rank, e.rank / e.n_experts, -INFINITY, 0, e.scaling};
-        for (int j = 0; j < e.n_experts; j++)
-            get.max = fmaxf(get.max, get.logits[j]);
-        for (int j = 0; j < e.n_experts; j++)
-            get.sum += expf(get.logits[j] - get.max);
-        prepare_row<type>(get, e.rank, WarpTeam(), p.zp + token * p.zp_pitch + e.z_byte,
-                          p.zp_scale + (int64_t)token * HG_MAX_PARTS + i);
-    }
-}
-
-/* ---- counters ---------------------------------------------------------------------------------
- */
+/* ---- counters -------------------------------------------------------------------------------- */
 
 /* tickets: next, done, then per token tile the finished shrink blocks, then the prepared rows. */
 DEV int *shrunk(const Product &p, int token_tile)
@@ -85,29 +50,35 @@ DEV void wait_for(const int *counter, int n)
     __syncwarp();
 }
 
-/* For the rows of a token tile. */
-template <class Team> struct RowsReady {
-    const Product &p;
-    int token0;
-    MEMBER void wait() const
-    {
-        int left = p.n_tokens - token0;
-        if (p.n_prepare)
-            wait_for(prepared(p, token0 / Team::tokens),
-                     left < Team::tokens ? left : (int)Team::tokens);
-    }
-};
+/* The kernel before has ended; only then may the one after this start, which shares tickets with
+ * it. */
+DEV void begin_work()
+{
+    grid_wait();
+    grid_let_next_start();
+}
 
-/* For their z. */
-template <class Team> struct GatedReady {
-    const Product &p;
-    int token0;
-    MEMBER void wait() const
-    {
-        if (!Team::loads || !p.z_ready)
-            wait_for(shrunk(p, token0 / Team::tokens), p.n_shrink + 1);
+/* The rows of a token tile, once they are there: in memory, or made by this block in `own`. */
+template <int type, int tokens>
+DEV Prepared ready_rows(const Product &p, int token0, char *own, float *scratch)
+{
+    int left = p.n_tokens - token0;
+    Prepared x = p.x;
+    begin_work();
+    if (p.n_prepare)
+        wait_for(prepared(p, token0 / tokens), left < tokens ? left : tokens);
+    if (!p.own_bytes)
+        return x;
+    x.rows = own;
+    x.rows16 = x.rows16 ? own + p.n_tokens * x.pitch : nullptr;
+    x.scale = x.scale ? (float *)(own + p.n_tokens * (x.pitch + x.pitch16)) : nullptr;
+    x.scale_pitch = 8;
+    for (int row = 0; row < p.n_tokens; row++) {
+        prepare_source<type>(p.from, x, row, scratch);
+        __syncthreads();
     }
-};
+    return x;
+}
 
 /* Whether this block was the last of n to count; block-uniform. Everything written before is then
  * visible. */
@@ -120,175 +91,397 @@ DEV bool count(int *counter, int n, int *answer)
     return *answer;
 }
 
-/* ---- roles of a block ------------------------------------------------------------------------ */
+/* ---- weights in flight ----------------------------------------------------------------------- */
 
-template <int type, class Team> DEV void prepare(const Product &p, int row, float *shared)
+/* How a block of 8 NT tokens works. tiles: of W at a time, because every tile reads all rows. */
+template <int type, int NT> struct Few {
+    typedef Sliced<NT> Sums;
+    enum {
+        tokens = 8 * NT,
+        tiles = NT >= 4 && Dot<type>::row == 1 ? 2 : 1,
+        step_bytes = tiles * (Dot<type>::weight * 512 + (type == HG_DTYPE_I4 ? 32 : 0)),
+#ifndef V_RING
+#define V_RING 64
+#define V_LEAST 2
+#endif
+        ring_bytes = (NT == 1 ? V_RING : NT == 2 ? 64 : NT == 4 ? 64 : 48) * 1024,
+        fits = ring_bytes / (SLICES * step_bytes),
+        depth = fits < 16 ? fits : 16, /* steps in flight per warp */
+        buffers = NT <= 2 ? 2 : 1, /* so that a product need not wait until sums have been read */
+        waiting = NT == 8 ? 2 : 3, /* tiles that may wait for z */
+        tile_floats = tokens * TILE_ROWS,
+        floats = SLICES * depth * step_bytes / 4 + buffers * Sums::floats + waiting * tile_floats,
+        least = NT == 1 ? V_LEAST : NT <= 2 ? 2 : 1 /* blocks that fit a multiprocessor of 227 KiB */
+    };
+};
+
+/* A warp's steps of tiles of a matrix, `depth` steps ahead through shared memory, from one unit of
+ * tiles into the next. A lane reads only what it copied itself, but for scales of I4. */
+template <int type, int NT, int MT, int depth> struct Ring {
+    enum {
+        W = Dot<type>::weight,
+        X = Dot<type>::row,
+        plain = MT * W * 512,
+        step_bytes = plain + (type == HG_DTYPE_I4 ? MT * 32 : 0),
+        batch = NT * X >= 4 ? 1 : 4 / (NT * X), /* steps whose rows are read together, */
+        ahead = NT * X <= 8                     /* one batch before they are needed */
+    };
+    static_assert(depth >= batch, "a batch is in flight");
+    struct Batch {
+        uint4 x[batch][NT][X];
+        float2 scale[batch][NT]; /* of I4 */
+    };
+    typedef typename Dot<type>::sum sum_t;
+    const cuda_matrix &matrix;
+    Rows<type> rows;
+    char *slots;         /* [depth][step_bytes] of this warp */
+    int begin, n;        /* this warp's steps */
+    int read, write;     /* slots */
+    int step, tile, stride, end; /* to be asked for next, of which tile; tiles go on to `end` */
+    Batch now;
+
+    MEMBER Ring(const cuda_matrix &m, float *shared)
+        : matrix(m), rows(nullptr, 0, 0, 1),
+          slots((char *)shared + threadIdx.x / 32 * (depth * step_bytes)), read(0), write(0)
+    {
+        int slice = (m.steps + SLICES - 1) / SLICES;
+        begin = (int)threadIdx.x / 32 * slice;
+        n = m.steps - begin < slice ? m.steps - begin : slice;
+    }
+    /* One more step in flight; of two tiles past the end the last is read twice. */
+    MEMBER void ask()
+    {
+        if (step == n && tile + stride < end) {
+            tile += stride;
+            step = 0;
+        }
+        if (step < n) {
+            int second = tile + 1 < end;
+            char *to = slots + write * step_bytes;
+            UNROLL_FOR (int m = 0; m < MT; m++) {
+                int64_t at = (int64_t)(tile + m * second) * matrix.steps + begin + step;
+                const char *from = (const char *)matrix.data + at * (W * 512) + lane_id() * 16;
+                UNROLL_FOR (int i = 0; i < W; i++)
+                    cp_async16(to + (m * W + i) * 512 + lane_id() * 16, from + i * 512, true);
+                if (type == HG_DTYPE_I4 && lane_id() < 2)
+                    cp_async16(to + plain + m * 32 + lane_id() * 16,
+                               (const char *)(matrix.group_scale + at * 8) + lane_id() * 16, true);
+            }
+            write = write + 1 < depth ? write + 1 : 0;
+            step++;
+        }
+        cp_async_commit();
+    }
+    /* Tiles first, first + stride, ... before end are asked for from now on. */
+    MEMBER void fill(int first, int stride_, int end_)
+    {
+        step = 0;
+        tile = first, stride = stride_, end = end_;
+        ROLLED_FOR (int d = 0; d < depth; d++)
+            ask();
+    }
+    MEMBER void set_rows(const Rows<type> &r)
+    {
+        rows = r;
+        load_rows(now, 0);
+    }
+    /* Rows of steps at .. at + batch - 1; past the last of them nothing. */
+    MEMBER void load_rows(Batch &to, int at)
+    {
+        UNROLL_FOR (int u = 0; u < batch; u++)
+            UNROLL_FOR (int t = 0; t < NT; t++) {
+                if (at + u >= n)
+                    continue;
+                UNROLL_FOR (int i = 0; i < X; i++)
+                    to.x[u][t][i] = rows.load(begin + at + u, t, i);
+                if constexpr (type == HG_DTYPE_I4)
+                    to.scale[u][t] = rows.scales(begin + at + u, t);
+            }
+    }
+    MEMBER void multiply(sum_t (&sum)[MT][NT][4], const uint4 (&x)[NT][X], const float2 (&s_x)[NT])
+    {
+        const char *from = slots + read * step_bytes;
+        uint4 w[MT][W];
+        uint32_t s_w[MT];
+        UNROLL_FOR (int m = 0; m < MT; m++) {
+            UNROLL_FOR (int i = 0; i < W; i++)
+                w[m][i] = *(const uint4 *)(from + (m * W + i) * 512 + lane_id() * 16);
+            if constexpr (type == HG_DTYPE_I4)
+                s_w[m] = *(const uint32_t *)(from + plain + m * 32 + lane_id() / 4 * 4);
+        }
+        UNROLL_FOR (int t = 0; t < NT; t++)
+            UNROLL_FOR (int m = 0; m < MT; m++) {
+                if constexpr (type == HG_DTYPE_I4)
+                    dot_group(sum[m][t], w[m], x[t], s_w[m], s_x[t]);
+                else
+                    dot_step<type>(sum[m][t], w[m], x[t]);
+            }
+        read = read + 1 < depth ? read + 1 : 0;
+    }
+    /* sum += the MT tiles that are next. */
+    MEMBER void run(sum_t (&sum)[MT][NT][4])
+    {
+        ROLLED_FOR (int at = 0; at < n; at += batch) {
+            Batch later;
+            if (ahead)
+                load_rows(later, at + batch < n ? at + batch : 0);
+            else
+                load_rows(now, at);
+            cp_async_wait<depth - batch>();
+            if (type == HG_DTYPE_I4)
+                __syncwarp();
+            UNROLL_FOR (int u = 0; u < batch; u++)
+                if (at + u < n) {
+                    multiply(sum, now.x[u], now.scale[u]);
+                    ask();
+                }
+            if (ahead)
+                now = later;
+        }
+    }
+};
+
+/* This warp's share of tile `at` of B times the gated z of 8 NT tokens, to shared memory. */
+template <int adapter, int NT>
+DEV void multiply_gated(const Product &p, const cuda_expand &e, int at, int token0, float *to)
 {
-    prepare_source<type>(p.from, p.x, row, shared + CONTROL);
-    __syncthreads();
-    if (threadIdx.x == 0)
-        release_add(prepared(p, row / Team::tokens), 1);
+    enum { W = Dot<adapter>::weight, X = Dot<adapter>::row };
+    int slice = (e.b.steps + SLICES - 1) / SLICES, begin = (int)threadIdx.x / 32 * slice;
+    int end = begin + slice < e.b.steps ? begin + slice : e.b.steps;
+    if (begin >= end)
+        return;
+    float sum[NT][4] = {};
+    Rows<adapter> rows(p.zp + e.z_byte, p.zp_pitch, token0, p.n_tokens);
+    Weights<1> weight;
+    weight.set(e.b, 0, at, W);
+    ROLLED_FOR (int step = begin; step < end; step++) {
+        uint4 w[W];
+        UNROLL_FOR (int i = 0; i < W; i++)
+            w[i] = load_stream(weight.at[0] + (int64_t)step * (W * 512) + i * 512);
+        UNROLL_FOR (int t = 0; t < NT; t++) {
+            uint4 x[X];
+            UNROLL_FOR (int i = 0; i < X; i++)
+                x[i] = rows.load(step, t, i);
+            dot_step<adapter>(sum[t], w, x);
+        }
+    }
+    Sliced<NT>::put(to, sum, rows);
 }
 
-/* Whether a token of the tile is in a slot that has an adapter: a bit per slot. The same in every
- * warp. */
-template <class Team> DEV int slots_here(const Product &p, int token0)
-{
-    int found = 0;
-    UNROLL_FOR (int t0 = 0; t0 < Team::tokens; t0 += 32) {
-        int token = token0 + t0 + (int)lane_id();
-        int slot = t0 + (int)lane_id() < Team::tokens && token < p.n_tokens ? p.slot_of[token] : -1;
-        UNROLL_FOR (int s = 0; s < HG_MAX_PLUGINS; s++)
-            found |= warp_ballot(slot == s) ? 1 << s : 0;
-    }
-    return found & p.slots;
-}
+/* ---- output tiles ---------------------------------------------------------------------------- */
 
-template <int type, class Team>
-DEV void shrink(const Product &p, int block, int token_tile, float *shared)
-{
-    enum { adapter = Adapter<type>::value };
-    int *control = (int *)shared, slot = 0, token0 = token_tile * Team::tokens;
-    for (; slot < HG_MAX_PLUGINS; slot++) {
-        int n =
-            p.slots >> slot & 1 ? (p.slot[slot].shrink.tiles + Team::tiles - 1) / Team::tiles : 0;
-        if (block < n)
-            break;
-        block -= n;
+/* An output block: units block, block + n_blocks, ... of F::tiles tiles. Its tiles are numbered q =
+ * 0, 1, ... in the order that it goes over them. */
+template <int type, int NT> struct Outputs {
+    typedef Few<type, NT> F;
+    typedef Sliced<NT> Sums;
+    typedef Ring<type, NT, F::tiles, F::depth> R;
+    enum { tokens = F::tokens, adapter = Adapter<type>::value };
+    const Product &p;
+    float *sums, *kept;
+    int *control;
+    int token0, block, slots, turn;
+    int first_kept; /* tiles first_kept .. q - 1 wait for z */
+    bool gated;
+    Prepared x;
+
+    MEMBER int tile_of(int q) const
+    {
+        return p.first_tile + (block + q / F::tiles * p.n_blocks) * F::tiles + q % F::tiles;
     }
-    if (slots_here<Team>(p, token0) >> slot & 1) {
-        Team team(shared + CONTROL, block * Team::tiles, token0);
-        bool own = Adapter<type>::quantised;
-        Rows<adapter> rows(own ? p.x.rows16 : p.x.rows, own ? p.x.pitch16 : p.x.pitch, token0);
-        Columns columns = {own ? nullptr : p.x.scale, 1, p.slot_of, slot, p.n_tokens};
-        team.template product<adapter>(p.slot[slot].shrink, 0, rows, columns,
-                                       RowsReady<Team>{p, token0});
-        int n_rows = p.slot[slot].rows;
-        team.each_pair([&](int tile, int r, int token, float v0, float v1) {
-            int row = tile * TILE_ROWS + r;
-            if (token >= p.n_tokens || p.slot_of[token] != slot)
-                return;
-            if (row < n_rows)
-                p.z[token * p.z_pitch + row] = v0;
-            if (row + 8 < n_rows)
-                p.z[token * p.z_pitch + row + 8] = v1;
+    MEMBER float *next_sums()
+    {
+        if (F::buffers == 1)
+            __syncthreads(); /* the sums before have been read */
+        turn ^= 1;
+        return sums + (F::buffers == 2 ? turn * Sums::floats : 0);
+    }
+    /* Each thread keeps its own values. */
+    MEMBER void keep(float (&v)[Sums::pairs][2], int q, bool store)
+    {
+        UNROLL_FOR (int i = 0; i < Sums::pairs; i++) {
+            int e = threadIdx.x + i * BLOCK_THREADS;
+            float2 *at = (float2 *)(kept + q % F::waiting * F::tile_floats) + e;
+            if (e < tokens * 8 && store)
+                *at = {v[i][0], v[i][1]};
+            else if (e < tokens * 8)
+                v[i][0] = at->x, v[i][1] = at->y;
+        }
+    }
+
+    /* v += B z of the slots of its tokens. */
+    MEMBER void expand(float (&v)[Sums::pairs][2], int tile)
+    {
+        for (int s = 0; s < HG_MAX_PLUGINS; s++)
+            for (int i = 0; i < p.n_parts; i++) {
+                const cuda_expand &e = p.slot[s].part[i];
+                int at = tile - e.tile0;
+                if (!(slots >> s & 1) || !e.rank || at < 0 || at >= e.b.tiles)
+                    continue;
+                float *to = next_sums();
+                multiply_gated<adapter, NT>(p, e, at, token0, to);
+                __syncthreads();
+                const float *scale = (int)adapter == (int)HG_DTYPE_BF16 ? nullptr : p.zp_scale + i;
+                Sums::template take<adapter>(
+                    v, to, e.b, at, token0,
+                    Columns{scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens});
+            }
+    }
+    MEMBER void finish_tile(const float (&v)[Sums::pairs][2], int tile)
+    {
+        Sums::each_pair(v, token0, [&](int r, int token, float v0, float v1) {
+            if (token < p.n_tokens)
+                finish(p.finish, tile, r, token, v0, v1);
         });
     }
-    int *counter = shrunk(p, token_tile);
-    if (!count(counter, p.n_shrink, control + 1))
-        return;
-    for (int t = threadIdx.x / 32; t < Team::tokens && token0 + t < p.n_tokens; t += SLICES) {
-        int s = p.slot_of[token0 + t];
-        if (s >= 0 && p.slots >> s & 1)
-            gate_token<adapter>(p, token0 + t, s);
-    }
-    count(counter, p.n_shrink + 1, control + 1);
-}
-
-/* team += B z of the slots of its tokens. */
-template <int type, class Team> DEV void expand(const Product &p, Team &team, int token0, int slots)
-{
-    for (int s = 0; s < HG_MAX_PLUGINS; s++)
-        for (int i = 0; i < p.n_parts; i++) {
-            const cuda_expand &e = p.slot[s].part[i];
-            if (!(slots >> s & 1) || !e.rank)
-                continue;
-            Rows<type> rows(p.zp + e.z_byte, p.zp_pitch, token0);
-            const float *scale = type == HG_DTYPE_BF16 ? nullptr : p.zp_scale + i;
-            team.template product<type>(e.b, e.tile0, rows,
-                                        Columns{scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens},
-                                        GatedReady<Team>{p, token0});
+    /* The sums of tile q become outputs, now or when z is there. */
+    MEMBER void end_tile(const typename R::sum_t (&sum)[NT][4], const R &ring, int q, bool last)
+    {
+        const float *scale = type == HG_DTYPE_I4 ? nullptr : x.scale; /* I4: rows has them */
+        float v[Sums::pairs][2] = {}, *to = next_sums();
+        int *counter = p.tickets + 2 + token0 / tokens;
+        Sums::put(to, sum, ring.rows);
+        if (slots && !gated && threadIdx.x == 0)
+            control[turn] = load_acquire(counter) > p.n_shrink;
+        __syncthreads();
+        Sums::template take<type>(v, to, p.w, tile_of(q), token0,
+                                  Columns{scale, 1, nullptr, 0, p.n_tokens});
+        if (!slots) {
+            finish_tile(v, tile_of(q));
+            return;
         }
-}
-
-template <int type, class Team>
-DEV void output(const Product &p, int block, int token_tile, float *shared)
-{
-    int token0 = token_tile * Team::tokens;
-    Team team(shared + CONTROL, p.first_tile + block * Team::tiles, token0);
-    bool given = false;
-    if constexpr (Team::loads) {
-        given = p.base != nullptr;
-        if (given)
-            team.load(p.w, p.base, p.ld_base, p.first_tile, p.first_tile + p.n_tiles,
-                      Columns{p.x.scale, 1, nullptr, 0, p.n_tokens});
+        keep(v, q, true);
+        if (!gated && (control[turn] || last || q - first_kept == F::waiting - 1)) {
+            wait_for(counter, p.n_shrink + 1);
+            gated = true;
+        }
+        for (; gated && first_kept <= q; first_kept++) {
+            keep(v, first_kept, false);
+            expand(v, tile_of(first_kept));
+            finish_tile(v, tile_of(first_kept));
+        }
     }
-    Rows<type> rows(p.x.rows, p.x.pitch, token0, p.x.scale, p.x.scale_pitch);
-    const float *scale = type == HG_DTYPE_I4 ? nullptr : p.x.scale; /* I4: rows has them */
-    if (!given)
-        team.template product<type>(p.w, 0, rows, Columns{scale, 1, nullptr, 0, p.n_tokens},
-                                    RowsReady<Team>{p, token0});
-    int slots = p.slots ? slots_here<Team>(p, token0) : 0;
-    if (slots)
-        expand<Adapter<type>::value>(p, team, token0, slots);
-    team.each_pair([&](int tile, int r, int token, float v0, float v1) {
-        if (tile < p.first_tile + p.n_tiles && token < p.n_tokens)
-            finish(p.finish, tile, r, token, v0, v1);
+
+    MEMBER void run(float *ring_memory)
+    {
+        R ring(p.w, ring_memory);
+        int stride = p.n_blocks * F::tiles, end = p.first_tile + p.n_tiles, q = 0;
+        ring.fill(tile_of(0), stride, end);
+        x = ready_rows<type, tokens>(p, token0, (char *)(kept + F::waiting * F::tile_floats), sums);
+        ring.set_rows(Rows<type>(x.rows, x.pitch, token0, p.n_tokens, x.scale, x.scale_pitch));
+        slots = p.slots ? slots_here<tokens>(p, token0) : 0;
+        for (int tile = tile_of(0); tile < end; tile += stride, q += F::tiles) {
+            typename R::sum_t sum[F::tiles][NT][4] = {};
+            ring.run(sum);
+            UNROLL_FOR (int m = 0; m < F::tiles; m++)
+                if (tile + m < end)
+                    end_tile(sum[m], ring, q + m,
+                             tile + m + 1 >= end || (m == F::tiles - 1 && tile + stride >= end));
+        }
+    }
+};
+
+/* The sums of one tile of [A; R]: as shrink_tile, with its weights in flight at once. */
+template <int type, int NT> DEV void shrink_few(const Product &p, int tile, int token0, float *shared)
+{
+    typedef Few<type, NT> F;
+    enum { adapter = Adapter<type>::value, depth = Few<adapter, NT>::depth };
+    int slot = shrink_slot(p, &tile);
+    bool own = Adapter<type>::quantised;
+    const cuda_matrix &m = p.slot[slot].shrink;
+    Ring<adapter, NT, 1, depth> ring(m, shared);
+    float sum[1][NT][4] = {}, v[F::Sums::pairs][2] = {};
+    float *sums = shared + SLICES * F::depth * F::step_bytes / 4;
+    ring.fill(tile, 1, tile + 1);
+    Prepared x = ready_rows<type, F::tokens>(
+        p, token0, (char *)(sums + F::floats - SLICES * F::depth * F::step_bytes / 4), sums);
+    ring.set_rows(Rows<adapter>(own ? x.rows16 : x.rows, own ? x.pitch16 : x.pitch, token0,
+                                p.n_tokens));
+    ring.run(sum);
+    F::Sums::put(sums, sum[0], ring.rows);
+    __syncthreads();
+    F::Sums::template take<adapter>(
+        v, sums, m, tile, token0,
+        Columns{own ? nullptr : x.scale, 1, p.slot_of, slot, p.n_tokens});
+    F::Sums::each_pair(v, token0, [&](int r, int token, float v0, float v1) {
+        store_shrunk(p, slot, tile * TILE_ROWS + r, token, v0, v1);
     });
 }
 
-/* Weights do not depend on the kernel before: the first of the tile that this block will probably
- * get, which is a matter of tickets. */
-template <int type, class Team> DEV void prefetch(const Product &p)
-{
-    int tile = p.first_tile + ((int)blockIdx.x - p.n_first) / p.token_tiles;
-    int slice = (p.w.steps + SLICES - 1) / SLICES, begin = (int)threadIdx.x / 32 * slice;
-    uint32_t step = Dot<type>::weight * 512, n = slice < Dot<type>::ring ? slice : Dot<type>::ring;
-    if ((int)blockIdx.x >= p.n_first && lane_id() == 0 && begin + (int)n <= p.w.steps)
-        prefetch_l2((const char *)p.w.data + ((int64_t)tile * p.w.steps + begin) * step, n * step);
-}
+/* ---- the kernel ------------------------------------------------------------------------------ */
 
-template <int type, class Team>
-__global__ void __launch_bounds__(BLOCK_THREADS, (Blocks<type, Team>::least))
+template <int type, int NT>
+__global__ void __launch_bounds__(BLOCK_THREADS, (Few<type, NT>::least))
     hlora_linear(const Product p)
 {
+    enum { tokens = 8 * NT };
     DYN_SMEM(float, shared);
-    int *control = (int *)shared, ticket = blockIdx.x;
-    if (Team::prepares && p.early)
-        prefetch<type, Team>(p);
-    grid_let_next_start();
-    grid_wait();
-    if (p.n_first) {
-        if (threadIdx.x == 0)
-            control[0] = take_ticket(p.tickets);
-        __syncthreads();
-        ticket = control[0];
-    }
+    int *control = (int *)shared, ticket;
+    if (threadIdx.x == 0)
+        control[0] = take_ticket(p.tickets);
+    __syncthreads();
+    ticket = control[0];
     if (ticket < p.n_prepare) {
-        prepare<type, Team>(p, ticket, shared);
+        begin_work();
+        prepare_source<type>(p.from, p.x, ticket, shared + CONTROL);
+        __syncthreads();
+        if (threadIdx.x == 0)
+            release_add(prepared(p, ticket / tokens), 1);
     } else if (ticket < p.n_first) {
-        ticket -= p.n_prepare;
-        shrink<type, Team>(p, ticket / p.token_tiles, ticket % p.token_tiles, shared);
+        int i = ticket - p.n_prepare, token_tile = i % p.token_tiles, token0 = token_tile * tokens;
+        shrink_few<type, NT>(p, i / p.token_tiles, token0, shared + CONTROL);
+        if (count(shrunk(p, token_tile), p.n_shrink, control + 1)) {
+            int left = p.n_tokens - token0;
+            gate_tokens<Adapter<type>::value>(p, token0, left < tokens ? left : (int)tokens,
+                                              threadIdx.x, BLOCK_THREADS);
+            count(shrunk(p, token_tile), p.n_shrink + 1, control + 1);
+        }
     } else {
-        ticket -= p.n_first;
-        output<type, Team>(p, ticket / p.token_tiles, ticket % p.token_tiles, shared);
+        typedef Few<type, NT> F;
+        int i = ticket - p.n_first, token_tile = i % p.token_tiles;
+        float *ring = shared + CONTROL, *sums = ring + SLICES * F::depth * F::step_bytes / 4;
+        Outputs<type, NT>{p,
+                          sums,
+                          sums + F::buffers * F::Sums::floats,
+                          control + 2,
+                          token_tile * tokens,
+                          i / p.token_tiles,
+                          0,
+                          0,
+                          0,
+                          false,
+                          p.x}
+            .run(ring);
     }
-    if (p.n_first && count(p.tickets + 1, gridDim.x, control + 2))
+    if (count(p.tickets + 1, gridDim.x, control + 1))
         for (int i = threadIdx.x; i < 2 + 2 * p.token_tiles; i += BLOCK_THREADS)
             p.tickets[i] = 0;
 }
 
 /* ---- launchers ------------------------------------------------------------------------------- */
 
-template <int type, class Team> static enum hg_status launch(struct cuda_backend *c, Product &p)
+/* As many output blocks as run together. */
+template <int type, int NT>
+static enum hg_status launch_few(struct cuda_backend *c, Product &p)
 {
-    size_t shared = (CONTROL + Team::shared_floats) * sizeof(float);
-    p.token_tiles = (p.n_tokens + Team::tokens - 1) / Team::tokens;
-    p.n_blocks = (p.n_tiles + Team::tiles - 1) / Team::tiles;
-    p.n_prepare = 0;
-    if (p.from.x && Team::prepares)
-        p.n_prepare = p.from.n;
-    else if (p.from.x)
-        HG_TRY(cuda_prepare(c, &p.from, (enum hg_dtype)type, &p.x));
-    p.n_shrink = 0;
-    for (int s = 0; s < HG_MAX_PLUGINS; s++)
-        if (!p.z_ready && p.slots >> s & 1)
-            p.n_shrink += (p.slot[s].shrink.tiles + Team::tiles - 1) / Team::tiles;
+    typedef Few<type, NT> F;
+    size_t shared = (CONTROL + F::floats) * sizeof(float);
+    int64_t scales = type == HG_DTYPE_BF16 ? 0 : type == HG_DTYPE_I4 ? p.w.steps : 1;
+    int64_t own = p.n_tokens * (p.x.pitch + p.x.pitch16) + scales * 8 * (int64_t)sizeof(float);
+    p.own_bytes = p.from.x && p.n_tokens <= OWN_ROWS && own <= OWN_BYTES ? (int)own : 0;
+    shared += (size_t)p.own_bytes;
+    int units = (p.n_tiles + F::tiles - 1) / F::tiles;
+    p.token_tiles = (p.n_tokens + F::tokens - 1) / F::tokens;
+    p.n_prepare = p.from.x && !p.own_bytes ? p.from.n : 0;
+    p.n_shrink = shrink_blocks(p);
     p.n_first = p.n_prepare + p.n_shrink * p.token_tiles;
+    int most = c->n_sms * (c->shared_per_sm > 2 * 110 * 1024 ? F::least : 1) / p.token_tiles;
+    p.n_blocks = most < 1 ? 1 : most < units ? most : units;
+    p.tickets = c->scratch.tickets + (c->ticket_half ^= 1) * c->scratch.n_tickets;
     int64_t blocks = (int64_t)p.n_blocks * p.token_tiles + p.n_first;
-    p.early = c->early && Team::prepares;
     const Product fixed = p;
-    LAUNCH_EARLY(fixed.early, (hlora_linear<type, Team>), (unsigned)blocks, BLOCK_THREADS, shared,
+    HG_TRY(cuda_allow_shared(c, (const void *)hlora_linear<type, NT>, shared));
+    LAUNCH_EARLY(c->early, (hlora_linear<type, NT>), (unsigned)blocks, BLOCK_THREADS, shared,
                  c->stream, fixed);
     return cuda_status(c, "linear");
 }
@@ -299,19 +492,19 @@ template <int type> static enum hg_status launch_type(struct cuda_backend *c, Pr
 {
     enum { NT = Dot<type>::row == 2 ? 4 : 8 };
     if (p.base)
-        return launch<type, Grid<1, NT>>(c, p);
+        return launch_many<type, Patch<2>>(c, p);
     int64_t grid = (int64_t)((p.n_tokens + 8 * NT - 1) / (8 * NT)) * ((p.n_tiles + 7) / 8);
     if (p.n_tokens <= 8)
-        return launch<type, Stream<1>>(c, p);
+        return launch_few<type, 1>(c, p);
     if (p.n_tokens <= 16)
-        return launch<type, Stream<2>>(c, p);
+        return launch_few<type, 2>(c, p);
     if (p.n_tokens <= 32)
-        return launch<type, Stream<4>>(c, p);
+        return launch_few<type, 4>(c, p);
     if (p.n_tokens <= 64 || p.n_tiles < 5 || grid * 2 < c->n_sms)
-        return launch<type, Stream<8>>(c, p);
+        return launch_few<type, 8>(c, p);
     if (grid < 2 * c->n_sms)
-        return launch<type, Grid<1, NT>>(c, p);
-    return launch<type, Grid<2, NT>>(c, p);
+        return launch_many<type, Grid<1, NT>>(c, p);
+    return launch_many<type, Grid<2, NT>>(c, p);
 }
 
 #endif

@@ -71,7 +71,7 @@ DEV float split_scale(float peak, float *down)
 }
 
 /* 8 values as fp16 high and low planes. */
-DEV void store_split(char *to, const float (&v)[8], float down)
+DEV void pack_split(uint4 &high_plane, uint4 &low_plane, const float (&v)[8], float down)
 {
     uint32_t high[4], low[4];
     UNROLL_FOR (int i = 0; i < 4; i++) {
@@ -80,16 +80,24 @@ DEV void store_split(char *to, const float (&v)[8], float down)
         high[i] = pack2(ha, hb);
         low[i] = pack2(f32_to_f16(a - f16_to_f32(ha)), f32_to_f16(b - f16_to_f32(hb)));
     }
-    *(uint4 *)to = {high[0], high[1], high[2], high[3]};
-    *(uint4 *)(to + STEP_BYTES) = {low[0], low[1], low[2], low[3]};
+    high_plane = {high[0], high[1], high[2], high[3]};
+    low_plane = {low[0], low[1], low[2], low[3]};
+}
+
+DEV void pack_bf16_row(uint4 &to, const float (&v)[8])
+{
+    to = {pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]), pack_bf16(v[4], v[5]),
+          pack_bf16(v[6], v[7])};
 }
 
 DEV void store_bf16(char *to, const float (&v)[8])
 {
-    uint32_t w[4];
-    UNROLL_FOR (int i = 0; i < 4; i++)
-        w[i] = pack2(f32_to_bf16(v[2 * i]), f32_to_bf16(v[2 * i + 1]));
-    *(uint4 *)to = {w[0], w[1], w[2], w[3]};
+    pack_bf16_row(*(uint4 *)to, v);
+}
+
+DEV void store_split(char *to, const float (&v)[8], float down)
+{
+    pack_split(*(uint4 *)to, *(uint4 *)(to + STEP_BYTES), v, down);
 }
 
 DEV void store_i8(char *to, const float (&v)[8], float scale)

@@ -125,17 +125,35 @@ DEV void dot_step(typename Dot<type>::sum (&c)[4], const uint4 (&w)[Dot<type>::w
     }
 }
 
+/* What a source of activations may do beside load(step, t, plane): begin() once they are ready,
+ * seek() before each step, scaled() a sum of this lane, of token 2 (lane % 4) + i of group t. */
+struct PlainSource {
+    MEMBER void begin()
+    {
+    }
+    MEMBER void seek(int)
+    {
+    }
+    template <class sum_t> MEMBER sum_t scaled(sum_t sum, int, int) const
+    {
+        return sum;
+    }
+};
+
 /* Prepared rows of consecutive tokens; group t of 8 starts 8 t rows on. Rows past the last token
- * may hold anything: their columns are never used. I4: scales of a step are those of `scale_pitch`
+ * may hold anything: their columns are never used. Of the first group they are not even read, but
+ * row n - 1 again, so that few tokens take little of the caches. I4: scales of a step are those of `scale_pitch`
  * tokens. */
-template <int type> struct Rows {
+template <int type> struct Rows : PlainSource {
     const char *at; /* this lane's row of group 0 and its 16 bytes */
     int64_t pitch;
     const float *scale; /* of this lane's two tokens of group 0 */
     int64_t scale_pitch;
-    MEMBER Rows(const void *rows, int64_t row_bytes, int token, const float *scales = nullptr,
-                int64_t scales_per_step = 0)
-        : at((const char *)rows + (token + lane_id() / 4) * row_bytes + lane_id() % 4 * 16),
+    MEMBER Rows(const void *rows, int64_t row_bytes, int token, int n,
+                const float *scales = nullptr, int64_t scales_per_step = 0)
+        : at((const char *)rows +
+             (token + (int)lane_id() / 4 < n ? token + (int)lane_id() / 4 : n - 1) * row_bytes +
+             lane_id() % 4 * 16),
           pitch(8 * row_bytes), scale(scales + token + lane_id() % 4 * 2),
           scale_pitch(scales_per_step)
     {
@@ -143,9 +161,6 @@ template <int type> struct Rows {
     MEMBER float2 scales(int step, int t) const
     {
         return *(const float2 *)(scale + step * scale_pitch + t * 8);
-    }
-    MEMBER void seek(int)
-    {
     }
     MEMBER uint4 load(int step, int t, int plane) const
     {
@@ -214,6 +229,7 @@ DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const Weights<MT>
         if (begin + d < end)
             load_weights(d, begin + d);
     ready.wait();
+    source.begin();
     UNROLL_FOR (int d = 0; d < D; d++)
         if (ahead && begin + d < end)
             load_rows(d % (ahead ? D : 1), begin + d, 0);
@@ -280,64 +296,48 @@ enum { TILES_AT_ONCE = 2, MOST_SHARED = 64 };
  * registers last. */
 template <int type, class Team> struct Blocks {
     enum {
-        least = Team::tiles > 1 || Dot<type>::row *Team::tokens > MOST_SHARED   ? 1
+        least = Team::tiles > 1 && Team::tokens <= 16                           ? 4
+                : Team::tiles > 1 || Dot<type>::row *Team::tokens > MOST_SHARED   ? 1
                 : Dot<type>::row *Team::tokens > (type >= HG_DTYPE_F8 ? 16 : 8) ? 2
                                                                                 : 3
     };
 };
 
-/* One tile of 16 outputs and 8 NT tokens per block; 8 warps share K. Sums live with the thread that
- * finishes them: pair i of a thread is outputs r and r + 8 of one token. */
-template <int NT> struct Stream {
+/* The sums of 8 warps over their slices of K, of one tile and 8 NT tokens, [slice][token][PITCH] of
+ * shared memory, and the thread's share of the finished values: pair i is outputs r and r + 8 of
+ * one token, r = e % 8, token = e / 8 with e = threadIdx.x + i * BLOCK_THREADS. A barrier belongs
+ * between put and take. */
+template <int NT> struct Sliced {
     enum {
         tokens = 8 * NT,
-        tiles = 1,
-        prepares = 1, /* the launch prepares its rows itself: see linear_kernel.cuh */
-        loads = 0,    /* may take W x from elsewhere */
-        shared_floats = SLICES * tokens * PITCH,
+        floats = SLICES * tokens * PITCH,
         pairs = (tokens * 8 + BLOCK_THREADS - 1) / BLOCK_THREADS
     };
-    float *shared; /* [slice][token][PITCH] */
-    int tile, token0;
-    float v[pairs][2];
 
-    MEMBER Stream(float *memory, int first_tile, int first_token)
-        : shared(memory), tile(first_tile), token0(first_token)
+    template <class sum_t, class Source>
+    static MEMBER void put(float *shared, const sum_t (&sum)[NT][4], const Source &source)
     {
-        UNROLL_FOR (int i = 0; i < pairs; i++)
-            v[i][0] = v[i][1] = 0;
-    }
-
-    /* v += m x; tile 0 of m is tile `tile0` of the block's numbering. Block-uniform; ends in step.
-     */
-    template <int type, class Source, class Ready = AlwaysReady>
-    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
-                        const Ready &ready = Ready())
-    {
-        typedef typename Dot<type>::sum sum_t;
-        sum_t sum[1][NT][4] = {}, *partial = (sum_t *)shared;
-        int at = tile - tile0, warp = threadIdx.x / 32, lane = lane_id();
-        int slice = (m.steps + SLICES - 1) / SLICES, begin = warp * slice;
-        int end = begin + slice < m.steps ? begin + slice : m.steps;
-        if (at < 0 || at >= m.tiles)
-            return;
-        Weights<1> weight;
-        weight.set(m, 0, at, Dot<type>::weight);
-        if (begin < end)
-            accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, ready, [] {});
-        __syncthreads(); /* the sums of the product before have been read */
+        sum_t *partial = (sum_t *)shared;
+        int warp = threadIdx.x / 32, lane = lane_id();
         UNROLL_FOR (int t = 0; t < NT; t++)
             UNROLL_FOR (int i = 0; i < 4; i++)
                 partial[(warp * tokens + t * 8 + lane % 4 * 2 + i % 2) * PITCH + lane / 4 +
-                        i / 2 * 8] = sum[0][t][i];
-        __syncthreads();
-        int n_slices = (m.steps + slice - 1) / slice;
+                        i / 2 * 8] = source.scaled(sum[t][i], t, i % 2);
+    }
+
+    /* v += the sums of tile `at` of m. */
+    template <int type>
+    static MEMBER void take(float (&v)[pairs][2], const float *shared, const cuda_matrix &m, int at,
+                            int token0, const Columns &columns)
+    {
+        typedef typename Dot<type>::sum sum_t;
+        int slice = (m.steps + SLICES - 1) / SLICES, n_slices = (m.steps + slice - 1) / slice;
         UNROLL_FOR (int i = 0; i < pairs; i++) {
             int e = threadIdx.x + i * BLOCK_THREADS, token = token0 + e / 8;
             if (e >= tokens * 8 || !takes(columns, token))
                 continue;
             UNROLL_FOR (int h = 0; h < 2; h++) {
-                const sum_t *p = partial + e / 8 * PITCH + e % 8 + h * 8;
+                const sum_t *p = (const sum_t *)shared + e / 8 * PITCH + e % 8 + h * 8;
                 float scale =
                     product_scale(m, columns, (int64_t)at * TILE_ROWS + e % 8 + h * 8, token);
                 if constexpr (type == HG_DTYPE_I8) {
@@ -353,14 +353,59 @@ template <int NT> struct Stream {
         }
     }
 
-    /* f(tile, r, token, value of row r, of row r + 8) */
-    template <class F> MEMBER void each_pair(F f)
+    /* f(r, token, value of row r, of row r + 8) */
+    template <class F> static MEMBER void each_pair(const float (&v)[pairs][2], int token0, F f)
     {
         UNROLL_FOR (int i = 0; i < pairs; i++) {
             int e = threadIdx.x + i * BLOCK_THREADS;
             if (e < tokens * 8)
-                f(tile, e % 8, token0 + e / 8, v[i][0], v[i][1]);
+                f(e % 8, token0 + e / 8, v[i][0], v[i][1]);
         }
+    }
+};
+
+/* One tile of 16 outputs and 8 NT tokens per block; 8 warps share K. */
+template <int NT> struct Stream {
+    typedef Sliced<NT> Sums;
+    enum { tokens = 8 * NT, tiles = 1, shared_floats = Sums::floats };
+    float *shared;
+    int tile, token0;
+    float v[Sums::pairs][2];
+
+    MEMBER Stream(float *memory, int first_tile, int first_token)
+        : shared(memory), tile(first_tile), token0(first_token)
+    {
+        UNROLL_FOR (int i = 0; i < Sums::pairs; i++)
+            v[i][0] = v[i][1] = 0;
+    }
+
+    /* v += m x; tile 0 of m is tile `tile0` of the block's numbering. Block-uniform; ends in step.
+     */
+    template <int type, class Source, class Ready = AlwaysReady>
+    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
+                        const Ready &ready = Ready())
+    {
+        typename Dot<type>::sum sum[1][NT][4] = {};
+        int at = tile - tile0, warp = threadIdx.x / 32;
+        int slice = (m.steps + SLICES - 1) / SLICES, begin = warp * slice;
+        int end = begin + slice < m.steps ? begin + slice : m.steps;
+        if (at < 0 || at >= m.tiles)
+            return;
+        Weights<1> weight;
+        weight.set(m, 0, at, Dot<type>::weight);
+        if (begin < end)
+            accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, ready, [] {});
+        __syncthreads(); /* the sums of the product before have been read */
+        Sums::put(shared, sum[0], source);
+        __syncthreads();
+        Sums::template take<type>(v, shared, m, at, token0, columns);
+    }
+
+    /* f(tile, r, token, value of row r, of row r + 8) */
+    template <class F> MEMBER void each_pair(F f)
+    {
+        Sums::each_pair(v, token0,
+                        [&](int r, int token, float v0, float v1) { f(tile, r, token, v0, v1); });
     }
 };
 
@@ -369,8 +414,6 @@ template <int MT, int NT> struct Grid {
     enum {
         tokens = 8 * NT,
         tiles = 8 * MT,
-        prepares = 0,
-        loads = MT == 1,
         shared_floats = SLICES * tokens * PITCH
     };
     float *shared;    /* [warp][token][PITCH] */
@@ -403,7 +446,6 @@ template <int MT, int NT> struct Grid {
     {
         typename Dot<type>::sum sum[A][NT][4] = {};
         Weights<A> weight;
-        int lane = lane_id();
         int slice = type == HG_DTYPE_I8 ? m.steps : (m.steps + SLICES - 1) / SLICES;
         if (first + A <= 0 || first >= m.tiles)
             return;
@@ -412,23 +454,31 @@ template <int MT, int NT> struct Grid {
             int at = first + i < 0 ? 0 : first + i < m.tiles ? first + i : m.tiles - 1;
             weight.set(m, i, at, Dot<type>::weight);
         }
-        accumulate<type, A, NT>(sum, weight, source, 0, m.steps, slice, ready, [&] {
-            UNROLL_FOR (int t = 0; t < NT; t++)
-                UNROLL_FOR (int i = 0; i < 2; i++) {
-                    int token = token0 + t * 8 + lane % 4 * 2 + i;
-                    bool wanted = takes(columns, token);
-                    UNROLL_FOR (int j = 0; j < A; j++)
-                        UNROLL_FOR (int h = 0; h < 2; h++) {
-                            if (wanted && first + j >= 0 && first + j < m.tiles) {
-                                int64_t row = (int64_t)(first + j) * TILE_ROWS + lane / 4 + h * 8;
-                                to[j][t][2 * h + i] = fmaf((float)sum[j][t][2 * h + i],
-                                                           product_scale(m, columns, row, token),
-                                                           to[j][t][2 * h + i]);
-                            }
-                            sum[j][t][2 * h + i] = 0;
+        accumulate<type, A, NT>(sum, weight, source, 0, m.steps, slice, ready,
+                                [&] { fold<A>(m, first, to, sum, columns); });
+    }
+
+    /* to += sum * scales, sum = 0, for A tiles from `first`. */
+    template <int A, class sum_t>
+    MEMBER void fold(const cuda_matrix &m, int first, float (*to)[NT][4], sum_t (&sum)[A][NT][4],
+                     const Columns &columns)
+    {
+        int lane = lane_id();
+        UNROLL_FOR (int t = 0; t < NT; t++)
+            UNROLL_FOR (int i = 0; i < 2; i++) {
+                int token = token0 + t * 8 + lane % 4 * 2 + i;
+                bool wanted = takes(columns, token);
+                UNROLL_FOR (int j = 0; j < A; j++)
+                    UNROLL_FOR (int h = 0; h < 2; h++) {
+                        if (wanted && first + j >= 0 && first + j < m.tiles) {
+                            int64_t row = (int64_t)(first + j) * TILE_ROWS + lane / 4 + h * 8;
+                            to[j][t][2 * h + i] = fmaf((float)sum[j][t][2 * h + i],
+                                                       product_scale(m, columns, row, token),
+                                                       to[j][t][2 * h + i]);
                         }
-                }
-        });
+                        sum[j][t][2 * h + i] = 0;
+                    }
+            }
     }
 
     /* v = sums made elsewhere: y [tokens, ld], rows of tile `tile0` first, tiles before `end`. */

@@ -48,7 +48,7 @@ static const struct shape tiny_shapes[] = {
     {"tiny", "gate_up", 128, 64, HG_EPILOGUE_SWIGLU, true, {8, 16}, N_TYPES},
     {0}};
 static const int full_rows[] = {1, 2, 4, 8, 16, 32, 64, PROMPT, 0}, tiny_rows[] = {1, 9, 0},
-                 one_row[] = {1, 0};
+                 one_row[] = {1, 0}, brief_rows[] = {1, 8, 32, 64, PROMPT, 0};
 
 struct heads {
     const char *name;
@@ -68,7 +68,7 @@ struct bench {
     const struct hg_backend_ops *ops;
     size_t mib;
     int rounds;
-    bool tiny, one;
+    bool tiny, one, brief;
     uint16_t *host;         /* bf16: weights and adapters */
     void *x, *y, *residual; /* (dev) [MAX_ROWS, MAX_OUT] */
     float *norm;            /* (dev) */
@@ -218,8 +218,12 @@ static enum hg_status linear_cases(struct bench *s, const struct shape *p, enum 
         return hg_fail(err, HG_STATUS_NO_MEMORY, "weight list");
     for (; t.n_weights < (int)n; t.n_weights++)
         HG_TRY_OUT(make_weight(s, p, type, &t.w[t.n_weights], err));
-    for (const int *rows = s->one ? one_row : s->tiny ? tiny_rows : full_rows; *rows; rows++)
-        for (int which = 0; which < N_SLOTS; which++)
+    for (const int *rows = s->brief  ? brief_rows
+                          : s->one  ? one_row
+                          : s->tiny ? tiny_rows
+                                    : full_rows;
+         *rows; rows++)
+        for (int which = 0; which < (s->brief ? 2 : N_SLOTS); which++)
             HG_TRY_OUT(linear_case(s, &t, *rows, which));
 out:
     for (int i = 0; i < t.n_weights; i++)
@@ -448,7 +452,7 @@ static enum hg_status run(struct bench *s, struct hg_error *err)
     if (s->one)
         return linear_cases(s, &full_shapes[0], HG_DTYPE_BF16, err);
     for (const struct shape *p = s->tiny ? tiny_shapes : full_shapes; p->name; p++)
-        for (int t = 0; t < p->n_types; t++)
+        for (int t = 0; t < (s->brief ? p->n_types == N_TYPES : p->n_types); t++)
             HG_TRY(linear_cases(s, p, types[t], err));
     for (const struct heads *h = s->tiny ? tiny_heads : full_heads; h->name; h++)
         for (const int *n = s->tiny ? tiny_seqs : full_seqs; *n; n++)
@@ -471,6 +475,7 @@ enum hg_status kernel_cases(const char *backend, size_t mib, int rounds,
     s->rounds = rounds < MAX_ROUNDS ? rounds : MAX_ROUNDS;
     s->tiny = size == KERNEL_CASES_TINY;
     s->one = size == KERNEL_CASES_ONE;
+    s->brief = size == KERNEL_CASES_BRIEF;
     enum hg_status status = setup(s, backend, err);
     if (status == HG_STATUS_OK)
         status = run(s, err);
