@@ -103,7 +103,7 @@ static void announce(struct hg_pool *p)
 /* Do share i if nobody has begun it. */
 static bool take_share(struct hg_pool *p, int i)
 {
-    uint_fast64_t bit = (uint_fast64_t)1 << i;
+    uint_fast64_t bit = UINT64_C(1) << (unsigned)i % MAX_THREADS;
     if ((atomic_load_explicit(&p->claims, memory_order_relaxed) & bit) ||
         (atomic_fetch_or(&p->claims, bit) & bit))
         return false;

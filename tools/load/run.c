@@ -22,15 +22,15 @@ struct client {
     int64_t due_ns, last_ns; /* last token */
     int64_t read_ns;         /* a slow one reads again */
     bool busy, in_window, watched_out, late_first;
-    size_t place; /* in busy[] or idle[] */
+    size_t place; /* in busy[] */
 };
 
 struct run {
     const struct hg_load_options *o;
     struct hg_load_result *r;
     struct hg_load_pictures pictures;
-    struct client *clients;       /* [max_open] */
-    struct client **busy, **idle; /* idle: without a request, with or without a connection */
+    struct client *clients; /* [max_open] */
+    size_t *busy, *idle;    /* [max_open] numbers of clients; idle ones have no request */
     size_t n_busy, n_idle;
     int epoll, timer;
     uint64_t next;                                     /* number of the next request */
@@ -62,11 +62,11 @@ static void release(struct run *u, struct client *c, bool keep, bool reset)
 {
     if (!keep)
         hg_conn_close(&c->conn, reset);
+    size_t last = u->busy[--u->n_busy];
+    u->busy[c->place] = last;
+    u->clients[last].place = c->place;
     c->busy = false;
-    u->busy[c->place] = u->busy[--u->n_busy];
-    u->busy[c->place]->place = c->place;
-    c->place = u->n_idle;
-    u->idle[u->n_idle++] = c;
+    u->idle[u->n_idle++] = (size_t)(c - u->clients);
 }
 
 static void digest(struct run *u, struct client *c)
@@ -276,7 +276,8 @@ static enum hg_status arrive(struct run *u, int64_t due_ns, struct hg_error *err
         return HG_STATUS_OK;
     }
     /* A slow reader takes a connection of its own. */
-    struct client *c = u->idle[--u->n_idle];
+    size_t number = u->idle[--u->n_idle];
+    struct client *c = &u->clients[number];
     if (item.slow)
         hg_conn_close(&c->conn, false);
     c->item = item;
@@ -287,7 +288,7 @@ static enum hg_status arrive(struct run *u, int64_t due_ns, struct hg_error *err
     c->busy = true;
     c->in_window = counts;
     c->place = u->n_busy;
-    u->busy[u->n_busy++] = c;
+    u->busy[u->n_busy++] = number;
     if (u->n_busy > u->r->most_open)
         u->r->most_open = u->n_busy;
     hg_load_reply_init(&c->reply);
@@ -327,7 +328,7 @@ static enum hg_status arrivals(struct run *u, struct hg_error *err)
 static void tick(struct run *u, int64_t now)
 {
     for (size_t i = u->n_busy; i-- > 0;) {
-        struct client *c = u->busy[i];
+        struct client *c = &u->clients[u->busy[i]];
         if (c->item.leave_ns >= 0 && now - c->due_ns >= c->item.leave_ns) {
             u->r->n_left += c->in_window;
             release(u, c, false, c->item.reset);
@@ -402,13 +403,12 @@ static enum hg_status init(struct run *u, struct hg_error *err)
     size_t n = u->o->max_open;
     HG_TRY(hg_load_pictures_make(u->o->mix.n_pictures, &u->pictures, err));
     u->clients = calloc(n, sizeof *u->clients);
-    u->busy = calloc(n, sizeof(struct client *));
-    u->idle = calloc(n, sizeof(struct client *));
+    u->busy = calloc(n, sizeof *u->busy);
+    u->idle = calloc(n, sizeof *u->idle);
     if (!u->clients || !u->busy || !u->idle)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "load: out of memory");
     while (u->n_idle < n) { /* the last one is taken first */
-        u->clients[u->n_idle].place = u->n_idle;
-        u->idle[u->n_idle] = &u->clients[n - 1 - u->n_idle];
+        u->idle[u->n_idle] = n - 1 - u->n_idle;
         u->n_idle++;
     }
     u->epoll = epoll_create1(EPOLL_CLOEXEC);
