@@ -158,7 +158,7 @@ OVERLOAD = ("--ask", 2, "--draw", 3, "--text", 1, "--deadline-ms", 4000, "--pict
 
 def check_overload(build):
     with Daemon(build, "--max-queue", "32", "--max-batch", "16") as d:
-        r = quiet_load(build, d, *OVERLOAD, "--concurrency", 24, "--duration", 4, "--warmup", 1)
+        r = quiet_load(build, d, *OVERLOAD, "--concurrency", 46, "--duration", 4, "--warmup", 1)
         capacity = total(r, "requests_per_s")
         good, waits = {}, {}
         for factor in (1, 20, 1, 20):
