@@ -115,7 +115,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
@@ -172,6 +172,18 @@ $(LIB): $(call obj,$(LIB_SRC))
 	@ar rcs $@ $^
 
 $(OUT)/healthgptd: $(call obj,server/main.c) $(LIB)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+# The daemon with the fault points of common/fault.h, for tests/e2e/check_faults.py: the files that have some are
+# compiled once more; their objects stand before those of the library.
+FAULT_SRC := $(shell grep -l 'common/fault.h' $(LIB_SRC)) server/main.c
+$(OUT)/faults/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "CC $< (faults)"
+	@$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) -DHG_FAULTS -c $< -o $@
+
+$(OUT)/healthgptd-faults: $(patsubst %.c,$(OUT)/faults/%.o,$(FAULT_SRC)) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 

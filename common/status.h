@@ -16,12 +16,14 @@
     X(TOO_LARGE, "too large", 413, 65)                                                             \
     X(UNSUPPORTED, "unsupported", 422, 69)                                                         \
     X(BUSY, "busy", 503, 75)                                                                       \
+    X(QUOTA, "quota exceeded", 429, 75)                                                            \
     X(TIMEOUT, "deadline exceeded", 504, 75)                                                       \
     X(CANCELLED, "cancelled", 499, 75)                                                             \
     X(NUMERIC, "numeric fault", 500, 70)                                                           \
     X(NO_MEMORY, "out of memory", 503, 75)                                                         \
     X(IO, "input/output error", 500, 74)                                                           \
     X(DEVICE, "device error", 500, 71)                                                             \
+    X(ENGINE, "engine broken", 503, 70)                                                            \
     X(INTERNAL, "internal error", 500, 70)
 
 enum hg_status {

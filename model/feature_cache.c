@@ -51,6 +51,15 @@ void hg_feature_cache_release(struct hg_feature_cache *c, int slot)
     c->slots[slot].used = ++c->clock;
 }
 
+void hg_feature_cache_drop(struct hg_feature_cache *c, struct hg_hash128 key)
+{
+    for (int i = 0; i < c->n_slots; i++)
+        if (c->slots[i].complete && hg_hash128_equal(c->slots[i].key, key)) {
+            c->slots[i].complete = false;
+            c->slots[i].used = 0; /* worth nothing: the next to be taken */
+        }
+}
+
 int hg_feature_cache_n_owned(const struct hg_feature_cache *c)
 {
     int n = 0;

@@ -36,6 +36,8 @@ int hg_feature_cache_acquire(struct hg_feature_cache *c, struct hg_hash128 key, 
 void hg_feature_cache_complete(struct hg_feature_cache *c, int slot);
 void hg_feature_cache_release(struct hg_feature_cache *c, int slot);
 int hg_feature_cache_n_owned(const struct hg_feature_cache *c);
+/* Rows of this key are not to be found any more; those who own them keep them. */
+void hg_feature_cache_drop(struct hg_feature_cache *c, struct hg_hash128 key);
 /* Nothing is found any more. */
 void hg_feature_cache_forget(struct hg_feature_cache *c);
 

@@ -288,6 +288,16 @@ int hg_model_kv_free(const struct hg_model *m)
     return atomic_load(&m->kv.n_free);
 }
 
+int hg_model_kv_quarantined(const struct hg_model *m)
+{
+    return atomic_load(&m->kv.n_quarantine);
+}
+
+void hg_model_trust_all(struct hg_model *m)
+{
+    hg_kv_cache_trust_all(&m->kv);
+}
+
 void hg_model_forget(struct hg_model *m)
 {
     hg_kv_cache_forget(&m->kv);
@@ -352,6 +362,11 @@ const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m)
     return m->tokenizer;
 }
 
+const char *hg_model_folder(const struct hg_model *m)
+{
+    return m->path;
+}
+
 size_t hg_model_weight_bytes(const struct hg_model *m)
 {
     size_t n = m->llm->weight_bytes + m->vqgan_info.weight_bytes;
@@ -371,6 +386,26 @@ static void put_pool(const struct hg_model *m, struct hg_model_info *out)
     out->pool_used_bytes = memory.used;
     if (memory.used > out->weight_bytes + out->kv_bytes)
         out->workspace_bytes = memory.used - out->weight_bytes - out->kv_bytes;
+}
+
+static void put_work(const struct hg_model *m, struct hg_model_info *out)
+{
+    out->token_work = hg_llm_token_work(&m->llm_config);
+    out->render_work = m->vqgan_info.decode_work;
+    out->render_op = m->vqgan_info.largest_op;
+    for (int t = 0; t < HG_TASK_COUNT; t++) {
+        const struct hg_task_profile *p = &m->tasks[t];
+        if (!p->projector)
+            continue;
+        int64_t work = hg_projector_work(p->projector, m->n_image_rows);
+        out->vision_op = work > out->vision_op ? work : out->vision_op;
+        for (int u = 0; u < hg_vision_n_units(m->vision, p->vision_layer); u++) {
+            int64_t op = hg_vision_unit_work(m->vision, p->vision_layer, u);
+            out->vision_op = op > out->vision_op ? op : out->vision_op;
+            work += op;
+        }
+        out->vision_work = work > out->vision_work ? work : out->vision_work;
+    }
 }
 
 void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
@@ -400,6 +435,7 @@ void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
     out->max_batch_tokens = m->max_batch_tokens;
     out->kv_blocks = m->kv.n_blocks;
     out->kv_blocks_free = atomic_load(&m->kv.n_free);
+    put_work(m, out);
     out->weight_bytes = hg_model_weight_bytes(m);
     out->weights_crc32c = m->weights_crc32c;
     out->kv_bytes = m->kv.bytes;

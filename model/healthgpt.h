@@ -59,7 +59,11 @@ struct hg_model_info {
     int max_new_tokens[HG_TASK_COUNT];
     int max_seqs, max_batch_tokens;
     int64_t kv_blocks, kv_blocks_free;
-    size_t weight_bytes; /* all of them, plug-ins included */
+    /* Multiply-adds, from the shapes alone: of a prompt token, of a picture's way through the
+     * vision tower and the projector (of the task where it is most), of drawing one (0: none) */
+    int64_t token_work, vision_work, render_work;
+    int64_t vision_op, render_op; /* the largest operation in them: pieces are not smaller */
+    size_t weight_bytes;          /* all of them, plug-ins included */
     size_t plugin_bytes[HG_TASK_COUNT], kv_bytes, workspace_bytes;
     /* of a card; pool_bytes 0: the backend has no pool, card_bytes 0: it has no card */
     size_t pool_bytes, pool_used_bytes, card_bytes, card_free_bytes;
@@ -74,6 +78,7 @@ enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model *
 void hg_model_free(struct hg_model *m);                                  /* NULL is fine */
 void hg_model_info(const struct hg_model *m, struct hg_model_info *out); /* [any] */
 const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m); /* [any] */
+const char *hg_model_folder(const struct hg_model *m);                   /* [any] */
 const char *hg_task_name(enum hg_task t); /* "comprehension", "generation" */
 
 /* ---- a request --------------------------------------------------------------------------------
@@ -95,7 +100,8 @@ void hg_sampling_default(struct hg_sampling *s); /* greedy, all filters off */
 /* A request made ready for the engine: token ids, preprocessed pixels, checked limits. */
 struct hg_request_input {
     enum hg_task task;
-    bool no_plugin;     /* run without the task's H-LoRA (tests) */
+    bool no_plugin; /* run without the task's H-LoRA (tests) */
+    bool probe; /* a canary: computes everything, leaves nothing, tries suspect KV blocks first */
     uint64_t tenant;    /* what is cached of a request serves requests of the same tenant only */
     const char *system; /* NULL: the card's */
     const struct hg_turn *turns;
@@ -116,6 +122,19 @@ enum hg_status hg_model_prepare_ids(const struct hg_model *m, const struct hg_re
                                     const int32_t *ids, size_t n_ids, struct hg_prepared **out,
                                     struct hg_error *err);
 void hg_prepared_free(struct hg_prepared *p);
+
+/* What became of a picture on its way to the vision tower (reference.md 8.1): laid in the middle of
+ * a square of its longer side, the rest in pad_rgb, resized (bicubic) to side x side. Its point
+ * (x, y) is seen at ((x + left) * scale, (y + top) * scale). */
+struct hg_image_transform {
+    int width, height;            /* as it came */
+    int left, top, right, bottom; /* padding, in its own pixels */
+    uint8_t pad_rgb[3];
+    int side; /* pixels that the tower sees */
+    double scale;
+};
+int hg_prepared_n_images(const struct hg_prepared *p);
+const struct hg_image_transform *hg_prepared_transform(const struct hg_prepared *p, int image);
 int hg_prepared_n_prompt(const struct hg_prepared *p); /* positions, images expanded */
 int hg_prepared_max_tokens(const struct hg_prepared *p);
 
@@ -145,7 +164,12 @@ enum hg_status hg_seq_reserve(struct hg_seq *s, int n_tokens, struct hg_error *e
 enum hg_status hg_seq_preempt(struct hg_seq *s, struct hg_error *err);
 enum hg_status hg_seq_resume(struct hg_seq *s, struct hg_error *err);
 bool hg_seq_preempted(const struct hg_seq *s);
-int hg_model_kv_free(const struct hg_model *m); /* blocks of HG_BLOCK_TOKENS positions */
+int hg_model_kv_free(const struct hg_model *m); /* [any] blocks of HG_BLOCK_TOKENS positions */
+/* Blocks that a numeric fault was in are zeroed and wait for a probe whose results were right:
+ * hg_seq_trust before it is freed. trust_all: there is none, being zeroed has to do. */
+int hg_model_kv_quarantined(const struct hg_model *m); /* [any] */
+void hg_seq_trust(struct hg_seq *s);
+void hg_model_trust_all(struct hg_model *m);
 /* Forget all prefixes and pictures that no sequence is using: zeroed. */
 void hg_model_forget(struct hg_model *m);
 
@@ -153,10 +177,17 @@ void hg_model_forget(struct hg_model *m);
  * its own, so that a scheduler can put it between token steps. */
 bool hg_seq_wants_vision(const struct hg_seq *s);
 enum hg_status hg_seq_encode_image(struct hg_seq *s, struct hg_error *err);
+/* The same in pieces, steps and everything else between them: at least one operation, then as many
+ * as fit into *work, which is lowered by the multiply-adds of what was done. One picture at a time:
+ * INTERNAL while that of another sequence is begun (hg_model_encoding; NULL: none is). A sequence
+ * that is freed or gives way drops it. */
+enum hg_status hg_seq_encode_piece(struct hg_seq *s, int64_t *work, struct hg_error *err);
+const struct hg_seq *hg_model_encoding(const struct hg_model *m);
 
 /* Positions to compute before the next token: of the prompt, or, after preemption, then of the
  * generated tokens; 0 = decoding, one token a step. */
 int hg_seq_n_waiting(const struct hg_seq *s);
+int hg_seq_n_prefilled(const struct hg_seq *s); /* prompt positions that are computed, or found */
 int hg_seq_n_found(const struct hg_seq *s); /* prompt positions that were in the cache already */
 
 struct hg_step_item {
@@ -233,6 +264,16 @@ enum hg_status hg_model_image_codes(const struct hg_model *m, const int32_t *ids
  * code. [engine] */
 enum hg_status hg_model_render(struct hg_model *m, const int32_t *codes, size_t n_codes,
                                struct hg_image *out, struct hg_error *err);
+
+/* The same in pieces, steps and everything else between them: begin, then go on until *done, when
+ * the picture is in *out. `work` as in hg_seq_encode_piece. One at a time: while one is under way
+ * begin, hg_model_render and hg_model_encode are INTERNAL. After a failure, or drop, nothing is
+ * under way. [engine] */
+enum hg_status hg_model_render_begin(struct hg_model *m, const int32_t *codes, size_t n_codes,
+                                     struct hg_error *err);
+enum hg_status hg_model_render_go_on(struct hg_model *m, int64_t *work, struct hg_image *out,
+                                     bool *done, struct hg_error *err);
+void hg_model_render_drop(struct hg_model *m); /* no picture under way: of no effect */
 
 /* Pixels -> codes by the deterministic VQGAN encoder (argmax): grid_h * grid_w of them. The image
  * is resized to output_side with Lanczos as the reference does (10.6). [engine] */

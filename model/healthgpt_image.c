@@ -38,8 +38,8 @@ static enum hg_status need_vqgan(const struct hg_model *m, struct hg_error *err)
     return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s has no VQGAN", m->card.name);
 }
 
-enum hg_status hg_model_render(struct hg_model *m, const int32_t *codes, size_t n_codes,
-                               struct hg_image *out, struct hg_error *err)
+enum hg_status hg_model_render_begin(struct hg_model *m, const int32_t *codes, size_t n_codes,
+                                     struct hg_error *err)
 {
     HG_TRY(need_vqgan(m, err));
     size_t need = (size_t)m->vqgan_info.grid * (size_t)m->vqgan_info.grid;
@@ -51,9 +51,31 @@ enum hg_status hg_model_render(struct hg_model *m, const int32_t *codes, size_t 
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%zu codes", need);
     for (size_t i = 0; i < need; i++)
         full[i] = codes[i < n_codes ? i : n_codes - 1];
-    enum hg_status status = hg_vqgan_decode(m->vqgan, full, out, err);
+    enum hg_status status = hg_vqgan_decode_begin(m->vqgan, full, err);
     free(full);
     return status;
+}
+
+enum hg_status hg_model_render_go_on(struct hg_model *m, int64_t *work, struct hg_image *out,
+                                     bool *done, struct hg_error *err)
+{
+    HG_TRY(need_vqgan(m, err));
+    return hg_vqgan_decode_go_on(m->vqgan, work, out, done, err);
+}
+
+void hg_model_render_drop(struct hg_model *m)
+{
+    if (m->vqgan)
+        hg_vqgan_decode_drop(m->vqgan);
+}
+
+enum hg_status hg_model_render(struct hg_model *m, const int32_t *codes, size_t n_codes,
+                               struct hg_image *out, struct hg_error *err)
+{
+    int64_t work = INT64_MAX;
+    bool done;
+    HG_TRY(hg_model_render_begin(m, codes, n_codes, err));
+    return hg_model_render_go_on(m, &work, out, &done, err);
 }
 
 enum hg_status hg_model_encode(struct hg_model *m, const struct hg_image *im, int32_t *codes,

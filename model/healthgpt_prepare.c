@@ -124,6 +124,7 @@ static enum hg_status prepare_pixels(const struct hg_model *m, const struct hg_r
         return hg_fail(err, HG_STATUS_NO_MEMORY, "pixels of %zu images", in->n_images);
     for (size_t i = 0; i < in->n_images; i++) {
         HG_TRY(hg_preprocess(&m->preprocess, &in->images[i], p->pixels + i * n, err));
+        hg_preprocess_transform(&m->preprocess, &in->images[i], &p->transform[i]);
         p->picture[i] = hg_picture_key(m, p, p->pixels + i * n);
     }
     return HG_STATUS_OK;
@@ -141,6 +142,7 @@ enum hg_status hg_model_prepare_ids(const struct hg_model *m, const struct hg_re
     enum hg_status status = HG_STATUS_OK;
     p->task = in->task;
     p->no_plugin = in->no_plugin;
+    p->probe = in->probe;
     p->tenant = in->tenant;
     p->sampling = in->sampling;
     p->n_images = (int)in->n_images;
@@ -186,6 +188,16 @@ void hg_prepared_free(struct hg_prepared *p)
 int hg_prepared_n_prompt(const struct hg_prepared *p)
 {
     return p->n_prompt;
+}
+
+int hg_prepared_n_images(const struct hg_prepared *p)
+{
+    return p->n_images;
+}
+
+const struct hg_image_transform *hg_prepared_transform(const struct hg_prepared *p, int image)
+{
+    return &p->transform[image];
 }
 
 int hg_prepared_max_tokens(const struct hg_prepared *p)

@@ -15,6 +15,8 @@ void hg_seq_release_features(struct hg_seq *s)
         if (s->image_slot[i] < 0)
             continue;
         hg_feature_cache_release(&s->m->features.cache, s->image_slot[i]);
+        if (s->p->probe)
+            hg_feature_cache_drop(&s->m->features.cache, s->p->picture[i]);
         s->image_slot[i] = -1;
         released = true;
     }
@@ -54,22 +56,65 @@ bool hg_seq_wants_vision(const struct hg_seq *s)
     return next_image(s) < s->p->n_images;
 }
 
-enum hg_status hg_seq_encode_image(struct hg_seq *s, struct hg_error *err)
+const struct hg_seq *hg_model_encoding(const struct hg_model *m)
+{
+    return m->features.encoding;
+}
+
+static void drop_encoding(struct hg_seq *s)
+{
+    if (s->m->features.encoding == s)
+        s->m->features.encoding = NULL;
+    s->vision_unit = 0;
+}
+
+static enum hg_status project(struct hg_seq *s, int image, struct hg_error *err)
 {
     struct hg_model *m = s->m;
-    int i = next_image(s), side = m->vision_config.image_side, rows = m->n_image_rows;
-    if (i == s->p->n_images)
-        return hg_fail(err, HG_STATUS_INTERNAL, "no image left to encode");
-    const float *pixels = s->p->pixels + (size_t)i * 3 * (size_t)side * (size_t)side;
-    HG_TRY(hg_vision_encode(m->vision, pixels, s->task->vision_layer, m->features.hidden, err));
-    int64_t first = (int64_t)s->image_slot[i] * rows * m->llm_config.dim;
+    int64_t first = (int64_t)s->image_slot[image] * m->n_image_rows * m->llm_config.dim;
     void *y = hg_act_at(m->backend, m->features.rows, first);
-    enum hg_status status = hg_projector_run(s->task->projector, m->features.hidden, rows, y);
+    enum hg_status status =
+        hg_projector_run(s->task->projector, m->features.hidden, m->n_image_rows, y);
     if (status != HG_STATUS_OK)
         return hg_fail(err, status, "projector: %s", hg_status_text(status));
-    hg_feature_cache_complete(&m->features.cache, s->image_slot[i]);
-    s->encoded[i] = true;
+    hg_feature_cache_complete(&m->features.cache, s->image_slot[image]);
+    s->encoded[image] = true;
     return HG_STATUS_OK;
+}
+
+/* The units of the tower, then the projector. */
+enum hg_status hg_seq_encode_piece(struct hg_seq *s, int64_t *work, struct hg_error *err)
+{
+    struct hg_model *m = s->m;
+    int image = next_image(s), side = m->vision_config.image_side, layer = s->task->vision_layer;
+    if (image == s->p->n_images)
+        return hg_fail(err, HG_STATUS_INTERNAL, "no image left to encode");
+    if (m->features.encoding && m->features.encoding != s)
+        return hg_fail(err, HG_STATUS_INTERNAL, "the image of another sequence is begun");
+    const float *pixels = s->p->pixels + (size_t)image * 3 * (size_t)side * (size_t)side;
+    int n_units = hg_vision_n_units(m->vision, layer);
+    enum hg_status status = HG_STATUS_OK;
+    m->features.encoding = s;
+    for (bool first = true; status == HG_STATUS_OK && !s->encoded[image]; first = false) {
+        bool tower = s->vision_unit < n_units;
+        int64_t cost = tower ? hg_vision_unit_work(m->vision, layer, s->vision_unit)
+                             : hg_projector_work(s->task->projector, m->n_image_rows);
+        if (!first && cost > *work)
+            return HG_STATUS_OK;
+        status = tower ? hg_vision_run_unit(m->vision, pixels, layer, s->vision_unit,
+                                            m->features.hidden, err)
+                       : project(s, image, err);
+        *work -= cost;
+        s->vision_unit++;
+    }
+    drop_encoding(s); /* complete, or failed */
+    return status;
+}
+
+enum hg_status hg_seq_encode_image(struct hg_seq *s, struct hg_error *err)
+{
+    int64_t work = INT64_MAX;
+    return hg_seq_encode_piece(s, &work, err);
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
@@ -78,7 +123,10 @@ static enum hg_status grow(struct hg_seq *s, int n_blocks, struct hg_error *err)
 {
     if (n_blocks <= s->n_blocks)
         return HG_STATUS_OK;
-    HG_TRY(hg_kv_cache_acquire(&s->m->kv, n_blocks - s->n_blocks, s->blocks + s->n_blocks, err));
+    int n = n_blocks - s->n_blocks;
+    int32_t *blocks = s->blocks + s->n_blocks;
+    HG_TRY(s->p->probe ? hg_kv_cache_acquire_probe(&s->m->kv, n, blocks, err)
+                       : hg_kv_cache_acquire(&s->m->kv, n, blocks, err));
     s->n_blocks = n_blocks;
     return HG_STATUS_OK;
 }
@@ -90,9 +138,22 @@ enum hg_status hg_seq_reserve(struct hg_seq *s, int n_tokens, struct hg_error *e
 
 static void give_back(struct hg_seq *s)
 {
+    drop_encoding(s);
     hg_seq_release_features(s);
     hg_kv_cache_release(&s->m->kv, s->blocks, s->n_blocks);
     s->n_blocks = s->n_cached = s->n_published = 0;
+}
+
+void hg_seq_distrust(struct hg_seq *s)
+{
+    hg_kv_cache_suspect(&s->m->kv, s->blocks, s->n_blocks);
+    for (int i = 0; i < s->p->n_images; i++)
+        hg_feature_cache_drop(&s->m->features.cache, s->p->picture[i]);
+}
+
+void hg_seq_trust(struct hg_seq *s)
+{
+    hg_kv_cache_trust(&s->m->kv, s->blocks, s->n_blocks);
 }
 
 /* What was computed before is found; room for all that is known. */
@@ -189,6 +250,11 @@ int hg_seq_n_waiting(const struct hg_seq *s)
         return s->p->n_prompt - s->n_cached;
     int left = hg_seq_n_known(s) - s->n_cached;
     return left > 1 ? left : 0;
+}
+
+int hg_seq_n_prefilled(const struct hg_seq *s)
+{
+    return s->n_cached < s->p->n_prompt ? s->n_cached : s->p->n_prompt;
 }
 
 int hg_seq_n_found(const struct hg_seq *s)

@@ -4,6 +4,7 @@
  * backend has the step; a flight keeps what the end needs: items, out rows, results. */
 #include <string.h>
 
+#include "common/fault.h"
 #include "model/internal.h"
 #include "model/prefix.h"
 #include "model/sampler.h"
@@ -221,7 +222,7 @@ static void accept(struct hg_seq *s, const struct hg_sample_result *r, struct hg
         return; /* it ended with an error in an earlier step */
     if (!r->finite) {
         s->finish = token->finish = HG_FINISH_ERROR;
-        hg_kv_cache_unpublish(&s->m->kv, s->blocks, s->n_blocks); /* whatever is in them */
+        hg_seq_distrust(s); /* whatever is in its blocks */
         return;
     }
     token->id = r->token;
@@ -256,8 +257,11 @@ enum hg_status hg_model_step_end(struct hg_model *m, struct hg_token *tokens, si
     *n = 0;
     if (st->n_flights == 0)
         return hg_fail(err, HG_STATUS_INTERNAL, "step: none is in flight");
-    const struct hg_flight *f = flight_of(m, st->n_begun - st->n_flights + 1);
+    struct hg_flight *f = flight_of(m, st->n_begun - st->n_flights + 1);
     enum hg_status status = m->backend->ops->step_wait(m->backend, f->number);
+    int64_t planted = 0;
+    if (status == HG_STATUS_OK && hg_fault(HG_FAULT_STEP_ERR, &planted))
+        status = (enum hg_status)planted;
     if (status != HG_STATUS_OK) {
         take_back(m);
         return hg_fail(err, status, "step of %d sequences: %s", f->n_items, hg_status_text(status));
@@ -271,13 +275,17 @@ enum hg_status hg_model_step_end(struct hg_model *m, struct hg_token *tokens, si
         tokens[i].seq = s;
         if (s && s->n_cached >= s->p->n_prompt)
             hg_seq_release_features(s);
-        if (s)
-            hg_prefix_publish(s);
     }
     for (int o = 0; o < f->n_out; o++) {
         int i = f->out_item[o];
-        if (f->items[i].seq)
-            accept(f->items[i].seq, &f->result[o], &tokens[i]);
+        if (!f->items[i].seq)
+            continue;
+        if (hg_fault(HG_FAULT_NAN_ROW, NULL))
+            f->result[o].finite = false;
+        accept(f->items[i].seq, &f->result[o], &tokens[i]);
+        /* Only now: a row that is finite has looked at every position before it. */
+        if (f->items[i].seq->finish != HG_FINISH_ERROR)
+            hg_prefix_publish(f->items[i].seq);
     }
     return HG_STATUS_OK;
 }

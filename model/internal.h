@@ -26,6 +26,7 @@ struct hg_seq {
     struct hg_hash128 last_key; /* of block n_published - 1 */
     int image_slot[HG_MAX_IMAGES]; /* feature slots, -1: not needed (any more) */
     bool encoded[HG_MAX_IMAGES];   /* its rows are in its slot, or not needed */
+    int vision_unit;               /* of the first that is not: units that have run */
     bool preempted;
     int32_t *generated; /* [max_tokens] */
     size_t n_generated; /* known ones */
@@ -63,6 +64,8 @@ struct hg_step_tables {
 struct hg_feature_pool {
     void *rows;   /* (dev) [n_slots * n_image_rows, D] */
     void *hidden; /* (dev) [n_image_rows, vision dim]: tower output before the projector */
+    struct hg_seq
+        *encoding; /* whose picture is begun: the tower's workspace and `hidden` are its */
     struct hg_feature_cache cache;
 };
 
@@ -96,6 +99,7 @@ struct hg_model {
 struct hg_prepared {
     enum hg_task task;
     bool no_plugin;
+    bool probe;
     uint64_t tenant;
     struct hg_sampling sampling;
     int32_t *tokens; /* [n_prompt] id, or -1 - (image * n_image_rows + row) */
@@ -104,6 +108,7 @@ struct hg_prepared {
     float *pixels;                            /* [n_images, 3, side, side] */
     struct hg_hash128 picture[HG_MAX_IMAGES]; /* see prefix.h */
     int image_end[HG_MAX_IMAGES];             /* position after its last row */
+    struct hg_image_transform transform[HG_MAX_IMAGES];
     int max_tokens;
 };
 
@@ -125,6 +130,8 @@ enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, stru
 
 /* The features of its images are in the cache (or it ends): others may have their slots. */
 void hg_seq_release_features(struct hg_seq *s);
+/* A fault was in it: its blocks go into quarantine, its prompt and pictures are not found again. */
+void hg_seq_distrust(struct hg_seq *s);
 /* Exactly grid_h * grid_w index tokens and nothing else. */
 bool hg_seq_is_image(const struct hg_seq *s);
 /* Positions whose token is known, or on its way in a step. */

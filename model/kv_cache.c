@@ -4,11 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/fault.h"
 #include "common/log.h"
 
 struct hg_kv_block {
     int n_owners;
-    bool keyed;
+    bool keyed, suspect;
     struct hg_hash128 key;
     struct hg_kv_text text;
     int32_t next;         /* in its bucket, -1 */
@@ -40,7 +41,8 @@ enum hg_status hg_kv_cache_init(struct hg_kv_cache *c, struct hg_backend *b,
     c->free_blocks = calloc(n, sizeof *c->free_blocks);
     c->evicted = calloc(n, sizeof *c->evicted);
     c->buckets = calloc((size_t)c->n_buckets, sizeof *c->buckets);
-    if (!c->blocks || !c->free_blocks || !c->evicted || !c->buckets) {
+    c->quarantine = calloc(n, sizeof *c->quarantine);
+    if (!c->blocks || !c->free_blocks || !c->evicted || !c->buckets || !c->quarantine) {
         hg_kv_cache_deinit(c);
         return hg_fail(err, HG_STATUS_NO_MEMORY, "KV cache: table of %d blocks", desc->n_blocks);
     }
@@ -66,6 +68,7 @@ void hg_kv_cache_deinit(struct hg_kv_cache *c)
     free(c->blocks);
     free(c->free_blocks);
     free(c->evicted);
+    free(c->quarantine);
     free(c->buckets);
     memset(c, 0, sizeof *c);
 }
@@ -146,7 +149,7 @@ void hg_kv_cache_publish(struct hg_kv_cache *c, int32_t block, struct hg_hash128
                          const struct hg_kv_text *text)
 {
     struct hg_kv_block *b = &c->blocks[block];
-    if (b->keyed || look_up(c, key) >= 0)
+    if (b->keyed || b->suspect || look_up(c, key) >= 0)
         return;
     b->keyed = true;
     b->key = key;
@@ -155,16 +158,24 @@ void hg_kv_cache_publish(struct hg_kv_cache *c, int32_t block, struct hg_hash128
     *bucket_of(c, key) = block;
 }
 
-void hg_kv_cache_unpublish(struct hg_kv_cache *c, const int32_t *blocks, int n)
+void hg_kv_cache_suspect(struct hg_kv_cache *c, const int32_t *blocks, int n)
+{
+    for (int i = 0; i < n; i++) {
+        remove_key(c, blocks[i]);
+        c->blocks[blocks[i]].suspect = true;
+    }
+}
+
+void hg_kv_cache_trust(struct hg_kv_cache *c, const int32_t *blocks, int n)
 {
     for (int i = 0; i < n; i++)
-        remove_key(c, blocks[i]);
+        c->blocks[blocks[i]].suspect = false;
 }
 
 /* ---- owners ---------------------------------------------------------------------------------- */
 
 /* A patient's keys and values do not outlive their use, nor does a NaN reach the next one. What
- * cannot be zeroed is not used again: nothing is put on the stack. */
+ * cannot be zeroed is not used again: nothing is put on the stack. Suspects go into quarantine. */
 static void wipe(struct hg_kv_cache *c, int n)
 {
     if (n <= 0)
@@ -173,8 +184,12 @@ static void wipe(struct hg_kv_cache *c, int n)
         hg_log(HG_LOG_ERROR, "KV cache: %d blocks could not be zeroed and are not used again", n);
         return;
     }
-    for (int k = n - 1; k >= 0; k--)
-        c->free_blocks[c->n_stack++] = c->evicted[k];
+    for (int k = n - 1; k >= 0; k--) {
+        if (c->blocks[c->evicted[k]].suspect)
+            c->quarantine[atomic_fetch_add(&c->n_quarantine, 1)] = c->evicted[k];
+        else
+            c->free_blocks[c->n_stack++] = c->evicted[k];
+    }
 }
 
 /* The n longest unused of the kept become free. */
@@ -192,7 +207,7 @@ static void evict(struct hg_kv_cache *c, int n)
 enum hg_status hg_kv_cache_acquire(struct hg_kv_cache *c, int n, int32_t *blocks,
                                    struct hg_error *err)
 {
-    int n_free = c->n_stack + c->n_kept;
+    int n_free = hg_fault(HG_FAULT_KV_EXHAUST, NULL) ? 0 : c->n_stack + c->n_kept;
     if (n > n_free)
         return hg_fail(err, HG_STATUS_BUSY, "KV cache: %d blocks needed, %d of %d free", n, n_free,
                        c->n_blocks);
@@ -206,6 +221,29 @@ enum hg_status hg_kv_cache_acquire(struct hg_kv_cache *c, int n, int32_t *blocks
     }
     count_free(c);
     return HG_STATUS_OK;
+}
+
+enum hg_status hg_kv_cache_acquire_probe(struct hg_kv_cache *c, int n, int32_t *blocks,
+                                         struct hg_error *err)
+{
+    int n_quarantine = atomic_load(&c->n_quarantine);
+    int n_suspects = n < n_quarantine ? n : n_quarantine;
+    HG_TRY(hg_kv_cache_acquire(c, n - n_suspects, blocks + n_suspects, err));
+    for (int i = 0; i < n_suspects; i++) {
+        blocks[i] = c->quarantine[--n_quarantine];
+        c->blocks[blocks[i]].n_owners = 1;
+    }
+    atomic_store(&c->n_quarantine, n_quarantine);
+    return HG_STATUS_OK;
+}
+
+void hg_kv_cache_trust_all(struct hg_kv_cache *c)
+{
+    for (int n = atomic_exchange(&c->n_quarantine, 0); n > 0; n--) {
+        c->blocks[c->quarantine[n - 1]].suspect = false;
+        c->free_blocks[c->n_stack++] = c->quarantine[n - 1];
+    }
+    count_free(c);
 }
 
 void hg_kv_cache_release(struct hg_kv_cache *c, const int32_t *blocks, int n)

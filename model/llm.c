@@ -10,6 +10,12 @@
 
 #include <math.h>
 
+int64_t hg_llm_token_work(const struct hg_llm_config *c)
+{
+    int64_t q = (int64_t)c->n_heads * c->head_dim, kv = (int64_t)c->n_kv_heads * c->head_dim;
+    return c->n_layers * (int64_t)c->dim * (2 * q + 2 * kv + 3 * (int64_t)c->ffn_dim);
+}
+
 static enum hg_status attention_block(struct hg_llm *m, const struct hg_plan *plan,
                                       struct hg_kv *kv, int index)
 {

@@ -57,6 +57,9 @@ void hg_llm_free(struct hg_llm *m);
 void hg_llm_limits(const struct hg_llm_config *c, const struct hg_llm_source *s,
                    struct hg_backend_limits *limits);
 
+/* Multiply-adds of a prompt token in the layers' matrices: without attention, plug-ins, head. */
+int64_t hg_llm_token_work(const struct hg_llm_config *c);
+
 /* Inverse frequencies theta^(-2i/P), i < P/2, fp32, then rounded as the mode says (section 5.4). */
 void hg_llm_inv_freq(double theta, int head_dim, enum hg_rope_mode mode, float *out);
 

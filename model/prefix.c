@@ -51,7 +51,7 @@ static struct hg_hash128 describe(const struct hg_seq *s, int i, struct hg_kv_te
 void hg_prefix_take(struct hg_seq *s)
 {
     s->n_published = 0;
-    while ((s->n_published + 1) * HG_BLOCK_TOKENS < s->p->n_prompt) {
+    while (!s->p->probe && (s->n_published + 1) * HG_BLOCK_TOKENS < s->p->n_prompt) {
         struct hg_kv_text text;
         struct hg_hash128 key = describe(s, s->n_published, &text);
         int32_t block = hg_kv_cache_find(&s->m->kv, key, &text);
@@ -67,7 +67,7 @@ void hg_prefix_take(struct hg_seq *s)
 void hg_prefix_publish(struct hg_seq *s)
 {
     int end = s->n_cached < s->p->n_prompt ? s->n_cached : s->p->n_prompt;
-    if (s->m->forget)
+    if (s->m->forget || s->p->probe)
         return;
     while ((s->n_published + 1) * HG_BLOCK_TOKENS <= end) {
         struct hg_kv_text text;

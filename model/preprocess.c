@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "model/healthgpt.h"
 #include "model/resample.h"
 
 /* int(mean * 255) of the CLIP means: what the reference fills the square with. */
@@ -48,6 +49,21 @@ enum hg_status hg_image_resize(const struct hg_image *in, int width, int height,
     HG_TRY(check_image(in, err));
     struct hg_canvas c = {.im = in, .width = in->width, .height = in->height};
     return hg_canvas_resize(&c, width, height, filter, out, err);
+}
+
+void hg_preprocess_transform(const struct hg_preprocess_config *c, const struct hg_image *in,
+                             struct hg_image_transform *out)
+{
+    struct hg_canvas square = square_canvas(in);
+    *out = (struct hg_image_transform){.width = in->width,
+                                       .height = in->height,
+                                       .left = square.x,
+                                       .top = square.y,
+                                       .right = square.width - in->width - square.x,
+                                       .bottom = square.height - in->height - square.y,
+                                       .side = c->side,
+                                       .scale = (double)c->side / square.width};
+    memcpy(out->pad_rgb, square.pad, sizeof out->pad_rgb);
 }
 
 /* The reference rescales in double, rounds to fp32, then subtracts and divides in fp32. */

@@ -20,5 +20,9 @@ enum hg_status hg_image_resize(const struct hg_image *in, int width, int height,
 /* pixels[3][side][side], caller's memory of 3 * side * side floats. */
 enum hg_status hg_preprocess(const struct hg_preprocess_config *c, const struct hg_image *in,
                              float *pixels, struct hg_error *err);
+/* What hg_preprocess does to a picture (its sides are at least 1). */
+struct hg_image_transform;
+void hg_preprocess_transform(const struct hg_preprocess_config *c, const struct hg_image *in,
+                             struct hg_image_transform *out);
 
 #endif

@@ -76,6 +76,11 @@ size_t hg_projector_bytes(const struct hg_projector *p)
     return p->b->ops->weight_bytes(p->first, -1) + p->b->ops->weight_bytes(p->second, -1);
 }
 
+int64_t hg_projector_work(const struct hg_projector *p, int n_rows)
+{
+    return (int64_t)n_rows * p->out_dim * (p->in_dim + p->out_dim);
+}
+
 enum hg_status hg_projector_run(struct hg_projector *p, const void *x, int n_rows, void *y)
 {
     if (n_rows < 0 || n_rows > p->max_rows)

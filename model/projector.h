@@ -16,5 +16,6 @@ size_t hg_projector_bytes(const struct hg_projector *p);
 
 /* x (dev) [n_rows, in_dim] -> y (dev) [n_rows, out_dim]. */
 enum hg_status hg_projector_run(struct hg_projector *p, const void *x, int n_rows, void *y);
+int64_t hg_projector_work(const struct hg_projector *p, int n_rows); /* multiply-adds */
 
 #endif

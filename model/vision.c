@@ -96,7 +96,8 @@ static enum hg_status embed(struct hg_vision *v, const float *pixels)
     return normalise(v, v->x, v->norm_weight, v->norm_bias, v->x);
 }
 
-static enum hg_status run_layer(struct hg_vision *v, const struct hg_vision_layer *layer)
+/* x += out(attention(qkv(LN1 x))) */
+static enum hg_status attend(struct hg_vision *v, const struct hg_vision_layer *layer)
 {
     const struct hg_vision_config *c = &v->c;
     struct hg_backend *b = v->b;
@@ -115,37 +116,76 @@ static enum hg_status run_layer(struct hg_vision *v, const struct hg_vision_laye
     HG_TRY(
         linear(v, layer->qkv, rows, v->normed, c->dim, HG_EPILOGUE_NONE, v->qkv_rows, 3 * c->dim));
     HG_TRY(b->ops->attention_full(b, &a));
-    HG_TRY(linear(v, layer->out, rows, v->normed, c->dim, HG_EPILOGUE_RESIDUAL, v->x, c->dim));
+    return linear(v, layer->out, rows, v->normed, c->dim, HG_EPILOGUE_RESIDUAL, v->x, c->dim);
+}
+
+/* x += fc2(quick_gelu(fc1(LN2 x))) */
+static enum hg_status feed_forward(struct hg_vision *v, const struct hg_vision_layer *layer)
+{
+    const struct hg_vision_config *c = &v->c;
+    int rows = 1 + v->n_patches;
     HG_TRY(normalise(v, v->x, layer->norm2_weight, layer->norm2_bias, v->normed));
     HG_TRY(linear(v, layer->fc1, rows, v->normed, c->dim, HG_EPILOGUE_QUICK_GELU, v->wide,
                   c->ffn_dim));
     return linear(v, layer->fc2, rows, v->wide, c->ffn_dim, HG_EPILOGUE_RESIDUAL, v->x, c->dim);
 }
 
-static enum hg_status run(struct hg_vision *v, const float *pixels, int n_layers, void *y)
+static enum hg_status drop_class(struct hg_vision *v, void *y)
 {
-    struct hg_copy_rows_args drop_cls = {.n_rows = v->n_patches,
-                                         .dim = v->c.dim,
-                                         .row = v->patch_row,
-                                         .x = v->x,
-                                         .ldx = v->c.dim,
-                                         .y = y,
-                                         .ldy = v->c.dim};
-    HG_TRY(embed(v, pixels));
-    for (int i = 0; i < n_layers; i++)
-        HG_TRY(run_layer(v, &v->layers[i]));
-    return v->b->ops->copy_rows(v->b, &drop_cls);
+    struct hg_copy_rows_args a = {.n_rows = v->n_patches,
+                                  .dim = v->c.dim,
+                                  .row = v->patch_row,
+                                  .x = v->x,
+                                  .ldx = v->c.dim,
+                                  .y = y,
+                                  .ldy = v->c.dim};
+    return v->b->ops->copy_rows(v->b, &a);
+}
+
+/* ---- units -------------------------------------------------------------------------------------
+ */
+
+int hg_vision_n_units(const struct hg_vision *v, int layer)
+{
+    return 2 + 2 * hg_vision_layer_index(&v->c, layer);
+}
+
+int64_t hg_vision_unit_work(const struct hg_vision *v, int layer, int unit)
+{
+    const struct hg_vision_config *c = &v->c;
+    int64_t d = c->dim, rows = 1 + v->n_patches;
+    if (unit == 0)
+        return v->n_patches * d * hg_vision_patch_inputs(c);
+    if (unit >= hg_vision_n_units(v, layer) - 1)
+        return 0;
+    return unit % 2 ? rows * d * (4 * d + 2 * rows) : rows * d * 2 * c->ffn_dim;
+}
+
+enum hg_status hg_vision_run_unit(struct hg_vision *v, const float *pixels, int layer, int unit,
+                                  void *y, struct hg_error *err)
+{
+    int n_layers = hg_vision_layer_index(&v->c, layer);
+    enum hg_status status;
+    if (n_layers < 0 || n_layers > v->max_layer)
+        return hg_fail(err, HG_STATUS_INTERNAL, "vision: hidden state %d, loaded up to %d", layer,
+                       v->max_layer);
+    if (unit == 0)
+        status = embed(v, pixels);
+    else if (unit == 1 + 2 * n_layers)
+        status = drop_class(v, y);
+    else
+        status = unit % 2 ? attend(v, &v->layers[(unit - 1) / 2])
+                          : feed_forward(v, &v->layers[(unit - 1) / 2]);
+    return status == HG_STATUS_OK ? status
+                                  : hg_fail(err, status, "vision: %s", hg_status_text(status));
 }
 
 enum hg_status hg_vision_encode(struct hg_vision *v, const float *pixels, int layer, void *y,
                                 struct hg_error *err)
 {
-    int n_layers = hg_vision_layer_index(&v->c, layer);
-    if (n_layers < 0 || n_layers > v->max_layer)
-        return hg_fail(err, HG_STATUS_INTERNAL, "vision: hidden state %d, loaded up to %d", layer,
-                       v->max_layer);
-    enum hg_status status = run(v, pixels, n_layers, y);
-    if (status != HG_STATUS_OK)
-        return hg_fail(err, status, "vision: %s", hg_status_text(status));
+    int unit = 0;
+    do
+        HG_TRY(hg_vision_run_unit(v, pixels, layer, unit, y, err));
+    while (++unit < hg_vision_n_units(v, layer));
     return HG_STATUS_OK;
 }

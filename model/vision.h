@@ -30,4 +30,12 @@ void hg_vision_limits(const struct hg_vision_config *c, struct hg_backend_limits
 enum hg_status hg_vision_encode(struct hg_vision *v, const float *pixels, int layer, void *y,
                                 struct hg_error *err);
 
+/* The same in units: 0, 1, ... n_units - 1, in this order (half a layer each; the last one writes
+ * y). Whatever else the backend does may stand between two of them; the workspace is the tower's,
+ * so one picture at a time. work: multiply-adds of a unit, from the shapes alone. */
+int hg_vision_n_units(const struct hg_vision *v, int layer);
+int64_t hg_vision_unit_work(const struct hg_vision *v, int layer, int unit);
+enum hg_status hg_vision_run_unit(struct hg_vision *v, const float *pixels, int layer, int unit,
+                                  void *y, struct hg_error *err);
+
 #endif

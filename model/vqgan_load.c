@@ -155,7 +155,8 @@ static enum hg_status alloc_workspace(struct hg_vqgan *v, struct hg_error *err)
         HG_TRY(v->b->ops->alloc(v->b, bytes, &v->act[i], err));
     v->workspace_bytes = 3 * bytes + staging;
     v->staging = malloc(staging);
-    return v->staging
+    v->codes = calloc((size_t)v->net.grid * (size_t)v->net.grid, sizeof *v->codes);
+    return v->staging && v->codes
                ? HG_STATUS_OK
                : hg_fail(err, HG_STATUS_NO_MEMORY, "vqgan: out of memory for %zu bytes", staging);
 }
@@ -226,5 +227,6 @@ void hg_vqgan_free(struct hg_vqgan *v)
         v->b->ops->free(v->b, v->act[i]);
     v->b->ops->free(v->b, v->codebook);
     free(v->staging);
+    free(v->codes);
     free(v);
 }

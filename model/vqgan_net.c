@@ -281,6 +281,25 @@ int64_t hg_vqgan_net_activation(const struct hg_vqgan_net *net)
     return larger(chain_activation(&net->decoder), chain_activation(&net->encoder));
 }
 
+int hg_vqgan_node_ops(const struct hg_vqgan_node *n)
+{
+    return n->n_convs + (n->kind == HG_VQGAN_ATTN);
+}
+
+int64_t hg_vqgan_op_work(const struct hg_vqgan_node *n, int op)
+{
+    /* ATTN: q, k, v; the attention; proj_out. RES with a shortcut: conv1, shortcut, conv2. */
+    static const int with_shortcut[] = {0, 2, 1};
+    const struct hg_vqgan_conv *first = &n->convs[0];
+    int64_t pixels = (int64_t)first->side * first->side;
+    if (n->kind == HG_VQGAN_ATTN && op == 1)
+        return 2 * pixels * pixels * first->n_out;
+    int i = n->kind == HG_VQGAN_ATTN ? op / 2 : n->n_convs == 3 ? with_shortcut[op] : op;
+    const struct hg_vqgan_conv *c = &n->convs[i];
+    int64_t out = (int64_t)c->side * c->upsample / c->stride;
+    return out * out * c->kernel * c->kernel * c->n_in * c->n_out * c->n_parts;
+}
+
 static void chain_limits(const struct hg_vqgan_chain *chain, struct hg_backend_limits *l)
 {
     for (int i = 0; i < chain->n_nodes; i++)

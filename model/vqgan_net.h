@@ -52,6 +52,13 @@ struct hg_vqgan_net {
     struct hg_vqgan_chain decoder, encoder; /* codebook rows -> pixels; pixels -> code scores */
 };
 
+/* A picture on its way through the decoder. */
+struct hg_vqgan_walk {
+    bool under_way;
+    int node, op; /* that come next; node -1: the codes are to be looked up first */
+    int at;       /* act[at] is what the next node reads */
+};
+
 struct hg_vqgan {
     struct hg_backend *b;
     struct hg_vqgan_net net;
@@ -59,6 +66,8 @@ struct hg_vqgan {
     float *codebook; /* (dev) [n_codes, embed_dim] */
     void *act[3];    /* (dev) each holds the largest activation */
     float *staging;  /* (host) [side * side * 3] pixels on their way in */
+    struct hg_vqgan_walk walk;
+    int32_t *codes; /* (host) [grid * grid] of the walk */
     size_t weight_bytes, workspace_bytes;
 };
 
@@ -67,6 +76,9 @@ enum hg_status hg_vqgan_net_derive(const struct hg_weights *w, int grid, struct 
                                    struct hg_error *err);
 /* Elements of the largest activation, hidden q/k/v included. */
 int64_t hg_vqgan_net_activation(const struct hg_vqgan_net *net);
+/* Operations of a node, and multiply-adds of one of them, in the order in which they run. */
+int hg_vqgan_node_ops(const struct hg_vqgan_node *n);
+int64_t hg_vqgan_op_work(const struct hg_vqgan_node *n, int op);
 void hg_vqgan_net_limits(const struct hg_vqgan_net *net, struct hg_backend_limits *limits);
 
 #endif

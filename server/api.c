@@ -21,12 +21,14 @@ static const char *const codes[HG_STATUS_COUNT] = {
     [HG_STATUS_TOO_LARGE] = "too_large",
     [HG_STATUS_UNSUPPORTED] = "unsupported",
     [HG_STATUS_BUSY] = "queue_full",
+    [HG_STATUS_QUOTA] = "rate_limit_exceeded",
     [HG_STATUS_TIMEOUT] = "deadline_exceeded",
     [HG_STATUS_CANCELLED] = "cancelled",
     [HG_STATUS_NUMERIC] = "numeric_fault",
     [HG_STATUS_NO_MEMORY] = "out_of_memory",
     [HG_STATUS_IO] = "io_error",
     [HG_STATUS_DEVICE] = "device_error",
+    [HG_STATUS_ENGINE] = "engine_broken",
     [HG_STATUS_INTERNAL] = "internal_error",
 };
 
@@ -52,6 +54,8 @@ static const char *type_of(int http)
 {
     if (http == 503)
         return "overloaded_error";
+    if (http == 429)
+        return "rate_limit_error";
     return http >= 500 ? "server_error" : "invalid_request_error";
 }
 

@@ -25,7 +25,9 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     T(kv_dtype, "auto", "TYPE", "KV cache: auto, f32, f16, bf16, int8")                            \
     N(threads, 0, 0, 64, "threads of the CPU backend; 0: all")                                     \
     N(http_threads, 2, 1, 64, "threads that parse requests and write answers")                     \
+    T(api_keys, "", "FILE", "JSON file of API keys (see keygen); SIGHUP reads it again")           \
     N(max_queue, 64, 1, 65536, "waiting requests; more are answered 503")                          \
+    N(max_queue_tokens, 0, 0, 1073741824, "tokens of waiting requests; 0: four KV caches")         \
     N(max_batch, 16, 1, 1024, "sequences that run together")                                       \
     N(max_connections, 1024, 4, 65536, "open connections")                                         \
     N(kv_tokens, 0, 0, 1073741824,                                                                 \
@@ -34,8 +36,21 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
       "share of the card's free memory to take; 0: 0.90 (or the environment's)")                   \
     N(timeout_s, 600, 1, 86400, "a request is ended after this time, queue included")              \
     N(drain_s, 30, 0, 3600, "at SIGTERM, time for running requests to finish")                     \
+    N(header_timeout_s, 10, 1, 3600, "a request's headers must be complete after this time")       \
+    N(body_timeout_s, 60, 1, 3600, "so must its body")                                             \
+    N(min_rate, 16384, 1, 1073741824,                                                              \
+      "least bytes per second of a body (after 5 s) and of the rest of an answer")                 \
+    N(send_timeout_s, 30, 1, 3600, "a client that does not read is cut after this time")           \
+    N(max_unsent_kib, 256, 4, 65536, "so is one for which more is waiting for that long")          \
+    N(stall_s, 30, 0, 3600, "a request that has not ended so long after its deadline is logged")   \
+    R(step_timeout_s, 120, 0, 86400,                                                               \
+      "a step, vision pass or drawing that takes longer ends the process (70); 0: not watched")    \
+    N(canary_interval_s, 600, 0, 86400,                                                            \
+      "an idle engine repeats the self-test of its start; 0: no self-test")                        \
+    B(supervise, "start the server as a child, and again when it fails; keep the socket")          \
+    N(max_restarts, 5, 0, 100, "with supervise: restarts within ten minutes; then it ends (70)")   \
     B(forget, "keep nothing of a request after it: no cache of prompts and pictures")              \
-    B(insecure, "allow a listen address beyond loopback (there is no authentication yet)")         \
+    B(insecure, "allow a listen address beyond loopback without API keys")                         \
     B(log_json, "log JSON lines")
 
 struct hg_config {

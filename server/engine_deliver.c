@@ -1,9 +1,26 @@
 /* server/engine_deliver.c - a token becomes events of its request's stream. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/clock.h"
 #include "server/engine.h"
+
+enum hg_status hg_slot_prefill(struct hg_slot *slot, struct hg_error *err)
+{
+    struct hg_request *r = slot->req;
+    int64_t done = hg_seq_n_prefilled(slot->seq), total = r->n_prompt, last = slot->prefilled;
+    bool due = last < 0 || done == total ||
+               done * HG_REQUEST_MAX_PREFILLS / total > last * HG_REQUEST_MAX_PREFILLS / total;
+    if (done <= last || !due) /* <: a sequence that gave way computes its prompt once more */
+        return HG_STATUS_OK;
+    struct hg_event e = {.type = HG_EVENT_PREFILL,
+                         .done = (int)done,
+                         .total = (int)total,
+                         .n_found = r->result.n_found};
+    slot->prefilled = (int)done;
+    enum hg_status status = hg_stream_push(&r->stream, &e, NULL, 0, NULL);
+    return status == HG_STATUS_OK ? status
+                                  : hg_fail(err, status, "event: %s", hg_status_text(status));
+}
 
 static enum hg_status push_token(struct hg_scheduler *s, struct hg_slot *slot,
                                  const struct hg_token *t)
@@ -46,38 +63,6 @@ static enum hg_status flush_text(struct hg_scheduler *s, struct hg_slot *slot)
     return s->text.len == 0
                ? HG_STATUS_OK
                : hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, NULL);
-}
-
-enum hg_status hg_slot_preview(struct hg_scheduler *s, struct hg_slot *slot, struct hg_error *err)
-{
-    enum { UNDRAWN = 0x80 }; /* grey */
-    int total = s->info.grid_h * s->info.grid_w, done = (int)hg_seq_n_generated(slot->seq), n = 0;
-    const int32_t *ids = hg_seq_generated(slot->seq);
-    int32_t *codes = calloc((size_t)total, sizeof *codes);
-    struct hg_image im = {0};
-    if (!codes)
-        return hg_fail(err, HG_STATUS_NO_MEMORY, "preview: out of memory");
-    while (n < done && n < total && ids[n] >= s->info.first_index_id &&
-           ids[n] < s->info.first_index_id + s->info.n_index) {
-        codes[n] = ids[n] - s->info.first_index_id;
-        n++;
-    }
-    enum hg_status status = hg_model_render(s->model, codes, (size_t)n, &im, err);
-    free(codes);
-    if (status != HG_STATUS_OK)
-        return status;
-    size_t row = (size_t)im.width * 3;
-    size_t drawn = (size_t)(im.height * (n / s->info.grid_w) / s->info.grid_h);
-    memset(im.rgb + drawn * row, UNDRAWN, ((size_t)im.height - drawn) * row);
-    struct hg_event e = {.type = HG_EVENT_PREVIEW,
-                         .done = n,
-                         .total = total,
-                         .width = im.width,
-                         .height = im.height};
-    status =
-        hg_stream_push(&slot->req->stream, &e, (const char *)im.rgb, (size_t)im.height * row, NULL);
-    hg_image_deinit(&im);
-    return status == HG_STATUS_OK ? status : hg_fail(err, status, "preview: out of memory");
 }
 
 /* The index tokens are complete: keep the codes, give the KV blocks back, render later. */

@@ -3,9 +3,6 @@
 #include "common/log.h"
 #include "server/engine.h"
 
-/* Prompt tokens per step while other sequences decode. */
-enum { SHARED_PREFILL = 256 };
-
 static bool in_step(const struct hg_slot *slot)
 {
     return slot->seq && !hg_seq_preempted(slot->seq) && !hg_seq_wants_vision(slot->seq);
@@ -22,13 +19,19 @@ static bool all_run_ahead(const struct hg_scheduler *s)
     return true;
 }
 
-/* The youngest of slots [from, n) that owns blocks, or -1. */
+/* The youngest of slots [from, n) that owns blocks, or -1; a picture, if slot `from` is none. */
 static int youngest(const struct hg_scheduler *s, int from)
 {
-    for (int i = s->n_slots - 1; i >= from; i--)
-        if (s->slots[i].seq && !hg_seq_preempted(s->slots[i].seq))
+    int found = -1;
+    bool asks = s->slots[from].req->job.cls == HG_CLASS_INTERACTIVE;
+    for (int i = s->n_slots - 1; i >= from; i--) {
+        if (!s->slots[i].seq || hg_seq_preempted(s->slots[i].seq))
+            continue;
+        if (!asks || s->slots[i].req->job.cls == HG_CLASS_BULK)
             return i;
-    return -1;
+        found = found < 0 ? i : found;
+    }
+    return found;
 }
 
 /* Blocks for n_tokens more of slot i, taken from younger ones if need be; else it gives way itself.
@@ -72,8 +75,8 @@ static int plan_step(struct hg_scheduler *s)
         s->items[n++] = (struct hg_step_item){seq, 1};
         budget--;
     }
-    if (n > 0 && budget > SHARED_PREFILL)
-        budget = SHARED_PREFILL;
+    if (n > 0 && budget > HG_SHARED_PREFILL)
+        budget = HG_SHARED_PREFILL;
     for (int i = 0; i < s->n_slots && budget > 0; i++) {
         int waiting = in_step(&s->slots[i]) ? hg_seq_n_waiting(s->slots[i].seq) : 0;
         if (waiting == 0)
@@ -100,10 +103,14 @@ static void deliver(struct hg_scheduler *s, size_t n)
 {
     for (int i = s->n_slots - 1; i >= 0; i--) {
         const struct hg_token *t = token_of(s, n, s->slots[i].seq);
-        if (!t || (t->id < 0 && t->finish == HG_FINISH_NONE))
-            continue; /* not in this step, or its prompt is not complete yet */
         struct hg_error err = {0};
-        if (hg_slot_deliver(s, &s->slots[i], t, &err) != HG_STATUS_OK)
+        if (!t)
+            continue;                                             /* not in this step */
+        bool sampled = t->id >= 0 || t->finish != HG_FINISH_NONE; /* its prompt is complete */
+        enum hg_status status = hg_slot_prefill(&s->slots[i], &err);
+        if (status == HG_STATUS_OK && sampled)
+            status = hg_slot_deliver(s, &s->slots[i], t, &err);
+        if (status != HG_STATUS_OK)
             hg_slot_fail(s, i, &err);
         else if (t->finish != HG_FINISH_NONE && s->slots[i].seq)
             hg_slot_close(s,
@@ -132,6 +139,8 @@ static void fail_step(struct hg_scheduler *s, int n, const struct hg_error *err)
 static void begin_steps(struct hg_scheduler *s)
 {
     bool ahead = true;
+    if ((s->hold_steps || s->canary.forced) && hg_model_steps_in_flight(s->model) > 0)
+        return;
     while (ahead && hg_model_steps_in_flight(s->model) < HG_STEPS_AHEAD) {
         struct hg_error err = {0};
         ahead = all_run_ahead(s);
@@ -144,6 +153,8 @@ static void begin_steps(struct hg_scheduler *s)
             return;
         atomic_fetch_add(&s->n_steps, 1);
         atomic_fetch_add(&s->n_ahead, hg_model_steps_in_flight(s->model) > 0);
+        for (int k = 0; k < n; k++)
+            s->n_worked += s->items[k].n_tokens;
         if (hg_model_step_begin(s->model, s->items, (size_t)n, &err) != HG_STATUS_OK)
             fail_step(s, n, &err);
     }
@@ -153,10 +164,14 @@ void hg_engine_step(struct hg_scheduler *s)
 {
     struct hg_error err = {0};
     size_t n = 0;
+    hg_heart_beat(s->options.heart, HG_PIECE_STEP);
     begin_steps(s);
     if (hg_model_steps_in_flight(s->model) == 0)
         return;
-    if (hg_model_step_end(s->model, s->tokens, &n, &err) == HG_STATUS_OK)
+    hg_heart_beat(s->options.heart, HG_PIECE_WAIT);
+    enum hg_status status = hg_model_step_end(s->model, s->tokens, &n, &err);
+    hg_heart_beat(s->options.heart, HG_PIECE_TURN);
+    if (status == HG_STATUS_OK)
         deliver(s, n);
     else
         fail_step(s, -1, &err);

@@ -11,6 +11,8 @@
 
 #include "common/status.h"
 #include "model/healthgpt.h"
+#include "server/guard.h"
+#include "server/keys.h"
 #include "server/scheduler.h"
 
 struct hg_http;
@@ -19,6 +21,10 @@ struct hg_http_options {
     int socket;    /* bound (hg_listen_bind) */
     bool loopback; /* bound to loopback: only local names are good in Host */
     int n_threads, max_connections, max_queue;
+    struct hg_keys *keys;          /* who may ask, GET /health apart; NULL: everybody */
+    struct hg_guard_limits limits; /* n_connections is taken from max_connections */
+    int64_t stall_ns; /* a request that has not ended so long after its deadline is told of */
+    int n_restarts;   /* of this process by its supervisor, for /health */
 };
 
 /* Begins to listen. Takes the socket, also when it fails. */
@@ -29,7 +35,8 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
 /* From now on requests for work are answered 503 at once, on old and new connections. */
 void hg_http_drain(struct hg_http *h);
 /* After the scheduler has ended every request: refuse connections, wait up to flush_ms for the last
- * answers to leave, close, release. NULL is fine. */
-void hg_http_stop(struct hg_http *h, int64_t flush_ms);
+ * answers to leave, close, release. hand_over: whoever else has the socket goes on with it, so
+ * connections that were not accepted yet are left to it, not refused. NULL is fine. */
+void hg_http_stop(struct hg_http *h, int64_t flush_ms, bool hand_over);
 
 #endif

@@ -7,7 +7,7 @@
 enum { MAX_HEADERS = 64, MAX_HEADER_BYTES = 8192, MAX_URI = 2048 };
 
 struct walk {
-    int n, n_host, n_length, n_encoding, n_expect;
+    int n, n_host, n_length, n_encoding, n_expect, n_authorization;
     bool bad_name, too_big, bad_length;
     const char *host, *encoding, *expect;
     struct hg_gate_facts facts;
@@ -66,6 +66,9 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
         w->expect = v;
     } else if (strcasecmp(key, "Content-Type") == 0) {
         w->facts.content_type = v;
+    } else if (strcasecmp(key, "Authorization") == 0) {
+        w->n_authorization++;
+        w->facts.authorization = v;
     }
     return w->n > MAX_HEADERS ? MHD_NO : MHD_YES;
 }
@@ -134,6 +137,8 @@ bool hg_http_gate(struct MHD_Connection *connection, const char *method, const c
         return false;
     if (w.n_expect > 0 && (w.n_expect > 1 || strcasecmp(w.expect, "100-continue") != 0))
         return refuse(e, 417, "expected Expect: 100-continue");
+    if (w.n_authorization > 1)
+        return refuse(e, 400, "expected at most one Authorization header");
     bool has_body = w.facts.chunked || w.facts.content_length > 0;
     if (has_body && (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0))
         return refuse(e, 400, "a GET request has no body here");

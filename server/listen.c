@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +93,46 @@ enum hg_status hg_listen_bind(struct hg_listen_address *a, int *fd, struct hg_er
     a->port = ntohs(is_v6(a) ? ((struct sockaddr_in6 *)&ss)->sin6_port
                              : ((struct sockaddr_in *)&ss)->sin_port);
     *fd = s;
+    return HG_STATUS_OK;
+}
+
+static void from_sockaddr(const struct sockaddr_storage *ss, struct hg_listen_address *a)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)ss;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)ss;
+    bool is_six = ss->ss_family == AF_INET6;
+    inet_ntop(ss->ss_family, is_six ? (const void *)&v6->sin6_addr : &v4->sin_addr, a->addr,
+              sizeof a->addr);
+    a->port = ntohs(is_six ? v6->sin6_port : v4->sin_port);
+}
+
+enum hg_status hg_listen_inherit(struct hg_listen_address *a, int *fd, struct hg_error *err)
+{
+    enum { FIRST_FD = 3 };
+    const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+    bool ours = pid && n && strtol(pid, NULL, 10) == (long)getpid();
+    bool one = n && strcmp(n, "1") == 0;
+    struct sockaddr_storage ss = {0};
+    socklen_t n_ss = sizeof ss, n_yes = sizeof(int);
+    int type = 0, listens = 0;
+    *fd = -1;
+    unsetenv("LISTEN_PID");
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+    if (!ours)
+        return HG_STATUS_OK;
+    if (!one)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "expected one socket from the service manager");
+    if (getsockopt(FIRST_FD, SOL_SOCKET, SO_TYPE, &type, &n_yes) != 0 || type != SOCK_STREAM ||
+        getsockopt(FIRST_FD, SOL_SOCKET, SO_ACCEPTCONN, &listens, &n_yes) != 0 || !listens ||
+        getsockname(FIRST_FD, (struct sockaddr *)&ss, &n_ss) != 0 ||
+        (ss.ss_family != AF_INET && ss.ss_family != AF_INET6))
+        return hg_fail(err, HG_STATUS_BAD_REQUEST,
+                       "the socket of the service manager: expected a listening TCP socket");
+    if (fcntl(FIRST_FD, F_SETFD, FD_CLOEXEC) != 0 || fcntl(FIRST_FD, F_SETFL, O_NONBLOCK) != 0)
+        return hg_fail(err, HG_STATUS_IO, "the socket of the service manager: %s", strerror(errno));
+    from_sockaddr(&ss, a);
+    *fd = FIRST_FD;
     return HG_STATUS_OK;
 }
 

@@ -25,6 +25,11 @@ bool hg_listen_is_loopback(const struct hg_listen_address *a);
 /* A bound TCP socket; a->port becomes the real port. BUSY: in use. IO: any other reason. */
 enum hg_status hg_listen_bind(struct hg_listen_address *a, int *fd, struct hg_error *err);
 
+/* The listening socket that systemd or our supervisor has handed over (LISTEN_PID, LISTEN_FDS of
+ * sd_listen_fds(3)); *fd -1: none was. BAD_REQUEST: several, or no listening TCP socket. Takes the
+ * variables out of the environment: before there are threads. */
+enum hg_status hg_listen_inherit(struct hg_listen_address *a, int *fd, struct hg_error *err);
+
 /* "http://127.0.0.1:8080" */
 void hg_listen_url(const struct hg_listen_address *a, char out[HG_LISTEN_ADDR_CAP + 24]);
 

@@ -2,6 +2,8 @@
 #ifndef HG_SERVER_PROCESS_H
 #define HG_SERVER_PROCESS_H
 
+#include <stdint.h>
+
 /* Ignore SIGPIPE, and fill the descriptors 0..2 that the caller has closed, so that no socket or
  * model file can become "stdout". Writing to a filled one fails, as it should. A mapped file that
  * is cut while it is read ends the program with a message (common/file_guard.h). */
@@ -10,5 +12,8 @@ void hg_process_init(const char *program);
 /* Flush stdout and end without exit handlers: those of a driver that has lost its card may never
  * return. */
 _Noreturn void hg_process_leave(int code);
+
+/* Raise the limit of open descriptors to n, or as far as it goes, and say so in the log. */
+void hg_process_want_files(int64_t n);
 
 #endif

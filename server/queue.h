@@ -1,42 +1,61 @@
-/* server/queue.h - the bounded queue between the HTTP threads and the engine thread: one line per
- * class, one bound for all.
+/* server/queue.h - the bounded queue between the HTTP threads and the engine thread: a policy
+ * (server/policy.h) under a lock, and a condition to wait for work.
  *
- * Refusing is normal: a full queue answers BUSY at once and the client is told when to come back.
- * `lock` guards every field; the node belongs to the queue from a successful push to its pop. */
+ * Refusing is normal: a full queue answers at once and the client is told when to come back. A job
+ * belongs to the queue from a successful push until it is swept out or ended. `lock` guards every
+ * field. */
 #ifndef HG_SERVER_QUEUE_H
 #define HG_SERVER_QUEUE_H
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/list.h"
 #include "common/status.h"
-
-enum hg_class { HG_CLASS_INTERACTIVE, HG_CLASS_BULK, HG_CLASS_COUNT };
+#include "server/policy.h"
 
 struct hg_queue {
     pthread_mutex_t lock;
     pthread_cond_t filled;
-    struct hg_list items[HG_CLASS_COUNT];
-    size_t n, cap;
+    struct hg_policy policy;
     bool closed; /* nothing is accepted any more */
 };
 
-void hg_queue_init(struct hg_queue *q, size_t cap);
+enum hg_status hg_queue_init(struct hg_queue *q, const struct hg_policy_options *o,
+                             struct hg_error *err);
 void hg_queue_deinit(struct hg_queue *q); /* must be empty */
 
-/* BUSY when full, CANCELLED when closed. */
-enum hg_status hg_queue_push(struct hg_queue *q, struct hg_list *node, enum hg_class c);
-struct hg_list *hg_queue_pop(struct hg_queue *q, enum hg_class c); /* oldest, or NULL */
-/* Block until there is something to pop or the queue is closed. */
+/* [any] QUOTA: too much of this tenant waits. BUSY: too much waits, or it would wait for longer
+ * than patience_s. CANCELLED: closed. *depth (NULL: no matter): requests that wait now, this one
+ * among them. */
+enum hg_status hg_queue_push(struct hg_queue *q, struct hg_job *job, const struct hg_tenant *who,
+                             double patience_s, int *depth, struct hg_error *err);
+/* [any] Whether a push could succeed, for a job whose cost is not known yet. */
+enum hg_status hg_queue_check(struct hg_queue *q, const struct hg_tenant *who, enum hg_class cls,
+                              struct hg_error *err);
+double hg_queue_retry_s(struct hg_queue *q, const struct hg_tenant *who, enum hg_class cls);
+size_t hg_queue_depth(struct hg_queue *q); /* requests that wait */
+int64_t hg_queue_tokens(struct hg_queue *q);
+
+/* [engine] hg_policy_next and so on, under the lock. */
+struct hg_policy_turn hg_queue_next(struct hg_queue *q, const struct hg_policy_bulk *bulk);
+void hg_queue_take(struct hg_queue *q, struct hg_job *job);
+void hg_queue_resumed(struct hg_queue *q);
+void hg_queue_end(struct hg_queue *q, struct hg_job *job, int64_t used);
+void hg_queue_worked(struct hg_queue *q, int64_t tokens, double seconds);
+
+/* [engine] Block until something waits or the queue is closed. */
 void hg_queue_wait(struct hg_queue *q);
+/* The same, but at most until that time (hg_now_ns); false: it came. INT64_MAX: never. */
+bool hg_queue_wait_until(struct hg_queue *q, int64_t until_ns);
 void hg_queue_close(struct hg_queue *q);
 bool hg_queue_closed(struct hg_queue *q);
-size_t hg_queue_depth(struct hg_queue *q);
 
-/* Take out every node for which `match` holds and append it to `out` (an initialised list head). */
-typedef bool hg_queue_match_fn(const struct hg_list *node, void *ctx);
+/* [engine] Take out every job for which `match` holds, oldest first, and append its `link` to `out`
+ * (an initialised list head). */
+typedef bool hg_queue_match_fn(const struct hg_job *job, void *ctx);
 void hg_queue_sweep(struct hg_queue *q, hg_queue_match_fn *match, void *ctx, struct hg_list *out);
 
 #endif

@@ -77,6 +77,33 @@ static void put_usage(struct hg_json_out *o, const struct hg_request *r)
     hg_out_close(o, '}');
 }
 
+/* One object per picture of the request, in its order. */
+static void put_transforms(struct hg_json_out *o, const struct hg_request *r)
+{
+    hg_out_open(o, "image_transform", '[');
+    for (int i = 0; i < r->n_images; i++) {
+        const struct hg_image_transform *t = &r->transform[i];
+        hg_out_open(o, NULL, '{');
+        hg_out_int(o, "width", t->width);
+        hg_out_int(o, "height", t->height);
+        hg_out_open(o, "pad", '{');
+        hg_out_int(o, "left", t->left);
+        hg_out_int(o, "top", t->top);
+        hg_out_int(o, "right", t->right);
+        hg_out_int(o, "bottom", t->bottom);
+        hg_out_close(o, '}');
+        hg_out_open(o, "pad_rgb", '[');
+        for (int k = 0; k < 3; k++)
+            hg_out_int(o, NULL, t->pad_rgb[k]);
+        hg_out_close(o, ']');
+        hg_out_real(o, "scale", t->scale, 9);
+        hg_out_string(o, "resample", "bicubic");
+        hg_out_int(o, "side", t->side);
+        hg_out_close(o, '}');
+    }
+    hg_out_close(o, ']');
+}
+
 /* What a plain answer and the "done" line share. */
 static void put_facts(struct hg_json_out *o, const struct hg_reply_context *c,
                       const struct hg_request *r)
@@ -87,6 +114,7 @@ static void put_facts(struct hg_json_out *o, const struct hg_reply_context *c,
     hg_out_real(o, "temperature", (double)r->sampling.temperature, 4);
     hg_out_uint(o, "seed", r->sampling.seed);
     put_usage(o, r);
+    put_transforms(o, r);
     if (r->task == HG_TASK_GENERATION)
         hg_out_bool(o, "synthetic", true);
     hg_out_string(o, "notice", c->notice);
@@ -125,6 +153,13 @@ enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_
                               struct hg_buf *out)
 {
     struct hg_json_out o;
+    if (e->type == HG_EVENT_PREFILL) {
+        open_line(&o, out, "prefill");
+        hg_out_int(&o, "done", e->done);
+        hg_out_int(&o, "total", e->total);
+        hg_out_int(&o, "cached", e->n_found);
+        return close_line(&o);
+    }
     if (e->type == HG_EVENT_PROGRESS) {
         open_line(&o, out, "progress");
         hg_out_int(&o, "done", e->done);
@@ -153,13 +188,22 @@ enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_
     return close_line(&o);
 }
 
+void hg_reply_error_of(const struct hg_request *r, struct hg_api_error *e)
+{
+    hg_api_error_of(e, &r->result.error);
+    if (e->status == HG_STATUS_CANCELLED && atomic_load(&r->cancelled)) {
+        e->http = 499;
+        snprintf(e->code, sizeof e->code, "client_closed");
+    }
+}
+
 enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_request *r,
                             struct hg_buf *out)
 {
     struct hg_json_out o;
     if (r->result.error.status != HG_STATUS_OK) {
         struct hg_api_error e;
-        hg_api_error_of(&e, &r->result.error);
+        hg_reply_error_of(r, &e);
         open_line(&o, out, "error");
         put_id(&o, r);
         hg_api_put_error(&o, &e);
@@ -202,15 +246,31 @@ enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_reque
     hg_out_open(&o, NULL, '{');
     hg_out_int(&o, "created", (int64_t)time(NULL));
     if (r->task == HG_TASK_GENERATION) {
-        hg_out_open(&o, "data", '[');
-        hg_out_open(&o, NULL, '{');
+        hg_out_open(&o, "image", '{');
         put_png(&o, &r->result.image);
-        hg_out_close(&o, '}');
-        hg_out_close(&o, ']');
         put_image_facts(&o, &r->result.image);
+        hg_out_close(&o, '}');
     } else {
         put_text(&o, c, r);
     }
+    put_facts(&o, c, r);
+    hg_out_close(&o, '}');
+    return status_of(&o);
+}
+
+enum hg_status hg_reply_images_answer(const struct hg_reply_context *c, const struct hg_request *r,
+                                      struct hg_buf *out)
+{
+    struct hg_json_out o;
+    hg_out_begin(&o, out);
+    hg_out_open(&o, NULL, '{');
+    hg_out_int(&o, "created", (int64_t)time(NULL));
+    hg_out_open(&o, "data", '[');
+    hg_out_open(&o, NULL, '{');
+    put_png(&o, &r->result.image);
+    hg_out_close(&o, '}');
+    hg_out_close(&o, ']');
+    put_image_facts(&o, &r->result.image);
     put_facts(&o, c, r);
     hg_out_close(&o, '}');
     return status_of(&o);
@@ -227,9 +287,35 @@ static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
     hg_out_close(o, ']');
 }
 
+/* What is held now, and what was cut; all of "open" is 0 on an idle server but for the asker. */
+static void put_guard(struct hg_json_out *o, const struct hg_scheduler_stats *stats,
+                      const struct hg_guard_stats *guard)
+{
+    hg_out_open(o, "open", '{');
+    hg_out_uint(o, "requests", stats->requests.n_open);
+    hg_out_uint(o, "working", guard->n_working);
+    hg_out_uint(o, "connections", guard->n_open);
+    hg_out_close(o, '}');
+    hg_out_open(o, "ledger", '{');
+    hg_out_uint(o, "accepted", stats->requests.n_accepted);
+    hg_out_uint(o, "ended", stats->requests.n_ended);
+    hg_out_uint(o, "stalled", stats->requests.n_stalled);
+    hg_out_uint(o, "ended_twice", stats->requests.n_ended_twice);
+    hg_out_close(o, '}');
+    hg_out_open(o, "kv", '{');
+    hg_out_uint(o, "blocks", stats->kv_blocks);
+    hg_out_uint(o, "free", stats->kv_free);
+    hg_out_close(o, '}');
+    hg_out_open(o, "cut", '{');
+    for (int c = 0; c < HG_CUT_COUNT; c++)
+        hg_out_uint(o, hg_cut_name((enum hg_cut)c), guard->n_cut[c]);
+    hg_out_close(o, '}');
+}
+
 enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg_model_info *info,
-                               const struct hg_scheduler_stats *stats, int max_queue,
-                               const char *state, struct hg_buf *out)
+                               const struct hg_scheduler_stats *stats,
+                               const struct hg_guard_stats *guard, int max_queue, const char *state,
+                               struct hg_buf *out)
 {
     struct hg_json_out o;
     hg_out_begin(&o, out);
@@ -243,6 +329,8 @@ enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg
     hg_out_open(&o, "queue", '{');
     hg_out_uint(&o, "depth", stats->queued);
     hg_out_int(&o, "max", max_queue);
+    hg_out_int(&o, "tokens", stats->queued_tokens);
+    hg_out_int(&o, "max_tokens", stats->max_queued_tokens);
     hg_out_uint(&o, "running", stats->running);
     hg_out_close(&o, '}');
     hg_out_open(&o, "requests", '{');
@@ -250,11 +338,16 @@ enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg
     hg_out_uint(&o, "failed", stats->n_failed);
     hg_out_uint(&o, "cancelled", stats->n_cancelled);
     hg_out_close(&o, '}');
+    put_guard(&o, stats, guard);
     hg_out_open(&o, "engine", '{');
     hg_out_uint(&o, "steps", stats->n_steps);
     hg_out_uint(&o, "tokens", stats->n_tokens);
-    hg_out_uint(&o, "preempted", stats->n_preempted);
     hg_out_uint(&o, "cached_tokens", stats->n_found);
+    hg_out_uint(&o, "preempted", stats->n_preempted);
+    hg_out_uint(&o, "canaries", stats->n_canaries);
+    hg_out_uint(&o, "numeric_faults", stats->n_numeric);
+    hg_out_int(&o, "quarantined_blocks", stats->n_quarantined);
+    hg_out_int(&o, "restarts", c->n_restarts);
     hg_out_close(&o, '}');
     hg_out_string(&o, "notice", c->notice);
     return close_line(&o);

@@ -1,14 +1,15 @@
 /* server/reply.h - results and events as JSON. Knows no HTTP objects.
  *
- * A stream is one JSON object per line: {"type":"queued"}, "token", "progress", "preview", "image",
- * then "done" or "error". A plain answer is one object. All functions append to out; NO_MEMORY is
- * their only failure. */
+ * A stream is one JSON object per line: {"type":"queued"}, "prefill", "token", "progress",
+ * "preview", "image", then "done" or "error": docs/streaming.md. A plain answer is one object. All
+ * functions append to out; NO_MEMORY is their only failure. */
 #ifndef HG_SERVER_REPLY_H
 #define HG_SERVER_REPLY_H
 
 #include "common/buf.h"
 #include "common/image_io.h"
 #include "server/api.h"
+#include "server/guard.h"
 #include "server/json_text.h"
 #include "server/request.h"
 #include "server/scheduler.h"
@@ -16,6 +17,7 @@
 struct hg_reply_context {
     const char *model, *notice;
     const struct hg_tokenizer *tokenizer; /* names of alternatives */
+    int n_restarts;                       /* of the process, by its supervisor */
 };
 
 const char *hg_finish_name(enum hg_finish f); /* "stop", "length" */
@@ -24,8 +26,12 @@ const char *hg_finish_name(enum hg_finish f); /* "stop", "length" */
 enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out,
                                 struct hg_error *err);
 
+/* What a client is told of a request that failed or was cancelled. Who reads that it was cancelled
+ * because the client has left has closed half of the connection: 499, client_closed. */
+void hg_reply_error_of(const struct hg_request *r, struct hg_api_error *e);
+
 enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out);
-/* One line for a TOKEN, PROGRESS or PREVIEW event. */
+/* One line for any event but END. */
 enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_event *e,
                               const struct hg_buf *text, const struct hg_top_token *tops,
                               struct hg_buf *out);
@@ -38,10 +44,15 @@ enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_re
 enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_request *r,
                                struct hg_buf *out);
 
+/* The same for /v1/images/generations: the picture is data[0].b64_json. */
+enum hg_status hg_reply_images_answer(const struct hg_reply_context *c, const struct hg_request *r,
+                                      struct hg_buf *out);
+
 /* The documents of GET /health and GET /v1/models, each with a newline. */
 enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg_model_info *info,
-                               const struct hg_scheduler_stats *stats, int max_queue,
-                               const char *state, struct hg_buf *out);
+                               const struct hg_scheduler_stats *stats,
+                               const struct hg_guard_stats *guard, int max_queue, const char *state,
+                               struct hg_buf *out);
 enum hg_status hg_reply_models(const struct hg_reply_context *c, const struct hg_model_info *info,
                                struct hg_buf *out);
 

@@ -54,6 +54,7 @@ static enum hg_status prepare(const struct hg_model *m, const struct hg_ask *ask
                            .n_images = (int)ask->n_images};
     struct hg_request_input in = {.task = ask->task,
                                   .no_plugin = ask->no_plugin,
+                                  .tenant = ask->tenant.id,
                                   .system = ask->system,
                                   .turns = &turn,
                                   .n_turns = 1,
@@ -63,6 +64,9 @@ static enum hg_status prepare(const struct hg_model *m, const struct hg_ask *ask
     HG_TRY(hg_model_prepare(m, &in, &r->prepared, err));
     r->n_prompt = hg_prepared_n_prompt(r->prepared);
     r->max_tokens = hg_prepared_max_tokens(r->prepared);
+    r->n_images = hg_prepared_n_images(r->prepared);
+    for (int i = 0; i < r->n_images; i++)
+        r->transform[i] = *hg_prepared_transform(r->prepared, i);
     return HG_STATUS_OK;
 }
 
@@ -73,18 +77,19 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
     struct hg_request *r = calloc(1, sizeof *r);
     if (!r)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "request: out of memory");
-    hg_list_init(&r->link);
     atomic_init(&r->n_refs, 1);
     atomic_init(&r->state, HG_REQUEST_NEW);
     r->number = atomic_fetch_add(&next_number, 1);
     r->task = ask->task;
+    r->tenant = ask->tenant;
     r->timeout_ms = ask->timeout_ms;
     r->n_previews = ask->stream && ask->task == HG_TASK_GENERATION ? ask->previews : 0;
     r->sampling = sampling_of(ask);
     enum hg_status status = prepare(m, ask, r, err);
-    if (status == HG_STATUS_OK) /* one event per token and preview, one flushed text, END */
-        status = hg_stream_init(&r->stream, (size_t)r->max_tokens + (size_t)r->n_previews + 3,
-                                r->sampling.n_top, err);
+    /* One event per token and preview, those of the prompt, one flushed text, END. */
+    size_t n_events = (size_t)r->max_tokens + (size_t)r->n_previews + HG_REQUEST_MAX_PREFILLS + 4;
+    if (status == HG_STATUS_OK)
+        status = hg_stream_init(&r->stream, n_events, r->sampling.n_top, err);
     if (status != HG_STATUS_OK) {
         hg_prepared_free(r->prepared);
         free(r);

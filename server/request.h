@@ -11,12 +11,17 @@
 #include <stdint.h>
 
 #include "common/image_io.h"
-#include "common/list.h"
 #include "common/status.h"
 #include "model/healthgpt.h"
+#include "server/ledger.h"
+#include "server/policy.h"
 #include "server/stream.h"
 
-enum { HG_REQUEST_MAX_IMAGES = 4, HG_REQUEST_MAX_PREVIEWS = 8 };
+enum {
+    HG_REQUEST_MAX_IMAGES = 4,
+    HG_REQUEST_MAX_PREVIEWS = 8,
+    HG_REQUEST_MAX_PREFILLS = 32 /* reports of a prompt's progress, beside the first */
+};
 
 /* What a client asked for, parsed and bounded; owns its strings and images. A zeroed struct is
  * empty. */
@@ -31,6 +36,7 @@ struct hg_ask {
     int timeout_ms; /* 0: the server's limit */
     int previews;   /* of a picture that is streamed while it grows, 0..HG_REQUEST_MAX_PREVIEWS */
     bool stream, no_plugin;
+    struct hg_tenant tenant; /* not the client's to say: of its API key */
 };
 void hg_ask_init(struct hg_ask *a, enum hg_task task);
 void hg_ask_deinit(struct hg_ask *a);
@@ -56,7 +62,8 @@ struct hg_result {
 };
 
 struct hg_request {
-    struct hg_list link; /* the queue's or the scheduler's */
+    struct hg_job job; /* the queue's */
+    struct hg_tenant tenant;
     atomic_int n_refs;
     atomic_int state;      /* enum hg_request_state */
     atomic_bool cancelled; /* set by the reader, read by the engine between steps */
@@ -64,11 +71,13 @@ struct hg_request {
     enum hg_task task;
     struct hg_sampling sampling;
     struct hg_prepared *prepared; /* until a sequence takes it */
-    int n_prompt, max_tokens;
-    int n_previews;     /* wanted */
+    int n_prompt, max_tokens, n_images;
+    struct hg_image_transform transform[HG_REQUEST_MAX_IMAGES]; /* [n_images] */
+    int n_previews;                                             /* wanted */
     int position;       /* in the queue when it was submitted, of both classes, from 1 on */
     int64_t timeout_ms; /* wanted, 0: the server's; from submission the one that holds */
     int64_t submitted_ns, deadline_ns; /* set by the scheduler */
+    struct hg_ledger_entry entry;      /* the scheduler's */
     struct hg_stream stream;
     struct hg_result result;
 };

@@ -36,6 +36,13 @@ void hg_stream_deinit(struct hg_stream *s)
     s->tops = NULL;
 }
 
+/* What an event costs as a line, about. */
+static size_t cost(const struct hg_event *e)
+{
+    enum { LINE = 64 };
+    return LINE + e->n_text + (size_t)e->n_top * LINE;
+}
+
 enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event, const char *text,
                               size_t n_text, const struct hg_top_token *tops)
 {
@@ -56,6 +63,7 @@ enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event,
     for (size_t i = 0; i < n_top; i++)
         s->tops[s->n_tops++] = tops[i];
     s->ended = end;
+    atomic_fetch_add(&s->waiting, cost(e));
     pthread_cond_broadcast(&s->changed);
     if (s->suspended && (end || !s->end_only)) {
         s->suspended = false;
@@ -81,6 +89,8 @@ bool hg_stream_read(struct hg_stream *s, size_t at, struct hg_event *event, stru
 {
     pthread_mutex_lock(&s->lock);
     bool there = at < s->n;
+    for (; s->n_finished < at && s->n_finished < s->n; s->n_finished++)
+        atomic_fetch_sub(&s->waiting, cost(&s->events[s->n_finished]));
     if (there) {
         *event = s->events[at];
         if (event->n_text &&

@@ -13,6 +13,7 @@
 #define HG_SERVER_STREAM_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@
 #include "kernels/backend.h"
 
 enum hg_event_type {
+    HG_EVENT_PREFILL,  /* done of total prompt tokens are computed, n_found were in the cache */
     HG_EVENT_TOKEN,    /* text task: id, logprob, text */
     HG_EVENT_PROGRESS, /* image task: done of total index tokens */
     HG_EVENT_PREVIEW, /* image task: the same, text is the picture so far, RGB [height, width, 3] */
@@ -37,7 +39,7 @@ struct hg_event {
     enum hg_event_type type;
     int32_t id;
     float logprob;
-    int done, total, width, height;
+    int done, total, n_found, width, height;
     double seconds_left; /* PROGRESS: at the pace so far, of the tokens; 0 with the first */
     int n_top;
     size_t top_at, text_at, n_text; /* places in the stream's own stores */
@@ -54,6 +56,9 @@ struct hg_stream {
     size_t n_tops, n_tops_cap;
     struct hg_buf text; /* of all events, one after the other: the answer */
     bool ended;
+    atomic_size_t waiting; /* bytes of events that a reader has not finished with: it has when it
+                              asks for a later one. Read without the lock */
+    size_t n_finished;     /* such events */
     hg_stream_fn *suspend, *resume; /* NULL while nobody is attached */
     void *ctx;
     bool suspended, end_only; /* end_only: resume for the last event only */

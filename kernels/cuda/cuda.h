@@ -51,7 +51,7 @@ struct cuda_scratch {
     size_t x_bytes;
     float *z; /* A x and route logits, and the same gated: see linear.cu */
     size_t z_bytes;
-    int *tickets;  /* [2][n_tickets] zero between kernels; launches take turns: linear_kernel.cuh */
+    int *tickets; /* [2][n_tickets] zero between kernels; launches take turns: linear_kernel.cuh */
     int n_tickets;
     int32_t *rows; /* [max_rows] a caller's host table (slots, row numbers, codes) */
     float *stats;  /* [2 * MAX_GROUPS] GroupNorm mean and 1 / deviation */
@@ -180,7 +180,7 @@ struct cuda_backend {
     struct cuda_pool pool;
     struct cuda_stage stage;
     int device, n_sms, shared_per_sm;
-    bool early; /* launches may overlap: sm_90 and later, unless HG_CUDA_EARLY=0 */
+    bool early;      /* launches may overlap: sm_90 and later, unless HG_CUDA_EARLY=0 */
     int ticket_half; /* that the newest launch takes tickets from */
     char description[160];
     struct hg_backend_limits limits;

@@ -48,8 +48,7 @@ enum hg_status cuda_allow_shared(struct cuda_backend *c, const void *kernel, siz
     if (bytes <= 48 << 10)
         return HG_STATUS_OK;
     return cuda_check(
-        c,
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+        c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
         "shared memory");
 }
 

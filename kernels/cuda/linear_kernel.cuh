@@ -5,23 +5,25 @@
  *     y = epilogue(W n + bias + B z),  n = RMSNorm(x) or x,  z gated from A n and R n: see gate.cuh
  *
  * Shapes: x [T, K], W [N, K], [A; R] stacked over the parts of a slot, B [n_out, R] per part.
- * Mapping: blocks take tickets. The lowest prepare a row of x each (prepare.cuh), unless there are so
- * few that every block does it for itself; the next are the
- * shrink tiles [A; R] of the slots that are present, for every token tile of 8 NT tokens, the last
- * of which turns the sums into gated, prepared z; the rest are output blocks, token tiles fastest, each of which goes over several tiles (or pairs of tiles)
- * of W. Its 8 warps have an eighth of K each and read weights `ring` steps ahead, also from one
- * tile into the next, so that memory never waits for what happens between tiles: sums meet in
- * shared memory, adapters are added, outputs are finished. Weights do not depend on the kernel
- * before: the ring is filled before grid_wait. Blocks wait for lower tickets only, which run or
- * have run, so residency does not matter. The last block of all sets the tickets back to zero; the
- * next launch has the other half of them, because its blocks may start before that.
- * Bound by the stream of W. Only the weights of slots present are read. Numerics: see tile_dot.cuh
- * for products, prepare.cuh for the rounding of x and z. Definition: kernels/ref/linear.c. */
+ * Mapping: blocks take tickets. The lowest prepare a row of x each (prepare.cuh), unless there are
+ * so few that every block does it for itself; the next are the shrink tiles [A; R] of the slots
+ * that are present, for every token tile of 8 NT tokens, the last of which turns the sums into
+ * gated, prepared z; the rest are output blocks, token tiles fastest, each of which goes over
+ * several tiles (or pairs of tiles) of W. Its 8 warps have an eighth of K each and read weights
+ * `ring` steps ahead, also from one tile into the next, so that memory never waits for what happens
+ * between tiles: sums meet in shared memory, adapters are added, outputs are finished. Weights do
+ * not depend on the kernel before: the ring is filled before grid_wait. Blocks wait for lower
+ * tickets only, which run or have run, so residency does not matter. The last block of all sets the
+ * tickets back to zero; the next launch has the other half of them, because its blocks may start
+ * before that. Bound by the stream of W. Only the weights of slots present are read. Numerics: see
+ * tile_dot.cuh for products, prepare.cuh for the rounding of x and z. Definition:
+ * kernels/ref/linear.c. */
 #ifndef HG_KERNELS_CUDA_LINEAR_KERNEL_CUH
 #define HG_KERNELS_CUDA_LINEAR_KERNEL_CUH
 
 #include "kernels/cuda/finish.cuh"
 #include "kernels/cuda/linear_prompt.cuh"
+#include "kernels/cuda/linear_ring.cuh"
 
 enum {
     OWN_ROWS = 2, /* every block prepares that many itself */
@@ -91,155 +93,7 @@ DEV bool count(int *counter, int n, int *answer)
     return *answer;
 }
 
-/* ---- weights in flight ----------------------------------------------------------------------- */
-
-/* How a block of 8 NT tokens works. tiles: of W at a time, because every tile reads all rows. */
-template <int type, int NT> struct Few {
-    typedef Sliced<NT> Sums;
-    enum {
-        tokens = 8 * NT,
-        tiles = NT >= 4 && Dot<type>::row == 1 ? 2 : 1,
-        step_bytes = tiles * (Dot<type>::weight * 512 + (type == HG_DTYPE_I4 ? 32 : 0)),
-#ifndef V_RING
-#define V_RING 64
-#define V_LEAST 2
-#endif
-        ring_bytes = (NT == 1 ? V_RING : NT == 2 ? 64 : NT == 4 ? 64 : 48) * 1024,
-        fits = ring_bytes / (SLICES * step_bytes),
-        depth = fits < 16 ? fits : 16, /* steps in flight per warp */
-        buffers = NT <= 2 ? 2 : 1, /* so that a product need not wait until sums have been read */
-        waiting = NT == 8 ? 2 : 3, /* tiles that may wait for z */
-        tile_floats = tokens * TILE_ROWS,
-        floats = SLICES * depth * step_bytes / 4 + buffers * Sums::floats + waiting * tile_floats,
-        least = NT == 1 ? V_LEAST : NT <= 2 ? 2 : 1 /* blocks that fit a multiprocessor of 227 KiB */
-    };
-};
-
-/* A warp's steps of tiles of a matrix, `depth` steps ahead through shared memory, from one unit of
- * tiles into the next. A lane reads only what it copied itself, but for scales of I4. */
-template <int type, int NT, int MT, int depth> struct Ring {
-    enum {
-        W = Dot<type>::weight,
-        X = Dot<type>::row,
-        plain = MT * W * 512,
-        step_bytes = plain + (type == HG_DTYPE_I4 ? MT * 32 : 0),
-        batch = NT * X >= 4 ? 1 : 4 / (NT * X), /* steps whose rows are read together, */
-        ahead = NT * X <= 8                     /* one batch before they are needed */
-    };
-    static_assert(depth >= batch, "a batch is in flight");
-    struct Batch {
-        uint4 x[batch][NT][X];
-        float2 scale[batch][NT]; /* of I4 */
-    };
-    typedef typename Dot<type>::sum sum_t;
-    const cuda_matrix &matrix;
-    Rows<type> rows;
-    char *slots;         /* [depth][step_bytes] of this warp */
-    int begin, n;        /* this warp's steps */
-    int read, write;     /* slots */
-    int step, tile, stride, end; /* to be asked for next, of which tile; tiles go on to `end` */
-    Batch now;
-
-    MEMBER Ring(const cuda_matrix &m, float *shared)
-        : matrix(m), rows(nullptr, 0, 0, 1),
-          slots((char *)shared + threadIdx.x / 32 * (depth * step_bytes)), read(0), write(0)
-    {
-        int slice = (m.steps + SLICES - 1) / SLICES;
-        begin = (int)threadIdx.x / 32 * slice;
-        n = m.steps - begin < slice ? m.steps - begin : slice;
-    }
-    /* One more step in flight; of two tiles past the end the last is read twice. */
-    MEMBER void ask()
-    {
-        if (step == n && tile + stride < end) {
-            tile += stride;
-            step = 0;
-        }
-        if (step < n) {
-            int second = tile + 1 < end;
-            char *to = slots + write * step_bytes;
-            UNROLL_FOR (int m = 0; m < MT; m++) {
-                int64_t at = (int64_t)(tile + m * second) * matrix.steps + begin + step;
-                const char *from = (const char *)matrix.data + at * (W * 512) + lane_id() * 16;
-                UNROLL_FOR (int i = 0; i < W; i++)
-                    cp_async16(to + (m * W + i) * 512 + lane_id() * 16, from + i * 512, true);
-                if (type == HG_DTYPE_I4 && lane_id() < 2)
-                    cp_async16(to + plain + m * 32 + lane_id() * 16,
-                               (const char *)(matrix.group_scale + at * 8) + lane_id() * 16, true);
-            }
-            write = write + 1 < depth ? write + 1 : 0;
-            step++;
-        }
-        cp_async_commit();
-    }
-    /* Tiles first, first + stride, ... before end are asked for from now on. */
-    MEMBER void fill(int first, int stride_, int end_)
-    {
-        step = 0;
-        tile = first, stride = stride_, end = end_;
-        ROLLED_FOR (int d = 0; d < depth; d++)
-            ask();
-    }
-    MEMBER void set_rows(const Rows<type> &r)
-    {
-        rows = r;
-        load_rows(now, 0);
-    }
-    /* Rows of steps at .. at + batch - 1; past the last of them nothing. */
-    MEMBER void load_rows(Batch &to, int at)
-    {
-        UNROLL_FOR (int u = 0; u < batch; u++)
-            UNROLL_FOR (int t = 0; t < NT; t++) {
-                if (at + u >= n)
-                    continue;
-                UNROLL_FOR (int i = 0; i < X; i++)
-                    to.x[u][t][i] = rows.load(begin + at + u, t, i);
-                if constexpr (type == HG_DTYPE_I4)
-                    to.scale[u][t] = rows.scales(begin + at + u, t);
-            }
-    }
-    MEMBER void multiply(sum_t (&sum)[MT][NT][4], const uint4 (&x)[NT][X], const float2 (&s_x)[NT])
-    {
-        const char *from = slots + read * step_bytes;
-        uint4 w[MT][W];
-        uint32_t s_w[MT];
-        UNROLL_FOR (int m = 0; m < MT; m++) {
-            UNROLL_FOR (int i = 0; i < W; i++)
-                w[m][i] = *(const uint4 *)(from + (m * W + i) * 512 + lane_id() * 16);
-            if constexpr (type == HG_DTYPE_I4)
-                s_w[m] = *(const uint32_t *)(from + plain + m * 32 + lane_id() / 4 * 4);
-        }
-        UNROLL_FOR (int t = 0; t < NT; t++)
-            UNROLL_FOR (int m = 0; m < MT; m++) {
-                if constexpr (type == HG_DTYPE_I4)
-                    dot_group(sum[m][t], w[m], x[t], s_w[m], s_x[t]);
-                else
-                    dot_step<type>(sum[m][t], w[m], x[t]);
-            }
-        read = read + 1 < depth ? read + 1 : 0;
-    }
-    /* sum += the MT tiles that are next. */
-    MEMBER void run(sum_t (&sum)[MT][NT][4])
-    {
-        ROLLED_FOR (int at = 0; at < n; at += batch) {
-            Batch later;
-            if (ahead)
-                load_rows(later, at + batch < n ? at + batch : 0);
-            else
-                load_rows(now, at);
-            cp_async_wait<depth - batch>();
-            if (type == HG_DTYPE_I4)
-                __syncwarp();
-            UNROLL_FOR (int u = 0; u < batch; u++)
-                if (at + u < n) {
-                    multiply(sum, now.x[u], now.scale[u]);
-                    ask();
-                }
-            if (ahead)
-                now = later;
-        }
-    }
-};
+/* ---- output tiles ---------------------------------------------------------------------------- */
 
 /* This warp's share of tile `at` of B times the gated z of 8 NT tokens, to shared memory. */
 template <int adapter, int NT>
@@ -267,8 +121,6 @@ DEV void multiply_gated(const Product &p, const cuda_expand &e, int at, int toke
     }
     Sliced<NT>::put(to, sum, rows);
 }
-
-/* ---- output tiles ---------------------------------------------------------------------------- */
 
 /* An output block: units block, block + n_blocks, ... of F::tiles tiles. Its tiles are numbered q =
  * 0, 1, ... in the order that it goes over them. */
@@ -323,8 +175,7 @@ template <int type, int NT> struct Outputs {
                 __syncthreads();
                 const float *scale = (int)adapter == (int)HG_DTYPE_BF16 ? nullptr : p.zp_scale + i;
                 Sums::template take<adapter>(
-                    v, to, e.b, at, token0,
-                    Columns{scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens});
+                    v, to, e.b, at, token0, Columns{scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens});
             }
     }
     MEMBER void finish_tile(const float (&v)[Sums::pairs][2], int tile)
@@ -362,11 +213,26 @@ template <int type, int NT> struct Outputs {
         }
     }
 
+    /* What comes after a tile's sums should not wait for memory: a warp's share of all its B. */
+    MEMBER void prefetch_adapters(int end)
+    {
+        for (int q = threadIdx.x / 32; p.slots && lane_id() == 0 && tile_of(q) < end; q += SLICES)
+            for (int s = 0; s < HG_MAX_PLUGINS; s++)
+                for (int i = 0; i < p.n_parts; i++) {
+                    const cuda_expand &e = p.slot[s].part[i];
+                    int at = tile_of(q) - e.tile0;
+                    uint32_t bytes = e.b.steps * (Dot<adapter>::weight * 512);
+                    if (p.slots >> s & 1 && e.rank && at >= 0 && at < e.b.tiles)
+                        prefetch_l2((const char *)e.b.data + (int64_t)at * bytes, bytes);
+                }
+    }
+
     MEMBER void run(float *ring_memory)
     {
         R ring(p.w, ring_memory);
         int stride = p.n_blocks * F::tiles, end = p.first_tile + p.n_tiles, q = 0;
         ring.fill(tile_of(0), stride, end);
+        prefetch_adapters(end);
         x = ready_rows<type, tokens>(p, token0, (char *)(kept + F::waiting * F::tile_floats), sums);
         ring.set_rows(Rows<type>(x.rows, x.pitch, token0, p.n_tokens, x.scale, x.scale_pitch));
         slots = p.slots ? slots_here<tokens>(p, token0) : 0;
@@ -382,7 +248,8 @@ template <int type, int NT> struct Outputs {
 };
 
 /* The sums of one tile of [A; R]: as shrink_tile, with its weights in flight at once. */
-template <int type, int NT> DEV void shrink_few(const Product &p, int tile, int token0, float *shared)
+template <int type, int NT>
+DEV void shrink_few(const Product &p, int tile, int token0, float *shared)
 {
     typedef Few<type, NT> F;
     enum { adapter = Adapter<type>::value, depth = Few<adapter, NT>::depth };
@@ -395,14 +262,13 @@ template <int type, int NT> DEV void shrink_few(const Product &p, int tile, int 
     ring.fill(tile, 1, tile + 1);
     Prepared x = ready_rows<type, F::tokens>(
         p, token0, (char *)(sums + F::floats - SLICES * F::depth * F::step_bytes / 4), sums);
-    ring.set_rows(Rows<adapter>(own ? x.rows16 : x.rows, own ? x.pitch16 : x.pitch, token0,
-                                p.n_tokens));
+    ring.set_rows(
+        Rows<adapter>(own ? x.rows16 : x.rows, own ? x.pitch16 : x.pitch, token0, p.n_tokens));
     ring.run(sum);
     F::Sums::put(sums, sum[0], ring.rows);
     __syncthreads();
     F::Sums::template take<adapter>(
-        v, sums, m, tile, token0,
-        Columns{own ? nullptr : x.scale, 1, p.slot_of, slot, p.n_tokens});
+        v, sums, m, tile, token0, Columns{own ? nullptr : x.scale, 1, p.slot_of, slot, p.n_tokens});
     F::Sums::each_pair(v, token0, [&](int r, int token, float v0, float v1) {
         store_shrunk(p, slot, tile * TILE_ROWS + r, token, v0, v1);
     });
@@ -461,14 +327,14 @@ __global__ void __launch_bounds__(BLOCK_THREADS, (Few<type, NT>::least))
 /* ---- launchers ------------------------------------------------------------------------------- */
 
 /* As many output blocks as run together. */
-template <int type, int NT>
-static enum hg_status launch_few(struct cuda_backend *c, Product &p)
+template <int type, int NT> static enum hg_status launch_few(struct cuda_backend *c, Product &p)
 {
     typedef Few<type, NT> F;
     size_t shared = (CONTROL + F::floats) * sizeof(float);
     int64_t scales = type == HG_DTYPE_BF16 ? 0 : type == HG_DTYPE_I4 ? p.w.steps : 1;
     int64_t own = p.n_tokens * (p.x.pitch + p.x.pitch16) + scales * 8 * (int64_t)sizeof(float);
     p.own_bytes = p.from.x && p.n_tokens <= OWN_ROWS && own <= OWN_BYTES ? (int)own : 0;
+    size_t largest = shared + (NT == 1 ? OWN_BYTES : 0); /* of any launch: a graph keeps its own */
     shared += (size_t)p.own_bytes;
     int units = (p.n_tiles + F::tiles - 1) / F::tiles;
     p.token_tiles = (p.n_tokens + F::tokens - 1) / F::tokens;
@@ -480,7 +346,7 @@ static enum hg_status launch_few(struct cuda_backend *c, Product &p)
     p.tickets = c->scratch.tickets + (c->ticket_half ^= 1) * c->scratch.n_tickets;
     int64_t blocks = (int64_t)p.n_blocks * p.token_tiles + p.n_first;
     const Product fixed = p;
-    HG_TRY(cuda_allow_shared(c, (const void *)hlora_linear<type, NT>, shared));
+    HG_TRY(cuda_allow_shared(c, (const void *)hlora_linear<type, NT>, largest));
     LAUNCH_EARLY(c->early, (hlora_linear<type, NT>), (unsigned)blocks, BLOCK_THREADS, shared,
                  c->stream, fixed);
     return cuda_status(c, "linear");

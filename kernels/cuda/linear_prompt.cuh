@@ -112,7 +112,8 @@ __global__ void __launch_bounds__(BLOCK_THREADS, Dot<Adapter<type>::value>::row 
     Stream<SHRINK_NT> team(shared, tile, token0);
     team.template product<adapter>(
         p.slot[slot].shrink, 0,
-        Rows<adapter>(own ? p.x.rows16 : p.x.rows, own ? p.x.pitch16 : p.x.pitch, token0, p.n_tokens),
+        Rows<adapter>(own ? p.x.rows16 : p.x.rows, own ? p.x.pitch16 : p.x.pitch, token0,
+                      p.n_tokens),
         Columns{own ? nullptr : p.x.scale, 1, p.slot_of, slot, p.n_tokens});
     team.each_pair([&](int at, int r, int token, float v0, float v1) {
         store_shrunk(p, slot, at * TILE_ROWS + r, token, v0, v1);
@@ -183,7 +184,8 @@ template <int type> static enum hg_status launch_shrink(struct cuda_backend *c, 
     return cuda_status(c, "gate");
 }
 
-template <int type, class Team> static enum hg_status launch_many(struct cuda_backend *c, Product &p)
+template <int type, class Team>
+static enum hg_status launch_many(struct cuda_backend *c, Product &p)
 {
     HG_TRY(launch_shrink<type>(c, p));
     p.token_tiles = (p.n_tokens + Team::tokens - 1) / Team::tokens;

@@ -142,8 +142,8 @@ struct PlainSource {
 
 /* Prepared rows of consecutive tokens; group t of 8 starts 8 t rows on. Rows past the last token
  * may hold anything: their columns are never used. Of the first group they are not even read, but
- * row n - 1 again, so that few tokens take little of the caches. I4: scales of a step are those of `scale_pitch`
- * tokens. */
+ * row n - 1 again, so that few tokens take little of the caches. I4: scales of a step are those of
+ * `scale_pitch` tokens. */
 template <int type> struct Rows : PlainSource {
     const char *at; /* this lane's row of group 0 and its 16 bytes */
     int64_t pitch;
@@ -296,8 +296,8 @@ enum { TILES_AT_ONCE = 2, MOST_SHARED = 64 };
  * registers last. */
 template <int type, class Team> struct Blocks {
     enum {
-        least = Team::tiles > 1 && Team::tokens <= 16                           ? 4
-                : Team::tiles > 1 || Dot<type>::row *Team::tokens > MOST_SHARED   ? 1
+        least = Team::tiles > 1 && Team::tokens <= 16                           ? 3
+                : Team::tiles > 1 || Dot<type>::row *Team::tokens > MOST_SHARED ? 1
                 : Dot<type>::row *Team::tokens > (type >= HG_DTYPE_F8 ? 16 : 8) ? 2
                                                                                 : 3
     };
@@ -411,11 +411,7 @@ template <int NT> struct Stream {
 
 /* 8 MT tiles and 8 NT tokens per block; each warp has MT tiles and all of K. */
 template <int MT, int NT> struct Grid {
-    enum {
-        tokens = 8 * NT,
-        tiles = 8 * MT,
-        shared_floats = SLICES * tokens * PITCH
-    };
+    enum { tokens = 8 * NT, tiles = 8 * MT, shared_floats = SLICES * tokens * PITCH };
     float *shared;    /* [warp][token][PITCH] */
     int tile, token0; /* tile: the warp's first */
     float v[MT][NT][4];
@@ -472,9 +468,9 @@ template <int MT, int NT> struct Grid {
                     UNROLL_FOR (int h = 0; h < 2; h++) {
                         if (wanted && first + j >= 0 && first + j < m.tiles) {
                             int64_t row = (int64_t)(first + j) * TILE_ROWS + lane / 4 + h * 8;
-                            to[j][t][2 * h + i] = fmaf((float)sum[j][t][2 * h + i],
-                                                       product_scale(m, columns, row, token),
-                                                       to[j][t][2 * h + i]);
+                            to[j][t][2 * h + i] =
+                                fmaf((float)sum[j][t][2 * h + i],
+                                     product_scale(m, columns, row, token), to[j][t][2 * h + i]);
                         }
                         sum[j][t][2 * h + i] = 0;
                     }

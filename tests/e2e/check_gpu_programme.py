@@ -89,7 +89,7 @@ def made_up_pack(d):
     with open(fake_card.__file__) as f:
         text = "#!%s\n" % sys.executable + f.read()
     tests = ["tests/kernels/" + n for n in ("test_embed", "test_offsets", "test_hlora")] + ["tests/parity/" + n for n in (
-        "test_stories260k", "test_demo_parity", "test_steps_ahead", "test_llm_parity")]
+        "test_stories260k", "test_demo_parity", "test_pieces", "test_steps_ahead", "test_llm_parity")]
     for name in list(fake_card.PROGRAMS) + tests:
         path = os.path.join(d, "bin", name)
         os.makedirs(os.path.dirname(path), exist_ok=True)

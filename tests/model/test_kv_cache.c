@@ -148,10 +148,12 @@ static void published_blocks_are_found_again_with_their_content(void **state)
     assert_int_equal(n_zeroed, 1); /* kept, not zeroed */
     assert_int_equal(atomic_load(&cache.n_free), 4);
     assert_int_equal(hg_kv_cache_find(&cache, key_of(1), &one), again);
-    hg_kv_cache_unpublish(&cache, &again, 1);
+    hg_kv_cache_suspect(&cache, &again, 1);
     assert_int_equal(hg_kv_cache_find(&cache, key_of(1), &one), -1);
     hg_kv_cache_release(&cache, &again, 1);
     assert_int_equal(n_zeroed, 2);
+    assert_int_equal(atomic_load(&cache.n_free), 3); /* a suspect waits for a probe */
+    assert_int_equal(atomic_load(&cache.n_quarantine), 1);
     close_cache(b);
 }
 
@@ -188,12 +190,14 @@ static void kept_blocks_make_room_the_longest_unused_first(void **state)
     close_cache(b);
 }
 
-/* Random use of a small pool by owners that remember what they hold. */
+/* Random use of a small pool by owners that remember what they hold; the last two are probes. A
+ * suspect comes back to other owners only after a probe was right. */
 static void no_block_is_ever_lost_or_handed_out_twice(void **state)
 {
     enum { BLOCKS = 13, OWNERS = 6, MOST = 4, TURNS = 20000 };
     static int32_t held[OWNERS][MOST];
-    int n_held[OWNERS] = {0};
+    int n_held[OWNERS] = {0}, n_tried = 0;
+    bool suspect[BLOCKS] = {0};
     struct hg_backend_ops ops;
     struct hg_error err = {0};
     uint64_t seed = 1;
@@ -201,16 +205,21 @@ static void no_block_is_ever_lost_or_handed_out_twice(void **state)
     struct hg_backend *b = open_cache(&ops, BLOCKS);
     for (int turn = 0; turn < TURNS; turn++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
-        int who = (int)(seed >> 33) % OWNERS, what = (int)(seed >> 40) % 4;
+        int who = (int)(seed >> 33) % OWNERS, what = (int)(seed >> 40) % 6;
+        bool probe = who >= OWNERS - 2;
         uint64_t content = seed >> 45 & 15;
         struct hg_kv_text text = text_of(content, content);
         n_zeroed = 0;
         if (what == 0 && n_held[who] == 0) {
             int n = 1 + (int)(seed >> 50) % MOST;
-            if (hg_kv_cache_acquire(&cache, n, held[who], &err) == HG_STATUS_OK)
+            if ((probe ? hg_kv_cache_acquire_probe : hg_kv_cache_acquire)(&cache, n, held[who],
+                                                                          &err) == HG_STATUS_OK)
                 n_held[who] = n;
-        } else if (what == 1 && n_held[who] < MOST) {
+            for (int i = 0; i < n_held[who]; i++)
+                assert_true(probe || !suspect[held[who][i]]);
+        } else if (what == 1 && n_held[who] < MOST && !probe) {
             int32_t found = hg_kv_cache_find(&cache, key_of(content), &text);
+            assert_true(found < 0 || !suspect[found]);
             if (found >= 0)
                 held[who][n_held[who]++] = found;
         } else if (what == 2 && n_held[who] > 0) {
@@ -218,13 +227,29 @@ static void no_block_is_ever_lost_or_handed_out_twice(void **state)
         } else if (what == 3) {
             hg_kv_cache_release(&cache, held[who], n_held[who]);
             n_held[who] = 0;
+        } else if (what == 4 && !probe && seed >> 50 & 1) {
+            hg_kv_cache_suspect(&cache, held[who], n_held[who]);
+            for (int i = 0; i < n_held[who]; i++)
+                suspect[held[who][i]] = true;
+        } else if (what == 5 && probe) {
+            hg_kv_cache_trust(&cache, held[who], n_held[who]);
+            for (int i = 0; i < n_held[who]; i++) {
+                n_tried += suspect[held[who][i]];
+                suspect[held[who][i]] = false;
+            }
         }
         int n_used = 0, owners[BLOCKS] = {0};
         for (int o = 0; o < OWNERS; o++)
             for (int i = 0; i < n_held[o]; i++)
                 n_used += owners[held[o][i]]++ == 0;
-        assert_int_equal(atomic_load(&cache.n_free), BLOCKS - n_used);
+        assert_int_equal(atomic_load(&cache.n_free) + atomic_load(&cache.n_quarantine),
+                         BLOCKS - n_used);
     }
+    assert_true(n_tried > 100);
+    for (int o = 0; o < OWNERS; o++)
+        hg_kv_cache_release(&cache, held[o], n_held[o]);
+    hg_kv_cache_trust_all(&cache);
+    assert_int_equal(atomic_load(&cache.n_free), BLOCKS);
     close_cache(b);
 }
 

@@ -76,7 +76,7 @@ static void tokens_cost_no_allocation(void **state)
                                  .kv_dtype = "auto",
                                  .n_threads = 2,
                                  .max_seqs = N};
-    struct hg_scheduler_options so = {N, N, 600000};
+    struct hg_scheduler_options so = {.max_batch = N, .max_queue = N, .timeout_ms = 600000};
     HG_TEST_OK(hg_model_load(&o, &m, &err), err);
     HG_TEST_OK(hg_scheduler_create(m, &so, &s, &err), err);
     /* That the counter counts: making a request allocates. */

@@ -23,7 +23,8 @@ static void open_bench_with(struct bench *b, int max_batch, int max_queue, int64
                                  .n_threads = 1,
                                  .max_seqs = max_batch,
                                  .kv_tokens = kv_tokens};
-    struct hg_scheduler_options s = {max_batch, max_queue, timeout_ms};
+    struct hg_scheduler_options s = {
+        .max_batch = max_batch, .max_queue = max_queue, .timeout_ms = timeout_ms};
     HG_TEST_OK(hg_model_load(&o, &b->model, &err), err);
     HG_TEST_OK(hg_scheduler_create(b->model, &s, &b->scheduler, &err), err);
 }
@@ -139,8 +140,29 @@ static struct hg_scheduler_stats run_many(int64_t kv_tokens, struct hg_request *
         assert_int_equal(rs[i]->result.error.status, HG_STATUS_OK);
     }
     hg_scheduler_stats(b.scheduler, &stats);
+    assert_int_equal(stats.requests.n_accepted, MANY);
+    assert_int_equal(stats.requests.n_ended, MANY);
+    assert_int_equal(stats.requests.n_ended_twice, 0);
+    assert_int_equal(hg_scheduler_check(b.scheduler, INT64_MAX, 0), 0); /* none is open */
     close_bench(&b);
     return stats;
+}
+
+/* What is reported of a prompt goes up to its end, also when it was computed twice. */
+static void expect_prefill_goes_up(struct hg_request *r)
+{
+    struct hg_event e;
+    struct hg_top_token tops[HG_MAX_TOP];
+    struct hg_buf text = {0};
+    int done = -1;
+    for (size_t at = 0; hg_stream_read(&r->stream, at, &e, &text, tops); at++) {
+        if (e.type != HG_EVENT_PREFILL)
+            continue;
+        assert_true(e.done > done);
+        done = e.done;
+    }
+    assert_int_equal(done, r->n_prompt);
+    hg_buf_deinit(&text);
 }
 
 /* The cache holds little more than one of them: nobody fails, and no byte changes. */
@@ -161,6 +183,7 @@ static void a_small_cache_makes_requests_give_way_and_fails_none(void **state)
         assert_int_equal(a->n_codes, b->n_codes);
         if (a->n_codes)
             assert_memory_equal(a->codes, b->codes, a->n_codes * sizeof *a->codes);
+        expect_prefill_goes_up(small[i]);
         hg_request_unref(large[i]);
         hg_request_unref(small[i]);
     }
@@ -221,6 +244,63 @@ static void a_picture_is_not_starved_by_questions(void **state)
     }
     assert_true(n_later >= 24 - 12);
     hg_request_unref(draw);
+    close_bench(&b);
+}
+
+enum { DRAWN = 3, ASKED = 4, ROUNDS = 50 };
+
+/* Three pictures hold their places when four long questions come for the one that is left. */
+static void draw_and_ask(struct bench *b, struct hg_request **draw)
+{
+    struct hg_request *ask[ASKED];
+    for (int i = 0; i < DRAWN; i++)
+        draw[i] = request(b, HG_TASK_GENERATION, 0, (uint64_t)i);
+    for (int i = 0; i < ASKED; i++)
+        ask[i] = request(b, HG_TASK_COMPREHENSION, 100, 1);
+    for (int i = 0; i < DRAWN; i++)
+        assert_int_equal(submit(b, draw[i]), HG_STATUS_OK);
+    hg_stream_wait(&draw[0]->stream, 0);
+    for (int i = 0; i < ASKED; i++)
+        assert_int_equal(submit(b, ask[i]), HG_STATUS_OK);
+    for (int i = 0; i < ASKED; i++) {
+        wait_end(ask[i]);
+        assert_int_equal(ask[i]->result.error.status, HG_STATUS_OK);
+        hg_request_unref(ask[i]);
+    }
+    for (int i = 0; i < DRAWN; i++) {
+        wait_end(draw[i]);
+        assert_int_equal(draw[i]->result.error.status, HG_STATUS_OK);
+    }
+}
+
+static void pictures_give_way_to_questions_and_keep_their_bytes(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct hg_request *alone[DRAWN], *draw[DRAWN];
+    struct hg_scheduler_stats stats = {0};
+    open_bench(&b, 4, 16, 600000);
+    for (int i = 0; i < DRAWN; i++) {
+        alone[i] = request(&b, HG_TASK_GENERATION, 0, (uint64_t)i);
+        assert_int_equal(submit(&b, alone[i]), HG_STATUS_OK);
+        wait_end(alone[i]);
+    }
+    int n = 0; /* again, should the pictures have been drawn before the questions came */
+    for (; n < ROUNDS && stats.n_preempted == 0; n++) {
+        draw_and_ask(&b, draw);
+        hg_scheduler_stats(b.scheduler, &stats);
+        for (int i = 0; i < DRAWN; i++) {
+            const struct hg_result *x = &alone[i]->result, *y = &draw[i]->result;
+            assert_int_equal(x->n_codes, y->n_codes);
+            assert_memory_equal(x->codes, y->codes, x->n_codes * sizeof *x->codes);
+            hg_request_unref(draw[i]);
+        }
+    }
+    printf("# %llu gave way, round %d\n", (unsigned long long)stats.n_preempted, n);
+    assert_true(stats.n_preempted >
+                0); /* blocks and places are there for all: only for questions */
+    for (int i = 0; i < DRAWN; i++)
+        hg_request_unref(alone[i]);
     close_bench(&b);
 }
 
@@ -338,7 +418,8 @@ static void an_answer_is_json_and_a_picture_says_that_it_is_synthetic(void **sta
     struct bench b;
     struct hg_buf out = {0};
     open_bench(&b, 1, 4, 600000);
-    struct hg_reply_context c = {"m", "not for clinical use", hg_model_tokenizer(b.model)};
+    struct hg_reply_context c = {
+        .model = "m", .notice = "not for clinical use", .tokenizer = hg_model_tokenizer(b.model)};
     struct hg_request *r = request(&b, HG_TASK_GENERATION, 0, 1);
     assert_int_equal(submit(&b, r), HG_STATUS_OK);
     wait_end(r);
@@ -362,6 +443,7 @@ int main(void)
         cmocka_unit_test(a_small_cache_makes_requests_give_way_and_fails_none),
         cmocka_unit_test(a_question_does_not_wait_behind_pictures),
         cmocka_unit_test(a_picture_is_not_starved_by_questions),
+        cmocka_unit_test(pictures_give_way_to_questions_and_keep_their_bytes),
         cmocka_unit_test(pictures_are_drawn_with_steps_ahead_and_answers_are_not),
         cmocka_unit_test(submit_is_busy_when_the_queue_is_full),
         cmocka_unit_test(cancelled_requests_end_while_running_and_while_waiting),

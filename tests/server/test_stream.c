@@ -125,6 +125,34 @@ static void stream_calls_nobody_after_detach(void **state)
     hg_stream_deinit(&s);
 }
 
+static void stream_counts_what_a_reader_has_not_finished_with(void **state)
+{
+    (void)state;
+    struct hg_stream s;
+    struct hg_error err = {0};
+    struct hg_event e;
+    struct hg_buf text = {0};
+    struct hg_top_token tops[HG_MAX_TOP];
+    HG_TEST_OK(hg_stream_init(&s, 8, 0, &err), err);
+    push_text(&s, 1, "0123456789");
+    size_t one = atomic_load(&s.waiting);
+    assert_true(one >= 10);
+    push_text(&s, 2, "01234567890123456789");
+    size_t both = atomic_load(&s.waiting);
+    assert_int_equal(both, 2 * one + 10);
+    assert_true(hg_stream_read(&s, 0, &e, &text, tops));
+    assert_int_equal(atomic_load(&s.waiting), both); /* its line may not have been sent yet */
+    assert_true(hg_stream_read(&s, 1, &e, &text, tops));
+    assert_int_equal(atomic_load(&s.waiting), both - one);
+    assert_true(hg_stream_read(&s, 0, &e, &text, tops)); /* read again: no difference */
+    assert_false(hg_stream_read(&s, 2, &e, &text, tops));
+    assert_int_equal(atomic_load(&s.waiting), 0);
+    assert_false(hg_stream_read(&s, 3, &e, &text, tops));
+    assert_int_equal(atomic_load(&s.waiting), 0);
+    hg_buf_deinit(&text);
+    hg_stream_deinit(&s);
+}
+
 enum { N_EVENTS = 5000 };
 
 static void *write_events(void *ctx)
@@ -166,6 +194,7 @@ int main(void)
         cmocka_unit_test(stream_suspends_once_and_resumes_once),
         cmocka_unit_test(stream_wakes_an_end_only_reader_at_the_end),
         cmocka_unit_test(stream_calls_nobody_after_detach),
+        cmocka_unit_test(stream_counts_what_a_reader_has_not_finished_with),
         cmocka_unit_test(stream_hands_every_event_to_a_waiting_thread),
     };
     return cmocka_run_group_tests_name("server/stream", tests, NULL, NULL);

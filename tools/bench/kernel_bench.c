@@ -3,8 +3,8 @@
  *
  *   build/release/kernel-bench [backend [MiB of weights [rounds]]]       default: cpu 384 5
  *   build/release/kernel-bench limits                    the machine's limits alone, as JSON
- *   build/release/kernel-bench cases BACKEND [MiB [rounds [tiny|one|brief]]]  see kernel_cases.h; JSON
- * lines
+ *   build/release/kernel-bench cases BACKEND [MiB [rounds [tiny|one|brief]]]  see kernel_cases.h;
+ * JSON lines
  *
  * Decode: every weight of a set larger than the caches, once per round, for 1, 2, 4 and 8 rows,
  * with and without H-LoRA adapters. Prefill: one weight, 256 and 696 rows. Rounds of all cases and
@@ -262,10 +262,10 @@ int main(int argc, char **argv)
         enum hg_status done =
             kernel_cases(argv[2], (size_t)(argc > 3 ? number(argv[3], 1, 65536, 384) : 384),
                          argc > 4 ? number(argv[4], 1, MAX_ROUNDS, 9) : 9,
-                         argc > 5 && strcmp(argv[5], "tiny") == 0  ? KERNEL_CASES_TINY
-                         : argc > 5 && strcmp(argv[5], "one") == 0 ? KERNEL_CASES_ONE
+                         argc > 5 && strcmp(argv[5], "tiny") == 0    ? KERNEL_CASES_TINY
+                         : argc > 5 && strcmp(argv[5], "one") == 0   ? KERNEL_CASES_ONE
                          : argc > 5 && strcmp(argv[5], "brief") == 0 ? KERNEL_CASES_BRIEF
-                                                                   : KERNEL_CASES_FULL,
+                                                                     : KERNEL_CASES_FULL,
                          &err);
         if (done != HG_STATUS_OK)
             fprintf(stderr, "kernel-bench: %s: %s\n", hg_status_text(done), err.text);

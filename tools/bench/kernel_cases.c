@@ -219,9 +219,9 @@ static enum hg_status linear_cases(struct bench *s, const struct shape *p, enum 
     for (; t.n_weights < (int)n; t.n_weights++)
         HG_TRY_OUT(make_weight(s, p, type, &t.w[t.n_weights], err));
     for (const int *rows = s->brief  ? brief_rows
-                          : s->one  ? one_row
-                          : s->tiny ? tiny_rows
-                                    : full_rows;
+                           : s->one  ? one_row
+                           : s->tiny ? tiny_rows
+                                     : full_rows;
          *rows; rows++)
         for (int which = 0; which < (s->brief ? 2 : N_SLOTS); which++)
             HG_TRY_OUT(linear_case(s, &t, *rows, which));

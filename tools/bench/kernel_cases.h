@@ -11,8 +11,8 @@
  * 90th percentile of `rounds`) and the bytes and operations that it cannot do without. Linears
  * rotate over `mib` MiB of weights and attention over layers, so that no cache holds them; a round
  * ends with sync() and lasts long enough to hide what that costs. tiny: small shapes, which show
- * that the cases run and nothing else; one: qkv of M3 in bf16, one row, for a profiler; brief: M3 in
- * bf16, fewer rows, with and without one plug-in, to compare builds. */
+ * that the cases run and nothing else; one: qkv of M3 in bf16, one row, for a profiler; brief: M3
+ * in bf16, fewer rows, with and without one plug-in, to compare builds. */
 enum kernel_cases_size {
     KERNEL_CASES_FULL,
     KERNEL_CASES_TINY,

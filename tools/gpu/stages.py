@@ -111,11 +111,11 @@ def offsets(ctx):
 
 
 def parity(ctx):
-    """demo, random tiny models and stories260K against PyTorch's goldens; a mixed batch bit for bit"""
+    """demo, random tiny models and stories260K against PyTorch's goldens; mixed batches and pictures in pieces bit for bit"""
     tests_env_is_tap()
     if ctx.quick:
         raise Skip("quick: minutes on the emulation")
-    names = ("test_stories260k", "test_demo_parity", "test_steps_ahead", "test_llm_parity")
+    names = ("test_stories260k", "test_demo_parity", "test_pieces", "test_steps_ahead", "test_llm_parity")
     if ctx.simt:
         names = names[:2]  # the rest is part of make test-simt-full
     os.environ["HEALTHGPT_GPU_MEMORY_UTILIZATION"] = "0.1"  # three programs share the card

@@ -49,6 +49,7 @@ int hg_cli_tokenize(const struct hg_cli *cli);
 int hg_cli_detokenize(const struct hg_cli *cli);
 int hg_cli_bench(const struct hg_cli *cli);
 int hg_cli_batch(const struct hg_cli *cli);
+int hg_cli_canary(const struct hg_cli *cli);
 
 /* Options after the command's name. BAD_REQUEST names the option. */
 enum hg_status hg_cli_parse(const struct hg_cli_command *command, int argc, char **argv,

@@ -51,6 +51,11 @@ static const struct hg_cli_command commands[] = {
      "at the rate at which this machine was just seen to read; the last column, and the bars of\n"
      "--plot, are the floor's share of the step.\n",
      hg_cli_bench},
+    {"canary", "> canary.json", "what healthgptd compares its self-test with, for a model folder",
+     "  healthgpt canary --model DIR > DIR/canary.json\n"
+     "Checksum of the weights, and the first tokens of a few fixed requests with their log\n"
+     "probabilities. With weights as stored: not for int8, fp8 or int4.\n",
+     hg_cli_canary},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

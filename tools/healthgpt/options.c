@@ -16,7 +16,7 @@ struct option_row {
     double min, max;
 };
 
-#define ENGINE " ask draw batch bench "
+#define ENGINE " ask draw batch bench canary "
 #define WITH_MODEL ENGINE "tokenize detokenize "
 #define AT(member) offsetof(struct hg_cli, member)
 

@@ -28,8 +28,10 @@ enum hg_status hg_run_open(const struct hg_cli *cli, int max_batch, struct hg_ru
     out->reply = (struct hg_reply_context){.model = out->info.name,
                                            .notice = out->info.notice,
                                            .tokenizer = hg_model_tokenizer(out->model)};
-    struct hg_scheduler_options s = {
-        .max_batch = max_batch, .max_queue = 2 * max_batch, .timeout_ms = NO_DEADLINE_MS};
+    struct hg_scheduler_options s = {.max_batch = max_batch,
+                                     .max_queue = 2 * max_batch,
+                                     .timeout_ms = NO_DEADLINE_MS,
+                                     .max_queue_tokens = -1};
     return hg_scheduler_create(out->model, &s, &out->scheduler, err);
 }
 

@@ -66,8 +66,8 @@ static const struct row rows[] = {
     {"patience-ms", "T", "a client gives up (default 120000)", REAL, AT(run.patience_ms), 1, 1e9},
     {"max-open", "N", "requests at a time; more are errors (default 4096)", SIZE, AT(run.max_open),
      1, 60000},
-    {"draw-path", "PATH", "route of pictures (default /v1/images/generations)", TEXT,
-     AT(run.target.draw_path), 0, 0},
+    {"draw-path", "PATH", "route of pictures (default /v1/draw)", TEXT, AT(run.target.draw_path), 0,
+     0},
     {"seed", "N", "another load of the same kind (default 1)", COUNT, AT(run.mix.seed), 0, 1e15},
     {"digests", "FILE", "write number, kind, status, tokens, digest of each answer", TEXT,
      AT(digests), 0, 0},
@@ -106,7 +106,7 @@ static void defaults(struct hg_load_cli *c)
     o->patience_ms = 120000;
     o->slow_bytes_per_s = 4096;
     o->max_open = 4096;
-    o->target.draw_path = "/v1/images/generations";
+    o->target.draw_path = "/v1/draw";
     struct hg_load_mix *m = &o->mix;
     m->seed = 1;
     m->share[HG_LOAD_ASK] = 1;

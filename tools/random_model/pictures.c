@@ -11,12 +11,16 @@ struct codec {
 
 struct pictures pictures_of(const struct shape *s)
 {
+    if (s->wide_pictures)
+        return (struct pictures){256, 1024, 12, 4, 112, 14, 256, 8};
     return s->small_pictures ? (struct pictures){64, 128, 3, 2, 32, 8, 64, 4}
                              : (struct pictures){1024, 4096, 24, 16, 336, 14, 8192, 32};
 }
 
 static struct codec codec_of(const struct shape *s)
 {
+    if (s->wide_pictures)
+        return (struct codec){{64, 64, 128}, 3, 2, 32, 32};
     return s->small_pictures ? (struct codec){{32, 64}, 2, 2, 16, 32}
                              : (struct codec){{128, 128, 256, 512}, 4, 3, 256, 32};
 }
@@ -100,6 +104,14 @@ static void add_conv(struct file *f, int64_t n, int64_t c, int64_t side, const c
     ADD_VECTOR(f, n, "%s%s.bias", node, module);
 }
 
+/* Ones would drown the codes at the beginning, and be white at the end. */
+static void add_conv_unbiased(struct file *f, int64_t n, int64_t c, int64_t side, const char *node,
+                              const char *module)
+{
+    add_conv(f, n, c, side, node, module);
+    f->t[f->n - 1].zero = true;
+}
+
 static void add_norm(struct file *f, int64_t n, const char *node, const char *module)
 {
     ADD_VECTOR(f, n, "%s%s.weight", node, module);
@@ -130,8 +142,8 @@ static void write_codec(struct file *f, const struct shape *s, const char *dir)
     int64_t width = v.channels[v.n_levels - 1];
     char node[64];
     ADD_MATRIX(f, pictures_of(s).n_codes, v.embed, "quantize.embed.weight");
-    add_conv(f, v.embed, v.embed, 1, "post_quant_conv", "");
-    add_conv(f, width, v.embed, 3, "decoder", ".conv_in");
+    add_conv_unbiased(f, v.embed, v.embed, 1, "post_quant_conv", "");
+    add_conv_unbiased(f, width, v.embed, 3, "decoder", ".conv_in");
     add_block(f, width, width, "decoder.mid.block_1");
     add_attention(f, width, "decoder.mid.attn_1");
     add_block(f, width, width, "decoder.mid.block_2");
@@ -149,7 +161,7 @@ static void write_codec(struct file *f, const struct shape *s, const char *dir)
             add_conv(f, width, width, 3, node, ".conv");
     }
     add_norm(f, width, "decoder", ".norm_out");
-    add_conv(f, 3, width, 3, "decoder", ".conv_out");
+    add_conv_unbiased(f, 3, width, 3, "decoder", ".conv_out");
     save(f, dir, "vqgan.safetensors");
 }
 

@@ -1,12 +1,12 @@
 /* random-model DIR LAYERS [DIM FFN VOCAB [HEAD_DIM [KV_HEADS]]] [--ranks COM,GEN] [--split]
- * [--pictures]
- * [--small-pictures] - write a model folder of random bf16 weights with H-LoRA plug-ins (4
- * experts), for benchmarks: memory traffic and arithmetic are those of a real model, the answers
- * are noise.
+ * [--pictures | --small-pictures | --wide-pictures] - write a model folder of random bf16 weights
+ * with H-LoRA plug-ins (4 experts), for benchmarks: memory traffic and arithmetic are those of a
+ * real model, the answers are noise.
  *
  * Phi-3-shaped, or with --split Qwen2-shaped (q, k, v with bias; gate, up). --ranks: 64,256 unless
  * given; 0: no such task. --pictures: with CLIP ViT-L/14-336, projectors, a VQGAN f8-8192 decoder
- * and the embedding and head rows of its index tokens; --small-pictures: all of that small.
+ * and the embedding and head rows of its index tokens; --small-pictures: all of that small;
+ * --wide-pictures: small, but much work beside a language model of a few small layers.
  *
  * Random: sign and mantissa, |w| in [2^-7, 2^-6). One block of 64 MiB is written over and over: a
  * device reads each weight from its own place all the same. */
@@ -33,6 +33,7 @@ void add(struct file *f, int n_dims, const int64_t *dims, const char *format, ..
         give_up("tensors", "too many");
     struct tensor *t = &f->t[f->n++];
     t->n_dims = n_dims;
+    t->zero = false;
     for (int i = 0; i < n_dims; i++)
         t->dims[i] = dims[i];
     va_start(ap, format);
@@ -84,13 +85,13 @@ static const uint16_t *random_chunk(void)
 static void write_values(FILE *out, const struct tensor *t)
 {
     static size_t at; /* tensors of one shape differ */
-    static uint16_t ones[4096];
+    static uint16_t same[4096];
     const uint16_t *chunk = random_chunk();
     for (size_t i = 0; i < 4096; i++)
-        ones[i] = 0x3f80;
+        same[i] = t->zero ? 0 : 0x3f80;
     for (size_t left = count(t); left > 0;) {
         size_t most = t->n_dims == 1 ? 4096 : CHUNK - at, n = left < most ? left : most;
-        fwrite(t->n_dims == 1 ? ones : chunk + at, sizeof *chunk, n, out);
+        fwrite(t->n_dims == 1 ? same : chunk + at, sizeof *chunk, n, out);
         left -= n;
         at = t->n_dims == 1 ? at : (at + n) % CHUNK;
     }
@@ -237,7 +238,7 @@ static _Noreturn void usage(void)
     fprintf(
         stderr,
         "usage: random-model DIR LAYERS [DIM FFN VOCAB [HEAD_DIM [KV_HEADS]]] [--ranks COM,GEN] "
-        "[--split] [--pictures] [--small-pictures]\n");
+        "[--split] [--pictures | --small-pictures | --wide-pictures]\n");
     exit(64);
 }
 
@@ -253,6 +254,8 @@ static int take_options(int argc, char **argv, struct shape *s)
             s->pictures = true;
         } else if (strcmp(argv[i], "--small-pictures") == 0) {
             s->pictures = s->small_pictures = true;
+        } else if (strcmp(argv[i], "--wide-pictures") == 0) {
+            s->pictures = s->wide_pictures = true;
         } else if (strcmp(argv[i], "--ranks") == 0 && i + 1 < argc &&
                    sscanf(argv[i + 1], "%lld,%lld", &com, &gen) == 2) {
             s->ranks[0] = com;

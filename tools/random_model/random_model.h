@@ -12,6 +12,7 @@ struct tensor {
     char name[NAME_CAP];
     int64_t dims[4];
     int n_dims; /* 1: all ones, else random */
+    bool zero;  /* all zeros */
 };
 
 /* A safetensors file (BF16) in the making. */
@@ -24,7 +25,7 @@ struct shape {
     int64_t layers, dim, ffn, vocab, head_dim, kv_heads;
     int64_t ranks[2]; /* of the plug-ins; 0: the task is absent */
     bool split;       /* Qwen2: q, k, v apart and with bias, gate and up apart */
-    bool pictures, small_pictures;
+    bool pictures, small_pictures, wide_pictures;
 };
 
 /* Exit with a message where anything fails: this is a tool of benchmarks. */
@@ -38,7 +39,7 @@ FILE *open_in(const char *dir, const char *name);
 void close_file(FILE *out);
 
 /* pictures.c: a CLIP tower of ViT-L/14-336's size in dir/vision and a VQGAN decoder f8-8192 of the
- * published size in dir/vqgan.safetensors, or both small. */
+ * published size in dir/vqgan.safetensors, or both small, or of a size between. */
 struct pictures {
     int64_t vision_dim, vision_ffn, vision_layers, vision_heads, side, patch;
     int64_t n_codes, grid;
