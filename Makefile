@@ -48,12 +48,13 @@ CXX ?= g++
 SIMT_SANITIZE := $(filter-out thread,$(SANITIZE))
 SIMT_FLAGS = -DHG_SIMT -DHG_CUDA_ARCHS='"sm_90, emulated"' -I. -Itests/simt $(if $(filter thread,$(SANITIZE)),-O2,$(OPT)) -g -fPIC -ffp-contract=off -fno-strict-aliasing -Wall -Wextra $(if $(WERROR),-Werror) -MMD -MP
 TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)/tests/simt/test_streams
-PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd
+PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
+LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench golden fuzz format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz format format-check lint layers \
   install clean help report programs check-deps
 
-all: programs ## build build/healthgpt and build/healthgptd
+all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
 	@cp -f $(PROGRAMS) build/
 
 programs: check-deps report $(PROGRAMS)
@@ -118,6 +119,10 @@ test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-mod
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
+
+load-check: check-deps ## what the engine promises under load, measured: docs/load.md (ARGS="--only NAME")
+	@$(MAKE) -s all test-programs
+	@python3 tests/load/main.py $(OUT) $(ARGS)
 
 golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads PyTorch)
 	@tools/oracle/golden.sh build/venv
@@ -194,6 +199,10 @@ $(OUT)/greedy: $(call obj,tools/gpu/greedy.c) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
+$(OUT)/healthgpt-load: $(call obj,tools/load/main.c $(LOAD_SRC)) $(LIB)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
 $(OUT)/random-model: $(call obj,$(sort $(wildcard tools/random_model/*.c)))
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ -o $@
@@ -260,7 +269,7 @@ $(OUT)/tests/simt/test_simt $(OUT)/tests/simt/test_streams: %: %.o \
 	@echo "LD $@"
 	@$(CXX) $(LDFLAGS_ALL) $^ -lcmocka -lm -o $@
 
-$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC))
+$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC) $(LOAD_SRC))
 	@rm -f $@
 	@ar rcs $@ $^
 

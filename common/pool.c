@@ -3,9 +3,13 @@
  * A run is announced by a new value of `epoch` and ends when `n_left` reaches 0. Both words are
  * also futexes: a waiter spins on its word, then sleeps on it. The order "announce sleep, look
  * again" on one side and "change word, look for sleepers" on the other (all sequentially
- * consistent) makes a lost wake-up impossible; futex_wait itself rechecks the word. fn, ctx and
- * quit are plain fields: they are written before epoch changes and read after it was seen to
- * change. */
+ * consistent) makes a lost wake-up impossible; futex_wait itself rechecks the word.
+ *
+ * A share belongs to who sets its bit in `claims`: its member, or the caller when it is done with
+ * its own and the member has not begun, because the system runs something else on its CPU or it
+ * is still waking up. Between runs all bits are set, so a member that comes late finds nothing, or
+ * its share of the next run. fn and ctx are plain fields: written before claims is cleared, read
+ * after a bit was won. */
 #include "common/pool.h"
 
 #include <limits.h>
@@ -39,12 +43,13 @@ struct hg_pool {   /* NOLINT(*Padding) */
     int64_t spin_ns;
     hg_pool_fn *fn;
     void *ctx;
-    bool quit;
+    atomic_bool quit;
     struct member members[MAX_THREADS];
     alignas(CACHE_LINE) atomic_uint epoch;
     atomic_uint n_asleep;                   /* members that sleep on epoch */
-    alignas(CACHE_LINE) atomic_uint n_left; /* members still inside fn */
+    alignas(CACHE_LINE) atomic_uint n_left; /* shares that are not done */
     atomic_bool caller_asleep;
+    alignas(CACHE_LINE) atomic_uint_fast64_t claims; /* bit i: share i has been begun */
 };
 
 static void futex_wait(atomic_uint *word, unsigned seen)
@@ -95,6 +100,17 @@ static void announce(struct hg_pool *p)
         futex_wake(&p->epoch);
 }
 
+/* Do share i if nobody has begun it. */
+static bool take_share(struct hg_pool *p, int i)
+{
+    uint_fast64_t bit = UINT64_C(1) << (unsigned)i % MAX_THREADS;
+    if ((atomic_load_explicit(&p->claims, memory_order_relaxed) & bit) ||
+        (atomic_fetch_or(&p->claims, bit) & bit))
+        return false;
+    p->fn(p->ctx, i, p->n);
+    return true;
+}
+
 static void *member_main(void *arg)
 {
     struct member *m = arg;
@@ -102,11 +118,11 @@ static void *member_main(void *arg)
     unsigned seen = 0;
     for (;;) {
         wait_new_epoch(p, seen);
-        seen++;
-        if (p->quit)
+        seen = atomic_load(&p->epoch);
+        if (atomic_load(&p->quit))
             return NULL;
-        p->fn(p->ctx, m->index, p->n);
-        if (atomic_fetch_sub(&p->n_left, 1) == 1 && atomic_load(&p->caller_asleep))
+        if (take_share(p, m->index) && atomic_fetch_sub(&p->n_left, 1) == 1 &&
+            atomic_load(&p->caller_asleep))
             futex_wake(&p->n_left);
     }
 }
@@ -127,9 +143,13 @@ void hg_pool_run(struct hg_pool *pool, hg_pool_fn *fn, void *ctx)
         pool->fn = fn;
         pool->ctx = ctx;
         atomic_store(&pool->n_left, (unsigned)pool->n - 1);
+        atomic_store(&pool->claims, 1);
         announce(pool);
     }
     fn(ctx, 0, pool->n);
+    for (int i = pool->n - 1; i > 0; i--) /* the last to be woken first */
+        if (take_share(pool, i))
+            atomic_fetch_sub(&pool->n_left, 1);
     if (pool->n > 1)
         wait_all_done(pool);
 }
@@ -143,7 +163,7 @@ void hg_pool_destroy(struct hg_pool *pool)
 {
     if (!pool)
         return;
-    pool->quit = true;
+    atomic_store(&pool->quit, true);
     announce(pool);
     for (int i = 1; i <= pool->n_started; i++)
         pthread_join(pool->members[i].thread, NULL);
@@ -189,6 +209,7 @@ enum hg_status hg_pool_create(int n_threads, struct hg_pool **out, struct hg_err
         return hg_fail(err, HG_STATUS_NO_MEMORY, "pool: out of memory");
     memset(p, 0, sizeof *p);
     p->n = n_threads ? n_threads : n_cpus;
+    atomic_init(&p->claims, UINT_FAST64_MAX);
     /* More members than CPUs: a spinning member would only keep a working one from its CPU. */
     p->spin_ns = p->n > n_cpus ? 0 : SPIN_NS;
     int e = start_members(p);

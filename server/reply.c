@@ -340,6 +340,9 @@ enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg
     hg_out_close(&o, '}');
     put_guard(&o, stats, guard);
     hg_out_open(&o, "engine", '{');
+    hg_out_uint(&o, "steps", stats->n_steps);
+    hg_out_uint(&o, "tokens", stats->n_tokens);
+    hg_out_uint(&o, "cached_tokens", stats->n_found);
     hg_out_uint(&o, "preempted", stats->n_preempted);
     hg_out_uint(&o, "canaries", stats->n_canaries);
     hg_out_uint(&o, "numeric_faults", stats->n_numeric);

@@ -3,6 +3,9 @@
 
 #include <stdlib.h>
 
+/* Reserved: a token has 3 to 4 on average, so that an answer hardly ever makes the buffer grow. */
+enum { BYTES_PER_TOKEN = 8 };
+
 enum hg_status hg_stream_init(struct hg_stream *s, size_t n_events, int n_top, struct hg_error *err)
 {
     *s = (struct hg_stream){.cap = n_events};
@@ -14,7 +17,8 @@ enum hg_status hg_stream_init(struct hg_stream *s, size_t n_events, int n_top, s
     s->n_tops_cap = n_tops;
     s->events = calloc(n_events, sizeof *s->events);
     s->tops = n_tops ? calloc(n_tops, sizeof *s->tops) : NULL;
-    if (!s->events || (n_tops && !s->tops)) {
+    if (!s->events || (n_tops && !s->tops) ||
+        hg_buf_reserve(&s->text, n_events * BYTES_PER_TOKEN) != HG_STATUS_OK) {
         hg_stream_deinit(s);
         return hg_fail(err, HG_STATUS_NO_MEMORY, "stream: out of memory");
     }

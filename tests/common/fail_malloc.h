@@ -7,6 +7,7 @@
 #define HG_TESTS_COMMON_FAIL_MALLOC_H
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
@@ -22,6 +23,9 @@ static _Thread_local bool fail_later_ones;
 static _Thread_local long n_live; /* allocations minus frees while counting */
 static _Thread_local bool counting;
 static _Thread_local long n_refused;
+/* Of all threads. */
+static atomic_bool counting_all;
+static atomic_long n_all;
 
 #if CAN_REPLACE_MALLOC
 void *__libc_malloc(size_t n);
@@ -32,6 +36,8 @@ void __libc_free(void *p);
 
 static bool refuse_now(void)
 {
+    if (atomic_load_explicit(&counting_all, memory_order_relaxed))
+        atomic_fetch_add(&n_all, 1);
     if (!counting || fail_at == 0)
         return false;
     if (fail_at > 1) {
