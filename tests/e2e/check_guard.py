@@ -72,6 +72,16 @@ def longest(lines, kind):
     return max(gap for name, gap in lines if name == kind)
 
 
+def before_token(lines):
+    """Seconds until the first token, and the longest between two lines on the way."""
+    found = []
+    for kind, gap in lines[1:]:
+        found.append(gap)
+        if kind == "token":
+            break
+    return sum(found), max(found)
+
+
 def ask(n_sentences, n_images=0, stream=True):
     return post({"question": "Is there an opacity? " * n_sentences, "max_tokens": 2, "stream": stream,
                  "images": [b64(test_image(i)) for i in range(n_images)]})
@@ -86,7 +96,7 @@ def points_of_life(d):
     """(name, bytes to send, bytes to wait for, further seconds, longest piece of work there, behind another request)."""
     prefill, vision, picture = ask(40), ask(4, 2), grow(1, 1)
     lines = gaps(d, prefill), gaps(d, vision), gaps(d, picture)
-    first, seen = longest(lines[0], "token"), longest(lines[1], "token")
+    (first, first_step), (seen, seen_step) = before_token(lines[0]), before_token(lines[1])
     step = longest([x for x in lines[2][2:] if x[1] < longest(lines[2], "preview") / 2], "progress")
     render = max(longest(lines[2], "preview"), longest(lines[2], "image"))
     upload = post({"question": "x" * 100000})
@@ -96,8 +106,8 @@ def points_of_life(d):
               for n in (10, body, body + 1000, body + 50000, len(upload) - 1000, len(upload) - 1)]
     points += [("queued %d" % i, data, until, 0.02, 0, True) for i, (data, until) in enumerate(
         [(draw(i), b'"queued"') for i in range(3)] + [(draw(4, False), None), (prefill, b'"queued"')])]
-    points += [("prefill, %.1f" % f, prefill, b'"queued"', f * first, first, False) for f in fractions]
-    points += [("vision, %.1f" % f, vision, b'"queued"', f * seen, seen, False) for f in fractions]
+    points += [("prefill, %.1f" % f, prefill, b'"queued"', f * first, first_step, False) for f in fractions]
+    points += [("vision, %.1f" % f, vision, b'"queued"', f * seen, seen_step, False) for f in fractions]
     points += [("answer, token %d" % n, ask(1), b'"token"', 0, step, False) for n in range(2)]
     points += [("image token %d" % n, draw(n), b'"done":%d,' % n, 0, step, False)
                for n in (1, 2, 5, 10, 20, 30, 40, 50, 60)]
