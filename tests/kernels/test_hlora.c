@@ -23,6 +23,26 @@ static void mixed_slots_of_ragged_ranks_match_the_formula(void **state)
     }
 }
 
+/* Rows so long that a warp's eighth fills whatever ring it reads weights through, for 1, 2, 3 and 9
+ * tokens: each count has its own way of preparing rows. */
+static void long_rows_fill_the_rings(void **state)
+{
+    static const int rows[] = {1, 2, 3, 9};
+    for (size_t t = 0; t < KT_STORES; t++)
+        for (size_t i = 0; i < 4; i++) {
+            struct kt_linear_case c = {.n_rows = rows[i],
+                                       .n_in = 6000,
+                                       .n_parts = 1,
+                                       .n_out = {40},
+                                       .rank = {{16, 32, 0, 12}},
+                                       .n_experts = 4,
+                                       .host = HG_DTYPE_BF16,
+                                       .store = kt_stores[t],
+                                       .norm = i % 2 == 0};
+            kt_linear_check(*state, &c, 300 + t * 4 + i);
+        }
+}
+
 static void one_two_and_three_parts_keep_their_own_adapters(void **state)
 {
     for (int parts = 1; parts <= 3; parts++)
@@ -218,6 +238,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mixed_slots_of_ragged_ranks_match_the_formula),
+        cmocka_unit_test(long_rows_fill_the_rings),
         cmocka_unit_test(one_two_and_three_parts_keep_their_own_adapters),
         cmocka_unit_test(any_number_of_experts_divides_the_rank),
         cmocka_unit_test(adapters_meet_every_epilogue),
