@@ -31,7 +31,7 @@ static void long_rows_fill_the_rings(void **state)
     for (size_t t = 0; t < KT_STORES; t++)
         for (size_t i = 0; i < 4; i++) {
             struct kt_linear_case c = {.n_rows = rows[i],
-                                       .n_in = 6000,
+                                       .n_in = 4090,
                                        .n_parts = 1,
                                        .n_out = {40},
                                        .rank = {{16, 32, 0, 12}},
