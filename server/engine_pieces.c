@@ -1,17 +1,18 @@
 /* server/engine_pieces.c - pictures between the steps: each turn one piece of one picture.
  *
- * A piece is as much arithmetic as the chunk of a prompt that a step may carry (counted from the
- * model's shapes, so that a run does not depend on the clock), and at least one operation: half a
+ * A piece is a quarter of the arithmetic of the chunk of a prompt that a step may carry (counted
+ * from the model's shapes, so that a run does not depend on the clock), or one operation: half a
  * layer of the vision tower, or a convolution. The tower and the VQGAN hold one picture each.
- * To see comes before to draw, because a first token waits for it; a picture to be drawn lets at
- * most SEEN_FIRST such pieces pass. */
+ * To see comes before to draw, because a first token waits for it, and so does the step that may
+ * bring one; a picture to be drawn lets at most SEEN_FIRST such turns pass. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/log.h"
 #include "server/engine.h"
 
-enum { SEEN_FIRST = 4, UNDRAWN = 0x80 /* grey */ };
+/* Pieces aim at a part of what one may cost: a question that comes meanwhile waits for it. */
+enum { PIECE_PART = 4, SEEN_FIRST = 4, UNDRAWN = 0x80 /* grey */ };
 
 int64_t hg_engine_piece_work(const struct hg_scheduler *s)
 {
@@ -60,7 +61,7 @@ static int to_see(const struct hg_scheduler *s)
 static void see(struct hg_scheduler *s, int i)
 {
     struct hg_error err = {0};
-    int64_t work = hg_engine_piece_work(s) / HG_SEEN_COST;
+    int64_t work = hg_engine_piece_work(s) / PIECE_PART / HG_SEEN_COST;
     hg_heart_beat(s->options.heart, HG_PIECE_VISION);
     if (hg_seq_encode_piece(s->slots[i].seq, &work, &err) != HG_STATUS_OK)
         hg_slot_fail(s, i, &err);
@@ -151,7 +152,7 @@ static void draw(struct hg_scheduler *s, int i)
     struct hg_image im = {0};
     struct hg_error err = {0};
     enum hg_status status = HG_STATUS_OK;
-    int64_t work = hg_engine_piece_work(s) / HG_DRAWN_COST;
+    int64_t work = hg_engine_piece_work(s) / PIECE_PART / HG_DRAWN_COST;
     bool done = false;
     hg_heart_beat(s->options.heart, HG_PIECE_DRAW);
     if (s->pieces.drawn != slot->req)
@@ -180,11 +181,27 @@ void hg_pieces_forget(struct hg_scheduler *s, const struct hg_slot *slot)
     s->pieces.drawn = NULL;
 }
 
+/* A question that the next step may answer for the first time. */
+static bool first_token_waits(const struct hg_scheduler *s)
+{
+    for (int i = 0; i < s->n_slots; i++) {
+        const struct hg_slot *slot = &s->slots[i];
+        if (slot->seq && slot->req->task != HG_TASK_GENERATION && !hg_seq_preempted(slot->seq) &&
+            slot->req->result.first_token_ms == 0)
+            return true;
+    }
+    return false;
+}
+
 void hg_engine_piece(struct hg_scheduler *s)
 {
     int seen = to_see(s), drawn = to_draw(s);
     if (seen < 0 && drawn < 0)
         return;
+    if (seen < 0 && s->pieces.n_seen < SEEN_FIRST && first_token_waits(s)) {
+        s->pieces.n_seen++;
+        return;
+    }
     atomic_fetch_add(&s->n_pieces, 1);
     if (seen >= 0 && (drawn < 0 || s->pieces.n_seen < SEEN_FIRST)) {
         s->pieces.n_seen = drawn < 0 ? 0 : s->pieces.n_seen + 1;

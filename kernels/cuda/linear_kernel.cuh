@@ -99,7 +99,6 @@ DEV bool count(int *counter, int n, int *answer)
 template <int adapter, int NT>
 DEV void multiply_gated(const Product &p, const cuda_expand &e, int at, int token0, float *to)
 {
-    enum { W = Dot<adapter>::weight, X = Dot<adapter>::row };
     int slice = (e.b.steps + SLICES - 1) / SLICES, begin = (int)threadIdx.x / 32 * slice;
     int end = begin + slice < e.b.steps ? begin + slice : e.b.steps;
     if (begin >= end)
@@ -107,18 +106,9 @@ DEV void multiply_gated(const Product &p, const cuda_expand &e, int at, int toke
     float sum[NT][4] = {};
     Rows<adapter> rows(p.zp + e.z_byte, p.zp_pitch, token0, p.n_tokens);
     Weights<1> weight;
-    weight.set(e.b, 0, at, W);
-    ROLLED_FOR (int step = begin; step < end; step++) {
-        uint4 w[W];
-        UNROLL_FOR (int i = 0; i < W; i++)
-            w[i] = load_stream(weight.at[0] + (int64_t)step * (W * 512) + i * 512);
-        UNROLL_FOR (int t = 0; t < NT; t++) {
-            uint4 x[X];
-            UNROLL_FOR (int i = 0; i < X; i++)
-                x[i] = rows.load(step, t, i);
-            dot_step<adapter>(sum[t], w, x);
-        }
-    }
+    weight.set(e.b, 0, at, Dot<adapter>::weight);
+    ROLLED_FOR (int step = begin; step < end; step++)
+        add_step<adapter, NT>(sum, weight, rows, step);
     Sliced<NT>::put(to, sum, rows);
 }
 

@@ -69,23 +69,14 @@ template <int NT> struct Patch : Grid<1, NT> {
     MEMBER void product(const cuda_matrix &m, int tile0, const Rows<type> &rows,
                         const Columns &columns)
     {
-        enum { W = Dot<type>::weight, X = Dot<type>::row };
         int at = this->tile - tile0, slice = (m.steps + SLICES - 1) / SLICES, fold_at = slice;
         if (at < 0 || at >= m.tiles)
             return;
         Weights<1> weight;
         float sum[1][NT][4] = {};
-        weight.set(m, 0, at, W);
+        weight.set(m, 0, at, Dot<type>::weight);
         ROLLED_FOR (int step = 0; step < m.steps; step++) {
-            uint4 w[W];
-            UNROLL_FOR (int i = 0; i < W; i++)
-                w[i] = load_stream(weight.at[0] + (int64_t)step * (W * 512) + i * 512);
-            UNROLL_FOR (int t = 0; t < NT; t++) {
-                uint4 x[X];
-                UNROLL_FOR (int i = 0; i < X; i++)
-                    x[i] = rows.load(step, t, i);
-                dot_step<type>(sum[0][t], w, x);
-            }
+            add_step<type, NT>(sum[0], weight, rows, step);
             if (step + 1 == fold_at || step + 1 == m.steps) {
                 this->template fold<1>(m, at, this->v, sum, columns);
                 fold_at += slice;

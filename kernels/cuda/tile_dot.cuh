@@ -181,6 +181,21 @@ template <int MT> struct Weights {
     }
 };
 
+/* One step of a tile times 8 NT tokens, where there are too few for a ring. */
+template <int type, int NT>
+DEV void add_step(float (&sum)[NT][4], const Weights<1> &weight, const Rows<type> &rows, int step)
+{
+    enum { W = Dot<type>::weight, X = Dot<type>::row };
+    uint4 w[W], x[X];
+    UNROLL_FOR (int i = 0; i < W; i++)
+        w[i] = load_stream(weight.at[0] + (int64_t)step * (W * 512) + i * 512);
+    UNROLL_FOR (int t = 0; t < NT; t++) {
+        UNROLL_FOR (int i = 0; i < X; i++)
+            x[i] = rows.load(step, t, i);
+        dot_step<type>(sum[t], w, x);
+    }
+}
+
 /* Nothing to wait for before rows are read. */
 struct AlwaysReady {
     MEMBER void wait() const
