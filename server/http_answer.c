@@ -3,11 +3,9 @@
  */
 #include "server/http_exchange.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
-#include "common/log.h"
 
 enum { STREAM_BLOCK = 16 << 10 };
 
