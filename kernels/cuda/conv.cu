@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS) prepare_pixels(const Image m, c
 }
 
 /* As Rows of tile_dot.cuh: token = output pixel, the row changes with the tap. */
-template <int type, int NT> struct Window : PlainSource {
+template <int type, int NT> struct Window {
     const Image &image;
     const Geometry &geometry;
     const char *rows; /* with this lane's 16 bytes */

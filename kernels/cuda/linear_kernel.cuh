@@ -109,7 +109,7 @@ DEV void multiply_gated(const Product &p, const cuda_expand &e, int at, int toke
     weight.set(e.b, 0, at, Dot<adapter>::weight);
     ROLLED_FOR (int step = begin; step < end; step++)
         add_step<adapter, NT>(sum, weight, rows, step);
-    Sliced<NT>::put(to, sum, rows);
+    Sliced<NT>::put(to, sum);
 }
 
 /* An output block: units block, block + n_blocks, ... of F::tiles tiles. Its tiles are numbered q =
@@ -176,12 +176,12 @@ template <int type, int NT> struct Outputs {
         });
     }
     /* The sums of tile q become outputs, now or when z is there. */
-    MEMBER void end_tile(const typename R::sum_t (&sum)[NT][4], const R &ring, int q, bool last)
+    MEMBER void end_tile(const typename R::sum_t (&sum)[NT][4], int q, bool last)
     {
         const float *scale = type == HG_DTYPE_I4 ? nullptr : x.scale; /* I4: rows has them */
         float v[Sums::pairs][2] = {}, *to = next_sums();
         int *counter = p.tickets + 2 + token0 / tokens;
-        Sums::put(to, sum, ring.rows);
+        Sums::put(to, sum);
         if (slots && !gated && threadIdx.x == 0)
             control[turn] = load_acquire(counter) > p.n_shrink;
         __syncthreads();
@@ -231,13 +231,13 @@ template <int type, int NT> struct Outputs {
             ring.run(sum);
             UNROLL_FOR (int m = 0; m < F::tiles; m++)
                 if (tile + m < end)
-                    end_tile(sum[m], ring, q + m,
+                    end_tile(sum[m], q + m,
                              tile + m + 1 >= end || (m == F::tiles - 1 && tile + stride >= end));
         }
     }
 };
 
-/* The sums of one tile of [A; R]: as shrink_tile, with its weights in flight at once. */
+/* The sums of one tile of [A; R]: as hlora_shrink, through the ring. */
 template <int type, int NT>
 DEV void shrink_few(const Product &p, int tile, int token0, float *shared)
 {
@@ -259,7 +259,7 @@ DEV void shrink_few(const Product &p, int tile, int token0, float *shared)
     ring.set_rows(
         Rows<adapter>(own ? x.rows16 : x.rows, own ? x.pitch16 : x.pitch, token0, p.n_tokens));
     ring.run(sum);
-    F::Sums::put(sums, sum[0], ring.rows);
+    F::Sums::put(sums, sum[0]);
     __syncthreads();
     F::Sums::template take<adapter>(
         v, sums, m, tile, token0, Columns{own ? nullptr : x.scale, 1, p.slot_of, slot, p.n_tokens});
@@ -335,7 +335,8 @@ template <int type, int NT> static enum hg_status launch_few(struct cuda_backend
     p.n_prepare = p.from.x && !p.own_bytes ? p.from.n : 0;
     p.n_shrink = shrink_blocks(p);
     p.n_first = p.n_prepare + p.n_shrink * p.token_tiles;
-    int most = c->n_sms * (c->shared_per_sm > 2 * 110 * 1024 ? F::least : 1) / p.token_tiles;
+    int fit = c->shared_per_sm / (int)(shared + 1024); /* 1 KiB of each block is the driver's */
+    int most = c->n_sms * (fit < F::least ? fit : (int)F::least) / p.token_tiles;
     p.n_blocks = most < 1 ? 1 : most < units ? most : units;
     p.tickets = c->scratch.tickets + (c->ticket_half ^= 1) * c->scratch.n_tickets;
     int64_t blocks = (int64_t)p.n_blocks * p.token_tiles + p.n_first;

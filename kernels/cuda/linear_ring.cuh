@@ -47,7 +47,7 @@ template <int type, int NT, int MT, int depth> struct Ring {
     Rows<type> rows;
     char *slots, *read, *write;    /* [depth][step_bytes] of this warp, from this lane's bytes on */
     int begin, n;                  /* this warp's steps */
-    int tile, stride, end;         /* asked for now; tiles go on to `end` */
+    int tile, stride, end;         /* whose steps are asked for; the last lies before end */
     int left;                      /* its steps that have not been asked for */
     const char *from, *scale_from; /* the next of them */
     int64_t second;                /* bytes to the same step of the other of two tiles */

@@ -125,26 +125,11 @@ DEV void dot_step(typename Dot<type>::sum (&c)[4], const uint4 (&w)[Dot<type>::w
     }
 }
 
-/* What a source of activations may do beside load(step, t, plane): begin() once they are ready,
- * seek() before each step, scaled() a sum of this lane, of token 2 (lane % 4) + i of group t. */
-struct PlainSource {
-    MEMBER void begin()
-    {
-    }
-    MEMBER void seek(int)
-    {
-    }
-    template <class sum_t> MEMBER sum_t scaled(sum_t sum, int, int) const
-    {
-        return sum;
-    }
-};
-
 /* Prepared rows of consecutive tokens; group t of 8 starts 8 t rows on. Rows past the last token
  * may hold anything: their columns are never used. Of the first group they are not even read, but
  * row n - 1 again, so that few tokens take little of the caches. I4: scales of a step are those of
  * `scale_pitch` tokens. */
-template <int type> struct Rows : PlainSource {
+template <int type> struct Rows {
     const char *at; /* this lane's row of group 0 and its 16 bytes */
     int64_t pitch;
     const float *scale; /* of this lane's two tokens of group 0 */
@@ -161,6 +146,9 @@ template <int type> struct Rows : PlainSource {
     MEMBER float2 scales(int step, int t) const
     {
         return *(const float2 *)(scale + step * scale_pitch + t * 8);
+    }
+    MEMBER void seek(int)
+    {
     }
     MEMBER uint4 load(int step, int t, int plane) const
     {
@@ -196,19 +184,12 @@ DEV void add_step(float (&sum)[NT][4], const Weights<1> &weight, const Rows<type
     }
 }
 
-/* Nothing to wait for before rows are read. */
-struct AlwaysReady {
-    MEMBER void wait() const
-    {
-    }
-};
-
-/* Steps [begin, end) of MT tiles times 8 NT tokens, weights `ring` steps ahead. ready.wait() comes
- * before the first row is read and after the first weights are asked for; fold() is called after
- * every `slice` steps and at the end. Warp-uniform arguments. */
-template <int type, int MT, int NT, class Source, class Ready, class Fold>
+/* Steps [begin, end) of MT tiles times 8 NT tokens, weights `ring` steps ahead. source.seek()
+ * comes before the rows of a step; fold() after every `slice` steps and at the end. Warp-uniform
+ * arguments. */
+template <int type, int MT, int NT, class Source, class Fold>
 DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const Weights<MT> &weight,
-                    Source &source, int begin, int end, int slice, const Ready &ready, Fold fold)
+                    Source &source, int begin, int end, int slice, Fold fold)
 {
     enum {
         W = Dot<type>::weight,
@@ -243,8 +224,6 @@ DEV void accumulate(typename Dot<type>::sum (&sum)[MT][NT][4], const Weights<MT>
     UNROLL_FOR (int d = 0; d < D; d++)
         if (begin + d < end)
             load_weights(d, begin + d);
-    ready.wait();
-    source.begin();
     UNROLL_FOR (int d = 0; d < D; d++)
         if (ahead && begin + d < end)
             load_rows(d % (ahead ? D : 1), begin + d, 0);
@@ -329,15 +308,14 @@ template <int NT> struct Sliced {
         pairs = (tokens * 8 + BLOCK_THREADS - 1) / BLOCK_THREADS
     };
 
-    template <class sum_t, class Source>
-    static MEMBER void put(float *shared, const sum_t (&sum)[NT][4], const Source &source)
+    template <class sum_t> static MEMBER void put(float *shared, const sum_t (&sum)[NT][4])
     {
         sum_t *partial = (sum_t *)shared;
         int warp = threadIdx.x / 32, lane = lane_id();
         UNROLL_FOR (int t = 0; t < NT; t++)
             UNROLL_FOR (int i = 0; i < 4; i++)
                 partial[(warp * tokens + t * 8 + lane % 4 * 2 + i % 2) * PITCH + lane / 4 +
-                        i / 2 * 8] = source.scaled(sum[t][i], t, i % 2);
+                        i / 2 * 8] = sum[t][i];
     }
 
     /* v += the sums of tile `at` of m. */
@@ -396,9 +374,8 @@ template <int NT> struct Stream {
 
     /* v += m x; tile 0 of m is tile `tile0` of the block's numbering. Block-uniform; ends in step.
      */
-    template <int type, class Source, class Ready = AlwaysReady>
-    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
-                        const Ready &ready = Ready())
+    template <int type, class Source>
+    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns)
     {
         typename Dot<type>::sum sum[1][NT][4] = {};
         int at = tile - tile0, warp = threadIdx.x / 32;
@@ -409,9 +386,9 @@ template <int NT> struct Stream {
         Weights<1> weight;
         weight.set(m, 0, at, Dot<type>::weight);
         if (begin < end)
-            accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, ready, [] {});
+            accumulate<type, 1, NT>(sum, weight, source, begin, end, slice, [] {});
         __syncthreads(); /* the sums of the product before have been read */
-        Sums::put(shared, sum[0], source);
+        Sums::put(shared, sum[0]);
         __syncthreads();
         Sums::template take<type>(v, shared, m, at, token0, columns);
     }
@@ -441,19 +418,18 @@ template <int MT, int NT> struct Grid {
                     v[m][t][i] = 0;
     }
 
-    template <int type, class Source, class Ready = AlwaysReady>
-    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns,
-                        const Ready &ready = Ready())
+    template <int type, class Source>
+    MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns)
     {
         enum { A = MT < TILES_AT_ONCE ? MT : TILES_AT_ONCE };
         UNROLL_FOR (int i = 0; i < MT; i += A)
-            part<type, A>(m, tile - tile0 + i, v + i, source, columns, ready);
+            part<type, A>(m, tile - tile0 + i, v + i, source, columns);
     }
 
     /* to += m x for A tiles from `first`. */
-    template <int type, int A, class Source, class Ready>
+    template <int type, int A, class Source>
     MEMBER void part(const cuda_matrix &m, int first, float (*to)[NT][4], Source source,
-                     const Columns &columns, const Ready &ready)
+                     const Columns &columns)
     {
         typename Dot<type>::sum sum[A][NT][4] = {};
         Weights<A> weight;
@@ -465,7 +441,7 @@ template <int MT, int NT> struct Grid {
             int at = first + i < 0 ? 0 : first + i < m.tiles ? first + i : m.tiles - 1;
             weight.set(m, i, at, Dot<type>::weight);
         }
-        accumulate<type, A, NT>(sum, weight, source, 0, m.steps, slice, ready,
+        accumulate<type, A, NT>(sum, weight, source, 0, m.steps, slice,
                                 [&] { fold<A>(m, first, to, sum, columns); });
     }
 
