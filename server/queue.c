@@ -134,11 +134,6 @@ void hg_queue_worked(struct hg_queue *q, int64_t tokens, double seconds)
     pthread_mutex_unlock(&q->lock);
 }
 
-void hg_queue_wait(struct hg_queue *q)
-{
-    hg_queue_wait_until(q, INT64_MAX);
-}
-
 bool hg_queue_wait_until(struct hg_queue *q, int64_t until_ns)
 {
     struct timespec until = {until_ns / 1000000000, until_ns % 1000000000};

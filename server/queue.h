@@ -46,9 +46,8 @@ void hg_queue_resumed(struct hg_queue *q);
 void hg_queue_end(struct hg_queue *q, struct hg_job *job, int64_t used);
 void hg_queue_worked(struct hg_queue *q, int64_t tokens, double seconds);
 
-/* [engine] Block until something waits or the queue is closed. */
-void hg_queue_wait(struct hg_queue *q);
-/* The same, but at most until that time (hg_now_ns); false: it came. INT64_MAX: never. */
+/* [engine] Block until something waits or the queue is closed, at most until that time (hg_now_ns,
+ * INT64_MAX: never); false: it came. */
 bool hg_queue_wait_until(struct hg_queue *q, int64_t until_ns);
 void hg_queue_close(struct hg_queue *q);
 bool hg_queue_closed(struct hg_queue *q);

@@ -127,9 +127,9 @@ static void queue_refuses_after_close_but_still_pops(void **state)
     assert_true(hg_queue_wait_until(&q, hg_now_ns() - 1));
     hg_queue_close(&q);
     assert_int_equal(push(&q, &items[1], 1), HG_STATUS_CANCELLED);
-    hg_queue_wait(&q); /* must not block */
+    hg_queue_wait_until(&q, INT64_MAX); /* must not block */
     assert_int_equal(pop(&q)->value, 0);
-    hg_queue_wait(&q);
+    hg_queue_wait_until(&q, INT64_MAX);
     assert_null(pop(&q));
     hg_queue_deinit(&q);
 }
@@ -188,7 +188,7 @@ static void queue_loses_nothing_between_threads(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, produce, &producers[i]), 0);
     }
     for (int n = 0; n < N_PRODUCERS * N_EACH;) {
-        hg_queue_wait(&q);
+        hg_queue_wait_until(&q, INT64_MAX);
         n += pop(&q) != NULL;
     }
     for (int i = 0; i < N_PRODUCERS; i++)
