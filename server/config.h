@@ -50,6 +50,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     B(supervise, "start the server as a child, and again when it fails; keep the socket")          \
     N(max_restarts, 5, 0, 100, "with supervise: restarts within ten minutes; then it ends (70)")   \
     B(forget, "keep nothing of a request after it: no cache of prompts and pictures")              \
+    B(strict, "refuse fields that are not known on OpenAI's routes too, instead of ignoring them") \
     B(insecure, "allow a listen address beyond loopback without API keys")                         \
     B(log_json, "log JSON lines")
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,21 +18,52 @@
 #include "common/log.h"
 
 enum { CONNECTION_MEMORY = 64 << 10 };
+static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent for 60 s */
 
 /* ---- routing --------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
-    {"/health", "GET", hg_http_answer_health, HG_TASK_COUNT, false},
-    {"/v1/models", "GET", hg_http_answer_models, HG_TASK_COUNT, false},
-    {"/v1/vqa", "POST", hg_http_answer_task, HG_TASK_COMPREHENSION, false},
-    {"/v1/draw", "POST", hg_http_answer_task, HG_TASK_GENERATION, false},
-    {"/v1/images/generations", "POST", hg_http_answer_task, HG_TASK_GENERATION, true},
+    {"/health", "GET", hg_http_answer_health, HG_DIALECT_COUNT, HG_TASK_COUNT},
+    {"/v1/models", "GET", hg_http_answer_models, HG_DIALECT_COUNT, HG_TASK_COUNT},
+    {"/v1/models/{id}", "GET", hg_http_answer_model, HG_DIALECT_COUNT, HG_TASK_COUNT},
+    {"/v1/models/{id}/card", "GET", hg_http_answer_card, HG_DIALECT_COUNT, HG_TASK_COUNT},
+    {"/v1/vqa", "POST", hg_http_answer_task, HG_DIALECT_VQA, HG_TASK_COMPREHENSION},
+    {"/v1/draw", "POST", hg_http_answer_task, HG_DIALECT_DRAW, HG_TASK_GENERATION},
+    {"/v1/chat/completions", "POST", hg_http_answer_task, HG_DIALECT_CHAT, HG_TASK_COMPREHENSION},
+    {"/v1/completions", "POST", hg_http_answer_task, HG_DIALECT_COMPLETION, HG_TASK_COMPREHENSION},
+    {"/v1/images/generations", "POST", hg_http_answer_task, HG_DIALECT_IMAGES, HG_TASK_GENERATION},
+    {"/v1/images/edits", "POST", hg_http_answer_task, HG_DIALECT_EDITS, HG_TASK_GENERATION},
 };
 
-static const struct route *route_of(const char *path)
+/* Does `path` have this pattern? Doubled slashes and one at the end are forgiven: clients join base
+ * URLs and paths in every way. */
+static bool path_fits(const char *pattern, const char *path, char id[HG_HTTP_ID_CAP])
+{
+    static const char place[] = "{id}";
+    while (*pattern) {
+        if (*path == '/')
+            while (path[1] == '/')
+                path++;
+        if (strncmp(pattern, place, sizeof place - 1) != 0) {
+            if (*pattern++ != *path++)
+                return false;
+            continue;
+        }
+        size_t n = strcspn(path, "/");
+        if (n == 0 || n >= HG_HTTP_ID_CAP)
+            return false;
+        memcpy(id, path, n);
+        id[n] = '\0';
+        path += n;
+        pattern += sizeof place - 1;
+    }
+    return path[strspn(path, "/")] == '\0';
+}
+
+static const struct route *route_of(const char *path, char id[HG_HTTP_ID_CAP])
 {
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
-        if (strcmp(routes[i].path, path) == 0)
+        if (path_fits(routes[i].path, path, id))
             return &routes[i];
     return NULL;
 }
@@ -96,11 +128,11 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return false;
     if (!knows_key(x, path, method))
         return false;
-    x->route = route_of(path);
+    x->route = route_of(path, x->id);
     if (!x->route)
         return refuse(x, 404, "unknown_route",
-                      "no such route: see /v1/models, /v1/vqa, /v1/draw, "
-                      "/v1/images/generations, /health");
+                      "no such route: see /v1/models, /v1/chat/completions, "
+                      "/v1/images/generations, /v1/vqa, /v1/draw, /health");
     if (!method_fits(x->route, method))
         return refuse(x, 405, "method_not_allowed",
                       strcmp(x->route->method, "GET") == 0 ? "this route takes GET and HEAD only"
@@ -175,7 +207,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     }
     if (x->refused)
         return hg_http_send_error(x);
-    return x->request ? hg_http_answer_when_ended(x) : x->route->answer(x);
+    return x->answer.n_requests > 0 ? hg_http_answer_when_ended(x) : x->route->answer(x);
 }
 
 /* ---- life of an exchange, life of the daemon ------------------------------------------------- */
@@ -208,11 +240,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         return;
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
-    if (x->request) {
-        hg_stream_detach(&x->request->stream);
-        hg_request_cancel(x->request); /* of no effect when it has ended */
-        hg_request_unref(x->request);
-    }
+    hg_http_leave(x);
     hg_buf_deinit(&x->body);
     hg_buf_deinit(&x->out);
     atomic_fetch_sub(&x->http->n_exchanges, 1);
@@ -280,12 +308,19 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->max_queue = o->max_queue;
     h->keys = o->keys;
     h->loopback = o->loopback;
+    h->strict = o->strict;
+    if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
+        h->nonce = (uint64_t)hg_now_ns();
+    h->ping_ns = o->ping_ns ? o->ping_ns : ping_default_ns;
     h->info = *hg_scheduler_model_info(s);
     h->reply = (struct hg_reply_context){
         .model = h->info.name,
         .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
         .tokenizer = hg_model_tokenizer(m),
-        .n_restarts = o->n_restarts};
+        .n_restarts = o->n_restarts,
+        .n_image_rows = h->info.n_image_rows};
+    snprintf(h->reply.fingerprint, sizeof h->reply.fingerprint, "fp_%08x_%.*s",
+             h->info.weights_crc32c, (int)strcspn(h->info.backend, " ,("), h->info.backend);
     struct hg_guard_limits limits = o->limits;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;

@@ -226,6 +226,7 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
     struct hg_http_options http_options = {.n_threads = (int)c->http_threads,
                                            .max_connections = (int)c->max_connections,
                                            .max_queue = (int)c->max_queue,
+                                           .strict = c->strict,
                                            .stall_ns = c->stall_s * second_ns,
                                            .n_restarts = self.number > 0 ? self.number : 0};
     struct hg_scheduler_options s_options = {.max_batch = (int)c->max_batch,
