@@ -7,9 +7,9 @@
 
 #include "common/utf8.h"
 #include "server/api_fields.h"
+#include "server/body.h"
 #include "server/data_uri.h"
 #include "server/json_text.h"
-#include "server/multipart.h"
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
@@ -99,10 +99,16 @@ static bool refuse_unknown(struct hg_api_error *e, const char *name, size_t n)
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
-static bool add_image_text(struct hg_ask *ask, const json_t *v, struct hg_api_error *e)
+/* `body`: where lifted pictures are; NULL: there are none. */
+static bool add_image_text(struct hg_ask *ask, const struct hg_body *body, const json_t *v,
+                           struct hg_api_error *e)
 {
     if (!json_is_string(v))
         return refuse_type(e, "image", "a base64 string or data URI");
+    const struct hg_image_bytes *lifted =
+        hg_body_image(body, json_string_value(v), json_string_length(v));
+    if (lifted)
+        return hg_ask_add_image(ask, lifted->n ? (const char *)lifted->data : "", lifted->n, e);
     struct hg_buf bytes = {0};
     struct hg_error err = {0};
     enum hg_status s = hg_image_uri_decode(json_string_value(v), json_string_length(v),
@@ -122,25 +128,26 @@ static bool add_image_text(struct hg_ask *ask, const json_t *v, struct hg_api_er
     return ok;
 }
 
-static bool add_images_json(struct hg_ask *ask, const json_t *v, struct hg_api_error *e)
+static bool add_images_json(struct hg_ask *ask, const struct hg_body *body, const json_t *v,
+                            struct hg_api_error *e)
 {
     if (!json_is_array(v))
-        return add_image_text(ask, v, e);
+        return add_image_text(ask, body, v, e);
     for (size_t i = 0; i < json_array_size(v); i++)
-        if (!add_image_text(ask, json_array_get(v, i), e))
+        if (!add_image_text(ask, body, json_array_get(v, i), e))
             return false;
     return true;
 }
 
-static bool set_from_json(struct hg_ask *ask, const struct hg_field *f, const json_t *v,
-                          struct hg_api_error *e)
+static bool set_from_json(struct hg_ask *ask, const struct hg_body *body, const struct hg_field *f,
+                          const json_t *v, struct hg_api_error *e)
 {
     struct hg_field_value value = {0};
     if (json_is_null(v)) /* clients that serialise their unset options */
         return true;
     switch (f->kind) {
     case HG_FIELD_TEXT:
-        if (!json_is_string(v))
+        if (!json_is_string(v) || hg_body_image(body, json_string_value(v), json_string_length(v)))
             return refuse_type(e, f->name, "a string");
         value.text = json_string_value(v);
         value.n = json_string_length(v);
@@ -161,7 +168,7 @@ static bool set_from_json(struct hg_ask *ask, const struct hg_field *f, const js
         value.flag = json_is_true(v);
         break;
     case HG_FIELD_IMAGE:
-        return add_images_json(ask, v, e);
+        return add_images_json(ask, body, v, e);
     }
     return hg_field_set(f, &value, ask, e);
 }
@@ -174,8 +181,8 @@ static bool listed(const char *const *list, const char *key)
     return false;
 }
 
-bool hg_api_parse_object(const void *json_object, const char *const *skip, struct hg_ask *ask,
-                         struct hg_api_error *e)
+static bool parse_object(const void *json_object, const struct hg_body *body,
+                         const char *const *skip, struct hg_ask *ask, struct hg_api_error *e)
 {
     /* jansson iterates through a non-const pointer and changes nothing. */
     union {
@@ -191,10 +198,16 @@ bool hg_api_parse_object(const void *json_object, const char *const *skip, struc
         const struct hg_field *f = hg_field_find(key, strlen(key), ask->task);
         if (!f)
             return refuse_unknown(e, key, strlen(key));
-        if (!set_from_json(ask, f, value, e))
+        if (!set_from_json(ask, body, f, value, e))
             return false;
     }
     return true;
+}
+
+bool hg_api_parse_object(const void *json_object, const char *const *skip, struct hg_ask *ask,
+                         struct hg_api_error *e)
+{
+    return parse_object(json_object, NULL, skip, ask, e);
 }
 
 /* Nothing can be done without a text, so the field that lacks is named here. */
@@ -205,18 +218,19 @@ static bool has_text(const struct hg_ask *ask, struct hg_api_error *e)
            hg_api_refuse(e, 400, "missing_text", name, "%s: expected some text", name);
 }
 
-bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg_api_error *e)
+bool hg_api_parse_json(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e)
 {
     json_t *root = NULL;
     struct hg_error err = {0};
-    bool ok = hg_json_body_parse(body, n, &root, &err) == HG_STATUS_OK;
+    bool ok = hg_json_body_parse(body->text.data ? body->text.data : "", body->text.len, &root,
+                                 &err) == HG_STATUS_OK;
     if (!ok) {
         hg_api_error_of(e, &err);
         if (err.status == HG_STATUS_BAD_REQUEST)
             snprintf(e->code, sizeof e->code, "invalid_json");
         return false;
     }
-    ok = json_is_object(root) ? hg_api_parse_object(root, NULL, ask, e)
+    ok = json_is_object(root) ? parse_object(root, body, NULL, ask, e)
                               : refuse_type(e, "body", "one JSON object");
     json_decref(root);
     return ok && has_text(ask, e);
@@ -225,28 +239,32 @@ bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg
 /* ---- forms ----------------------------------------------------------------------------------- */
 
 /* A short form value as a C string; false when it is too long to be a number. */
-static bool short_text(const struct hg_part *p, char out[64])
+static bool short_text(const char *data, size_t n, char out[64])
 {
-    if (p->n == 0 || p->n >= 64 || memchr(p->data, '\0', p->n))
+    if (n == 0 || n >= 64 || memchr(data, '\0', n))
         return false;
-    memcpy(out, p->data, p->n);
-    out[p->n] = '\0';
+    memcpy(out, data, n);
+    out[n] = '\0';
     return true;
 }
 
-static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const struct hg_part *p,
-                          struct hg_api_error *e)
+static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const struct hg_body *body,
+                          const struct hg_body_part *p, struct hg_api_error *e)
 {
-    struct hg_field_value value = {.text = p->data, .n = p->n};
+    const char *data = body->text.data ? body->text.data + p->at : "";
+    struct hg_field_value value = {.text = data, .n = p->n};
     char text[64], *end = text;
-    if (f->kind == HG_FIELD_IMAGE)
-        return hg_ask_add_image(ask, p->data, p->n, e);
+    const struct hg_image_bytes *im = p->image >= 0 ? &body->images.items[p->image] : NULL;
+    if (f->kind == HG_FIELD_IMAGE && im)
+        return hg_ask_add_image(ask, im->n ? (const char *)im->data : "", im->n, e);
+    if (f->kind == HG_FIELD_IMAGE || im)
+        return refuse_type(e, f->name, im ? "text" : "a picture");
     if (f->kind == HG_FIELD_TEXT) {
-        if (!hg_utf8_valid(p->data, p->n))
+        if (!hg_utf8_valid(data, p->n))
             return hg_api_refuse(e, 400, "invalid_value", f->name, "%s: not valid UTF-8", f->name);
         return hg_field_set(f, &value, ask, e);
     }
-    bool is_short = short_text(p, text);
+    bool is_short = short_text(data, p->n, text);
     errno = 0;
     if (f->kind == HG_FIELD_REAL) {
         value.real = is_short ? strtod(text, &end) : 0;
@@ -264,27 +282,17 @@ static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const st
     return hg_field_set(f, &value, ask, e);
 }
 
-bool hg_api_parse_form(const char *content_type, const char *body, size_t n, struct hg_ask *ask,
-                       struct hg_api_error *e)
+bool hg_api_parse_form(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e)
 {
-    char boundary[128];
-    struct hg_multipart form;
-    struct hg_error err = {0};
-    if (hg_multipart_boundary(content_type, boundary, sizeof boundary, &err) != HG_STATUS_OK ||
-        hg_multipart_parse(boundary, body ? body : "", n, &form, &err) != HG_STATUS_OK) {
-        hg_api_error_of(e, &err);
-        snprintf(e->code, sizeof e->code, "invalid_form");
-        return false;
-    }
-    for (size_t i = 0; i < form.n_parts; i++) {
-        const struct hg_part *p = &form.parts[i];
+    for (size_t i = 0; i < body->n_parts; i++) {
+        const struct hg_body_part *p = &body->parts[i];
         size_t name = strlen(p->name);
         if (name > 2 && strcmp(p->name + name - 2, "[]") == 0) /* image[] */
             name -= 2;
         const struct hg_field *f = hg_field_find(p->name, name, ask->task);
         if (!f)
             return refuse_unknown(e, p->name, name);
-        if (!set_from_part(ask, f, p, e))
+        if (!set_from_part(ask, f, body, p, e))
             return false;
     }
     return has_text(ask, e);

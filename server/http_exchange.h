@@ -5,6 +5,7 @@
 
 #include <microhttpd.h>
 
+#include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
 #include "server/reply.h"
@@ -41,10 +42,10 @@ struct exchange {
     const struct route *route;
     struct hg_gate_facts facts;
     struct hg_tenant who;
-    bool seen, bad_uri, bad_framing, refused, is_form;
+    bool seen, bad_uri, bad_framing, refused;
     bool may_stay; /* refused for want of room: the connection is good for another try */
     struct hg_api_error error;
-    struct hg_buf body;
+    struct hg_body *body; /* of a POST that was not refused, until it is parsed */
     struct hg_request *request;
     size_t at;         /* next event of the request */
     struct hg_buf out; /* stream bytes not yet taken by MHD start at out.data + sent */
@@ -59,5 +60,7 @@ enum MHD_Result hg_http_answer_task(struct exchange *x);
 /* Of a task, once resumed. */
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x);
 enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
+/* http.c: nothing more is needed of the body. */
+void hg_http_drop_body(struct exchange *x);
 
 #endif

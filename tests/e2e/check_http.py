@@ -51,7 +51,7 @@ def check_large_bodies_get_413(build):
         require(b" 413 " in got.split(b"\r\n")[0], "Expect: %r" % got[:100])
         big = {"question": "x", "image": "A" * (23 << 20)}
         status, _, reply = d.post("/v1/vqa", big)
-        require_error(status, reply, 413, "too_large", "images[0]")
+        require_error(status, reply, 413, "image_too_large", "image")
         equal(d.health()["status"], "ok", "after large bodies")
 
 
