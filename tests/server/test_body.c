@@ -2,6 +2,9 @@
  */
 #include "server/body.h"
 
+#include <dirent.h>
+
+#include "server/json_text.h"
 #include "tests/test.h"
 
 static const char form_type[] = "multipart/form-data; boundary=B";
@@ -190,6 +193,85 @@ static void caps_of_bodies_hold(void **state)
     hg_buf_deinit(&form);
 }
 
+/* ---- JSONTestSuite (nst/JSONTestSuite) ------------------------------------------------------- */
+
+/* Valid JSON that this server refuses: two values for one key, and a NUL in a key. */
+static bool refused_by_us(const char *name)
+{
+    static const char *const names[] = {"y_object_duplicated_key.json",
+                                        "y_object_duplicated_key_and_value.json",
+                                        "y_object_escaped_null_in_key.json"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* Through the lifter in pieces, then parsed: NULL when either refuses. */
+static json_t *read_json(const char *s, size_t n, size_t piece)
+{
+    struct hg_body b;
+    struct hg_api_error e;
+    json_t *root = NULL;
+    if (feed_in_pieces(&b, "application/json", s, n, piece, &e))
+        hg_json_body_parse(b.text.data ? b.text.data : "", b.text.len, &root, NULL);
+    else
+        assert_int_equal(e.http, 400);
+    hg_body_deinit(&b);
+    return root;
+}
+
+/* n: refused. y: an object says what jansson alone says; no object is refused as a body. i: either,
+ * but the same in any pieces. */
+static bool try_suite_file(const char *name, const char *s, size_t n)
+{
+    json_t *whole = read_json(s, n, n + 1), *cut = read_json(s, n, 1 + n % 3);
+    bool is_object = json_is_object(whole);
+    if (!whole != !cut || (whole && !json_equal(whole, cut)))
+        fail_msg("%s: one verdict whole, another in pieces", name);
+    if (name[0] == 'n' && whole)
+        fail_msg("%s: taken", name);
+    json_t *plain = json_loadb(s, n, 0, NULL);
+    if (name[0] == 'y' && json_is_object(plain) && !refused_by_us(name) &&
+        (!whole || !json_equal(whole, plain)))
+        fail_msg("%s: not parsed", name);
+    if (refused_by_us(name))
+        assert_null(whole);
+    json_decref(plain);
+    json_decref(whole);
+    json_decref(cut);
+    return is_object;
+}
+
+static void json_test_suite_is_judged_rightly(void **state)
+{
+    (void)state;
+    const char *path = hg_test_shared("data/http/json_test_suite/test_parsing");
+    if (!path)
+        HG_TEST_SKIP("../shared/data/http/json_test_suite is not there");
+    char folder[1024], file[2048];
+    static const char kinds[] = "nyi";
+    size_t n_files[3] = {0}, n_objects = 0;
+    snprintf(folder, sizeof folder, "%s", path);
+    DIR *d = opendir(folder);
+    assert_non_null(d);
+    for (struct dirent *entry = readdir(d); entry; entry = readdir(d)) {
+        const char *kind = strchr(kinds, entry->d_name[0]);
+        size_t n;
+        if (!kind || entry->d_name[1] != '_')
+            continue;
+        snprintf(file, sizeof file, "%s/%s", folder, entry->d_name);
+        char *s = (char *)hg_test_read(file, &n);
+        n_objects += try_suite_file(entry->d_name, s, n);
+        n_files[kind - kinds]++;
+        free(s);
+    }
+    closedir(d);
+    printf("%zu n_ refused, %zu y_ and %zu i_ judged, %zu objects\n", n_files[0], n_files[1],
+           n_files[2], n_objects);
+    assert_true(n_files[0] > 150 && n_files[1] > 80 && n_files[2] > 20 && n_objects > 5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -197,6 +279,7 @@ int main(void)
         cmocka_unit_test(form_leaves_texts_and_pictures),
         cmocka_unit_test(a_refusal_leaves_nothing),
         cmocka_unit_test(caps_of_bodies_hold),
+        cmocka_unit_test(json_test_suite_is_judged_rightly),
     };
     return cmocka_run_group_tests_name("server/body", tests, NULL, NULL);
 }
