@@ -7,9 +7,9 @@
 
 #include "common/utf8.h"
 #include "server/api_fields.h"
+#include "server/body.h"
 #include "server/data_uri.h"
 #include "server/json_text.h"
-#include "server/multipart.h"
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
@@ -107,6 +107,10 @@ bool hg_ask_add_image_text(struct hg_ask *ask, const json_t *v, struct hg_api_er
     v = unwrap_image(v);
     if (!json_is_string(v))
         return hg_api_refuse_type(e, "image", "a base64 string or data URI");
+    const struct hg_image_bytes *lifted =
+        hg_body_image(ask->body, json_string_value(v), json_string_length(v));
+    if (lifted)
+        return hg_ask_add_image(ask, lifted->n ? (const char *)lifted->data : "", lifted->n, e);
     struct hg_buf bytes = {0};
     struct hg_error err = {0};
     enum hg_status s = hg_image_uri_decode(json_string_value(v), json_string_length(v),
@@ -140,8 +144,9 @@ static bool set_text_json(struct hg_ask *ask, const struct hg_field *f, const js
                           struct hg_api_error *e)
 {
     struct hg_field_value value = {.text = json_string_value(v), .n = json_string_length(v)};
-    return value.text ? hg_field_set(f, &value, ask, e)
-                      : hg_api_refuse_type(e, f->name, "a string");
+    if (!value.text || hg_body_image(ask->body, value.text, value.n))
+        return hg_api_refuse_type(e, f->name, "a string");
+    return hg_field_set(f, &value, ask, e);
 }
 
 static bool set_texts_json(struct hg_ask *ask, const struct hg_field *f, const json_t *v,
@@ -308,18 +313,21 @@ bool hg_api_choose_model(struct hg_ask *ask, const char *name, struct hg_api_err
                                    "model: there is no \"%s\" here, but \"%s\"", ask->model, name);
 }
 
-bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg_api_error *e)
+bool hg_api_parse_json(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e)
 {
     json_t *root = NULL;
     struct hg_error err = {0};
-    bool ok = hg_json_body_parse(body, n, &root, &err) == HG_STATUS_OK;
+    bool ok = hg_json_body_parse(body->text.data ? body->text.data : "", body->text.len, &root,
+                                 &err) == HG_STATUS_OK;
     if (!ok) {
         hg_api_error_of(e, &err);
         if (err.status == HG_STATUS_BAD_REQUEST)
             snprintf(e->code, sizeof e->code, "invalid_json");
         return false;
     }
+    ask->body = body;
     ok = parse_fields(ask, NULL, root, NULL, e);
+    ask->body = NULL;
     json_decref(root);
     return ok && is_complete(ask, e);
 }
@@ -327,34 +335,38 @@ bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg
 /* ---- forms ----------------------------------------------------------------------------------- */
 
 /* A short form value as a C string; false when it is too long to be a number. */
-static bool short_text(const struct hg_part *p, char out[64])
+static bool short_text(const char *data, size_t n, char out[64])
 {
-    if (p->n == 0 || p->n >= 64 || memchr(p->data, '\0', p->n))
+    if (n == 0 || n >= 64 || memchr(data, '\0', n))
         return false;
-    memcpy(out, p->data, p->n);
-    out[p->n] = '\0';
+    memcpy(out, data, n);
+    out[n] = '\0';
     return true;
 }
 
-static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const struct hg_part *p,
-                          struct hg_api_error *e)
+static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const struct hg_body *body,
+                          const struct hg_body_part *p, struct hg_api_error *e)
 {
-    struct hg_field_value value = {.text = p->data, .n = p->n};
+    const char *data = body->text.data ? body->text.data + p->at : "";
+    struct hg_field_value value = {.text = data, .n = p->n};
     char text[64], *end = text;
-    if (f->kind == HG_FIELD_IMAGE)
-        return hg_ask_add_image(ask, p->data, p->n, e);
+    const struct hg_image_bytes *im = p->image >= 0 ? &body->images.items[p->image] : NULL;
+    if (f->kind == HG_FIELD_IMAGE && im)
+        return hg_ask_add_image(ask, im->n ? (const char *)im->data : "", im->n, e);
     if (f->kind == HG_FIELD_IGNORED)
         return true;
     if (f->kind == HG_FIELD_REFUSED || f->kind == HG_FIELD_OBJECT || f->kind == HG_FIELD_MESSAGES ||
         f->kind == HG_FIELD_ZERO)
         return hg_api_refuse(e, 400, "unsupported_parameter", f->name,
                              "%s: not supported in a form", f->name);
+    if (f->kind == HG_FIELD_IMAGE || im)
+        return hg_api_refuse_type(e, f->name, im ? "text" : "a picture");
     if (f->kind == HG_FIELD_TEXT || f->kind == HG_FIELD_TEXTS) {
-        if (!hg_utf8_valid(p->data, p->n))
+        if (!hg_utf8_valid(data, p->n))
             return hg_api_refuse(e, 400, "invalid_value", f->name, "%s: not valid UTF-8", f->name);
         return hg_field_set(f, &value, ask, e);
     }
-    bool is_short = short_text(p, text);
+    bool is_short = short_text(data, p->n, text);
     errno = 0;
     if (f->kind == HG_FIELD_REAL) {
         value.real = is_short ? strtod(text, &end) : 0;
@@ -372,27 +384,17 @@ static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const st
     return hg_field_set(f, &value, ask, e);
 }
 
-bool hg_api_parse_form(const char *content_type, const char *body, size_t n, struct hg_ask *ask,
-                       struct hg_api_error *e)
+bool hg_api_parse_form(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e)
 {
-    char boundary[128];
-    struct hg_multipart form;
-    struct hg_error err = {0};
-    if (hg_multipart_boundary(content_type, boundary, sizeof boundary, &err) != HG_STATUS_OK ||
-        hg_multipart_parse(boundary, body ? body : "", n, &form, &err) != HG_STATUS_OK) {
-        hg_api_error_of(e, &err);
-        snprintf(e->code, sizeof e->code, "invalid_form");
-        return false;
-    }
-    for (size_t i = 0; i < form.n_parts; i++) {
-        const struct hg_part *p = &form.parts[i];
+    for (size_t i = 0; i < body->n_parts; i++) {
+        const struct hg_body_part *p = &body->parts[i];
         size_t name = strlen(p->name);
         if (name > 2 && strcmp(p->name + name - 2, "[]") == 0) /* image[] */
             name -= 2;
         const struct hg_field *f = hg_field_find(p->name, name, ask->dialect);
         if (!f && refuses_unknown(ask))
             return refuse_unknown(e, p->name, name);
-        if (f && !set_from_part(ask, f, p, e))
+        if (f && !set_from_part(ask, f, body, p, e))
             return false;
     }
     return is_complete(ask, e);

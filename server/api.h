@@ -33,11 +33,11 @@ enum hg_status hg_api_write_error(const struct hg_api_error *e, struct hg_buf *o
 struct hg_json_out;
 void hg_api_put_error(struct hg_json_out *o, const struct hg_api_error *e); /* "error":{...} */
 
-/* A body into `ask` (initialised with hg_ask_init_dialect; release it in any case). Images are
- * decoded. Returns false and fills *e when something is wrong. */
-bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg_api_error *e);
-bool hg_api_parse_form(const char *content_type, const char *body, size_t n, struct hg_ask *ask,
-                       struct hg_api_error *e);
+/* A body (server/body.h, ended) into `ask` (initialised with hg_ask_init; release it in any case).
+ * Images are decoded. Returns false and fills *e when something is wrong. */
+struct hg_body;
+bool hg_api_parse_json(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e);
+bool hg_api_parse_form(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e);
 /* An already parsed object with other keys of its own (the command line's batch): keys in the
  * NULL-terminated list `skip` are left alone. */
 bool hg_api_parse_object(const void *json_object, const char *const *skip, struct hg_ask *ask,

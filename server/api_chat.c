@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "server/api_fields.h"
+#include "server/body.h"
 
 /* What is being read, for messages: "messages[2].content[1]". */
 struct place {
@@ -86,6 +87,8 @@ static struct hg_ask_turn *last_turn(struct hg_ask *ask)
 static bool add_text(struct reader *r, enum role role, const char *text, size_t n)
 {
     struct hg_ask_turn *turn = last_turn(r->ask);
+    if (hg_body_image(r->ask->body, text, n))
+        return refuse(r->e, &r->at, "invalid_type", "an image where text is expected");
     switch (role) {
     case ROLE_SYSTEM:
         return append(r->ask, &r->ask->system, &r->n_system, text, n, &r->at, r->e);

@@ -17,7 +17,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-enum { CONNECTION_MEMORY = 64 << 10 };
+/* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
+enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
 static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent for 60 s */
 
 /* ---- routing --------------------------------------------------------------------------------- */
@@ -118,6 +119,25 @@ static bool has_room(struct exchange *x)
     return false;
 }
 
+void hg_http_drop_body(struct exchange *x)
+{
+    hg_body_deinit(x->body);
+    free(x->body);
+    x->body = NULL;
+}
+
+static bool begin_body(struct exchange *x)
+{
+    struct hg_error err = {.status = HG_STATUS_NO_MEMORY};
+    x->body = malloc(sizeof *x->body);
+    if (!x->body)
+        hg_api_error_of(&x->error, &err);
+    if (x->body && hg_body_begin(x->body, x->facts.content_type, &x->error))
+        return true;
+    hg_http_drop_body(x);
+    return false;
+}
+
 /* Everything that can be decided from the headers; false: x->error says why not. */
 static bool look_at_headers(struct exchange *x, const char *path, const char *method,
                             const char *version)
@@ -139,8 +159,8 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
                                                            : "this route takes POST only");
     if (strcmp(x->route->method, "POST") != 0)
         return true;
-    x->is_form = type_is(x->facts.content_type, "multipart/form-data");
-    if (!x->is_form && !type_is(x->facts.content_type, "application/json"))
+    if (!type_is(x->facts.content_type, "multipart/form-data") &&
+        !type_is(x->facts.content_type, "application/json"))
         return refuse(x, 415, "unsupported_media_type",
                       "expected Content-Type application/json or multipart/form-data");
     if (x->facts.content_length > HG_API_MAX_BODY)
@@ -150,7 +170,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return refuse(x, 503, trouble, "the engine has failed; the server has to start again");
     if (atomic_load(&x->http->draining))
         return refuse(x, 503, "shutting_down", "the server is shutting down");
-    return has_room(x);
+    return has_room(x) && begin_body(x);
 }
 
 /* A refused body is read and dropped before the answer, because a client that is still sending may
@@ -165,21 +185,18 @@ static bool answer_at_once(const struct exchange *x)
 static enum MHD_Result take_body(struct exchange *x, const char *data, size_t n)
 {
     hg_guard_received(x->guarded, n);
-    if (x->refused) {
+    if (x->refused || !x->body) {
         /* A chunked body has no declared end: sent counts what was dropped. */
         x->sent += n;
         return x->sent > 2 * (size_t)HG_API_MAX_BODY ? MHD_NO : MHD_YES;
     }
-    if (x->body.len + n > HG_API_MAX_BODY) {
-        x->refused = true;
-        refuse(x, 413, "body_too_large", "the body is larger than 24 MiB");
-    } else if (hg_buf_append(&x->body, data, n) != HG_STATUS_OK) {
-        struct hg_error err = {.status = HG_STATUS_NO_MEMORY};
-        x->refused = true;
-        hg_api_error_of(&x->error, &err);
+    x->refused = !hg_body_feed(x->body, data, n, &x->error);
+    if (!x->refused && x->facts.chunked && x->body->n_pieces > MAX_CHUNKS)
+        x->refused = !refuse(x, 400, "too_many_chunks", "the body comes in more than 65536 chunks");
+    if (x->refused) {
+        x->may_stay = x->error.http == 400; /* what is left is read before the answer */
+        hg_http_drop_body(x);
     }
-    if (x->refused)
-        hg_buf_deinit(&x->body);
     return MHD_YES;
 }
 
@@ -204,6 +221,10 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         size_t n = *upload_size;
         *upload_size = 0;
         return take_body(x, upload, n);
+    }
+    if (x->body && !x->body->ended && !hg_body_end(x->body, &x->error)) {
+        x->refused = x->may_stay = true;
+        hg_http_drop_body(x);
     }
     if (x->refused)
         return hg_http_send_error(x);
@@ -241,7 +262,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
     hg_http_leave(x);
-    hg_buf_deinit(&x->body);
+    hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
     atomic_fetch_sub(&x->http->n_exchanges, 1);
     free(x);

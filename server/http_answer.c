@@ -307,10 +307,8 @@ enum MHD_Result hg_http_answer_when_ended(struct exchange *x)
 
 static bool parse_body(struct exchange *x, struct hg_ask *ask)
 {
-    bool parsed =
-        x->is_form
-            ? hg_api_parse_form(x->facts.content_type, x->body.data, x->body.len, ask, &x->error)
-            : hg_api_parse_json(x->body.data ? x->body.data : "", x->body.len, ask, &x->error);
+    bool parsed = x->body->kind == HG_BODY_FORM ? hg_api_parse_form(x->body, ask, &x->error)
+                                                : hg_api_parse_json(x->body, ask, &x->error);
     return parsed && hg_api_choose_model(ask, x->http->info.name, &x->error);
 }
 
@@ -350,14 +348,14 @@ enum MHD_Result hg_http_answer_task(struct exchange *x)
     struct hg_ask ask;
     struct hg_error err = {0};
     if (hg_scheduler_has_room(x->http->scheduler, &x->who, x->route->task, &err) != HG_STATUS_OK) {
-        hg_buf_deinit(&x->body); /* no room: nothing is decoded for the refusal */
+        hg_http_drop_body(x); /* no room: nothing is decoded for the refusal */
         return send_failure(x, &err);
     }
     hg_ask_init_dialect(&ask, x->route->dialect);
     ask.tenant = x->who;
     ask.strict = x->http->strict;
     bool parsed = parse_body(x, &ask), wants_stream = ask.stream;
-    hg_buf_deinit(&x->body); /* the images are decoded: the body is not needed any more */
+    hg_http_drop_body(x); /* the images are decoded: the body is not needed any more */
     enum hg_status status = parsed ? submit(x, &ask, &err) : HG_STATUS_OK;
     hg_ask_deinit(&ask);
     if (!parsed)

@@ -6,6 +6,7 @@
 #include <microhttpd.h>
 
 #include "server/answer.h"
+#include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
 
@@ -47,10 +48,10 @@ struct exchange {
     char id[HG_HTTP_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
     struct hg_tenant who;
-    bool seen, bad_uri, bad_framing, refused, is_form;
+    bool seen, bad_uri, bad_framing, refused;
     bool may_stay; /* refused for want of room: the connection is good for another try */
     struct hg_api_error error;
-    struct hg_buf body;
+    struct hg_body *body;    /* of a POST that was not refused, until it is parsed */
     struct hg_answer answer; /* n_requests > 0: accepted */
     const struct hg_answer_form *form;
     size_t at;         /* next event of answer.requests[answer.choice] */
@@ -70,5 +71,7 @@ enum MHD_Result hg_http_answer_task(struct exchange *x);
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x);
 enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
 void hg_http_leave(struct exchange *x);                 /* cancel and let go its requests */
+/* http.c: nothing more is needed of the body. */
+void hg_http_drop_body(struct exchange *x);
 
 #endif

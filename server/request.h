@@ -46,6 +46,7 @@ struct hg_ask_turn {
 
 /* What a client asked for, parsed and bounded; owns its strings and images. A zeroed struct is
  * empty. */
+struct hg_body;
 struct hg_ask {
     enum hg_dialect dialect;
     enum hg_task task;
@@ -69,7 +70,8 @@ struct hg_ask {
     int timeout_ms;         /* 0: the server's limit */
     int previews; /* of a picture that is streamed while it grows, 0..HG_REQUEST_MAX_PREVIEWS */
     bool stream, no_plugin;
-    struct hg_tenant tenant; /* not the client's to say: of its API key */
+    const struct hg_body *body; /* while it is parsed: where its pictures are; else NULL */
+    struct hg_tenant tenant;    /* not the client's to say: of its API key */
 };
 void hg_ask_init(struct hg_ask *a, enum hg_task task); /* in our own dialect */
 void hg_ask_init_dialect(struct hg_ask *a, enum hg_dialect d);
