@@ -19,7 +19,7 @@ struct hg_http {
     struct hg_reply_context reply;
     struct hg_keys *keys;
     int max_queue;
-    bool loopback;
+    struct hg_gate_policy policy;
     atomic_bool draining;
     atomic_int n_exchanges;
 };
@@ -41,8 +41,11 @@ struct exchange {
     const struct route *route;
     struct hg_gate_facts facts;
     struct hg_tenant who;
-    bool seen, bad_uri, bad_framing, refused, is_form;
-    bool may_stay; /* refused for want of room: the connection is good for another try */
+    struct hg_gate_target target;
+    bool seen, bad_framing, refused, is_form;
+    bool last;       /* of its connection, which closes behind the answer */
+    size_t n_pieces; /* of a chunked body */
+    bool may_stay;   /* refused for want of room: the connection is good for another try */
     struct hg_api_error error;
     struct hg_buf body;
     struct hg_request *request;
@@ -59,5 +62,7 @@ enum MHD_Result hg_http_answer_task(struct exchange *x);
 /* Of a task, once resumed. */
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x);
 enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
+/* Every answer leaves through it: the last one of a connection says so. */
+enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
 
 #endif
