@@ -30,6 +30,9 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     N(max_queue_tokens, 0, 0, 1073741824, "tokens of waiting requests; 0: four KV caches")         \
     N(max_batch, 16, 1, 1024, "sequences that run together")                                       \
     N(max_connections, 1024, 4, 65536, "open connections")                                         \
+    N(max_connections_per_address, 0, 0, 65536,                                                    \
+      "of one address; 0: no limit, for loopback or a proxy in front; 64 is good without")         \
+    T(allowed_hosts, "", "NAMES", "comma-separated names that are good in Host beside local ones") \
     N(kv_tokens, 0, 0, 1073741824,                                                                 \
       "KV cache in tokens; 0: max_batch contexts, at most 65536 or what a card takes")             \
     R(gpu_memory_utilization, 0, 0, 1,                                                             \
@@ -38,6 +41,9 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     N(drain_s, 30, 0, 3600, "at SIGTERM, time for running requests to finish")                     \
     N(header_timeout_s, 10, 1, 3600, "a request's headers must be complete after this time")       \
     N(body_timeout_s, 60, 1, 3600, "so must its body")                                             \
+    N(idle_timeout_s, 75, 1, 3600, "a connection without a request is closed after this time")     \
+    N(connection_requests, 1000, 1, 1000000000, "after so many requests a connection is closed")   \
+    N(connection_s, 3600, 1, 1000000, "so it is at the next request after this time")              \
     N(min_rate, 16384, 1, 1073741824,                                                              \
       "least bytes per second of a body (after 5 s) and of the rest of an answer")                 \
     N(send_timeout_s, 30, 1, 3600, "a client that does not read is cut after this time")           \

@@ -34,6 +34,14 @@ static void add_retry_after(struct exchange *x, struct MHD_Response *r)
     MHD_add_response_header(r, "Retry-After", seconds);
 }
 
+/* Every answer goes this way. */
+enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r)
+{
+    if (x->last && !MHD_get_response_header(r, "Connection"))
+        MHD_add_response_header(r, "Connection", "close");
+    return MHD_queue_response(x->connection, http, r);
+}
+
 static void add_refusal_headers(struct exchange *x, struct MHD_Response *r)
 {
     if (x->error.http == 405 && x->route)
@@ -69,7 +77,7 @@ static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *
             add_refusal_headers(x, r);
         else
             mark_synthetic(x, r);
-        ok = MHD_queue_response(x->connection, (unsigned)http, r);
+        ok = hg_http_queue(x, (unsigned)http, r);
     }
     MHD_destroy_response(r);
     return ok;
@@ -281,7 +289,7 @@ static enum MHD_Result start_stream(struct exchange *x)
         x->sent_ns = hg_now_ns();
         if (x->form->ping)
             hg_guard_nudge(x->guarded, x->http->ping_ns, nudge);
-        ok = MHD_queue_response(x->connection, 200, r);
+        ok = hg_http_queue(x, 200, r);
     }
     MHD_destroy_response(r);
     return ok;

@@ -22,7 +22,8 @@ struct hg_http {
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
-    bool loopback, strict;
+    bool strict;
+    struct hg_gate_policy policy;
     atomic_bool draining;
     atomic_int n_exchanges;
 };
@@ -48,7 +49,9 @@ struct exchange {
     char id[HG_HTTP_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
     struct hg_tenant who;
-    bool seen, bad_uri, bad_framing, refused;
+    struct hg_gate_target target;
+    bool seen, bad_framing, refused;
+    bool last;     /* of its connection, which closes behind the answer */
     bool may_stay; /* refused for want of room: the connection is good for another try */
     struct hg_api_error error;
     struct hg_body *body;    /* of a POST that was not refused, until it is parsed */
@@ -73,5 +76,7 @@ enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
 void hg_http_leave(struct exchange *x);                 /* cancel and let go its requests */
 /* http.c: nothing more is needed of the body. */
 void hg_http_drop_body(struct exchange *x);
+/* Every answer leaves through it: the last one of a connection says so. */
+enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
 
 #endif

@@ -183,6 +183,9 @@ static void set_limits(const struct hg_config *c, struct hg_guard_limits *l)
     hg_guard_limits_default(l);
     l->header_ns = c->header_timeout_s * second_ns;
     l->body_ns = c->body_timeout_s * second_ns;
+    l->idle_ns = c->idle_timeout_s * second_ns;
+    l->n_requests = (uint64_t)c->connection_requests;
+    l->life_ns = c->connection_s * second_ns;
     l->send_ns = c->send_timeout_s * second_ns;
     l->rate = c->min_rate;
     l->max_unsent = (size_t)c->max_unsent_kib << 10;
@@ -224,6 +227,9 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
     struct hg_listen_address address;
     struct hg_http_options http_options = {.n_threads = (int)c->http_threads,
                                            .max_connections = (int)c->max_connections,
+                                           .max_connections_per_address =
+                                               (int)c->max_connections_per_address,
+                                           .allowed_hosts = c->allowed_hosts,
                                            .max_queue = (int)c->max_queue,
                                            .strict = c->strict,
                                            .ping_ns = c->ping_s * second_ns,

@@ -78,7 +78,7 @@ FRAMING = [
     ("strange Expect", head("Host: localhost", "Expect: banana", "Content-Length: 2"), 417),
     ("70 headers", head("Host: localhost", *["X-%d: 1" % i for i in range(70)], start="GET /health HTTP/1.1",
                         body=b""), 431),
-    ("3000-byte target", head("Host: localhost", start="GET /%s HTTP/1.1" % ("a" * 3000), body=b""), 400),
+    ("3000-byte target", head("Host: localhost", start="GET /%s HTTP/1.1" % ("a" * 3000), body=b""), 414),
     ("local Host with port", head("Host: 127.0.0.1:99", start="GET /health HTTP/1.1", body=b""), 200),
 ]
 
