@@ -52,7 +52,7 @@ PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
 .PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz format format-check lint layers \
-  install clean help report programs check-deps
+  schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
 	@cp -f $(PROGRAMS) build/
@@ -144,12 +144,23 @@ lint: ## clang-tidy, and the limits: functions <= 80 lines, files <= 600
 layers: ## fail when a folder includes what stands to its right
 	@tools/build/layers.sh
 
-install: all ## install programs, the CUDA backend if it was built, the demo model and the service files under PREFIX
+schema: all ## write config/schema.json from the table in server/config.h
+	@build/healthgptd --print-schema > build/schema.json && cp build/schema.json config/schema.json
+
+SHARE = $(DESTDIR)$(PREFIX)/share
+install: all ## install programs, the CUDA backend if it was built, demo model, manual pages, completions, service files under PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/healthgpt/models
 	install -m 755 build/healthgpt build/healthgptd $(DESTDIR)$(PREFIX)/bin
 	[ ! -f $(CUDA) ] || { install -d $(DESTDIR)$(PREFIX)/lib && install -m 755 $(CUDA) $(DESTDIR)$(PREFIX)/lib; }
 	cp -R config/models/demo $(DESTDIR)$(PREFIX)/share/healthgpt/models/
-	cp -R deploy config/default.json $(DESTDIR)$(PREFIX)/share/healthgpt/
+	cp -R deploy config/default.json config/schema.json $(DESTDIR)$(PREFIX)/share/healthgpt/
+	install -d $(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions
+	build/healthgptd --man 1 > $(SHARE)/man/man1/healthgptd.1
+	build/healthgptd --man 5 > $(SHARE)/man/man5/healthgptd.conf.5
+	build/healthgptd --completion bash > $(SHARE)/bash-completion/completions/healthgptd
+	build/healthgptd --completion zsh > $(SHARE)/zsh/site-functions/_healthgptd
+	chmod 644 $(SHARE)/man/man1/healthgptd.1 $(SHARE)/man/man5/healthgptd.conf.5 \
+	  $(SHARE)/bash-completion/completions/healthgptd $(SHARE)/zsh/site-functions/_healthgptd
 
 clean: ## remove build/
 	rm -rf build

@@ -5,6 +5,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import check_bad_input  # noqa: E402
 import check_cli  # noqa: E402
+import check_config  # noqa: E402
 import check_connections  # noqa: E402
 import check_daemon  # noqa: E402
 import check_device  # noqa: E402
@@ -26,7 +27,7 @@ from harness import counts, run_module  # noqa: E402
 def main():
     build = sys.argv[1] if len(sys.argv) > 1 else "build/release"
     wanted = sys.argv[2:]
-    for module in (check_runner, check_cli, check_terminal, check_bad_input, check_http, check_connections, check_guard,
+    for module in (check_runner, check_cli, check_terminal, check_config, check_bad_input, check_http, check_connections, check_guard,
                    check_daemon, check_keys, check_streaming, check_device, check_faults, check_load, check_memory, check_kv_dtype,
                    check_simt, check_gpu_programme):
         if not wanted or any(w in module.__name__ for w in wanted):
