@@ -19,6 +19,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
  * R(key, default, min, max, help): a number with a fraction */
 #define HG_CONFIG_MAP(T, N, B, R)                                                                  \
     T(listen, "127.0.0.1:8080", "ADDR:PORT", "address to listen on; port 0 takes a free one")      \
+    T(ops_listen, "127.0.0.1:8081", "ADDR:PORT", "address of the operators' port; \"\": none")     \
     T(model, "", "DIR", "model folder (healthgpt.json); none: the demo model")                     \
     T(backend, "auto", "NAME", "auto, cuda, cpu, ref")                                             \
     T(dtype, "auto", "TYPE", "weights: auto (as stored), f32, f16, bf16, int8, fp8, int4")         \
