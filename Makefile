@@ -24,7 +24,7 @@ CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -fno-math-errno -fno-trapping
   -Wformat=2 -Werror=implicit-function-declaration $(if $(WERROR),-Werror) -MMD -MP $(CFLAGS)
 LDFLAGS_ALL := -pie -rdynamic -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 
-LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path 'kernels/cuda/*'))
+LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path server/git_commit.c ! -path 'kernels/cuda/*'))
 CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c)) tools/bench/peak.c
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>/dev/null))
 TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' 2>/dev/null))
@@ -182,9 +182,17 @@ $(LIB): $(call obj,$(LIB_SRC))
 	@rm -f $@
 	@ar rcs $@ $^
 
-$(OUT)/healthgptd: $(call obj,server/main.c) $(LIB)
+$(OUT)/healthgptd: $(call obj,server/main.c server/git_commit.c) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+# Of the build, for /version; compiled again when it changes.
+$(OUT)/git: FORCE
+	@mkdir -p $(@D)
+	@git rev-parse --short=12 HEAD > $@.now 2>/dev/null || : > $@.now
+	@cmp -s $@.now $@ && rm $@.now || mv $@.now $@
+$(OUT)/server/git_commit.o: $(OUT)/git
+$(OUT)/server/git_commit.o: CFLAGS_ALL += -DHG_GIT='"$(shell cat $(OUT)/git 2>/dev/null)"'
 
 # The daemon with the fault points of common/fault.h, for tests/e2e/check_faults.py: the files that have some are
 # compiled once more; their objects stand before those of the library.
@@ -194,7 +202,7 @@ $(OUT)/faults/%.o: %.c
 	@echo "CC $< (faults)"
 	@$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) -DHG_FAULTS -c $< -o $@
 
-$(OUT)/healthgptd-faults: $(patsubst %.c,$(OUT)/faults/%.o,$(FAULT_SRC)) $(LIB)
+$(OUT)/healthgptd-faults: $(patsubst %.c,$(OUT)/faults/%.o,$(FAULT_SRC)) $(call obj,server/git_commit.c) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 

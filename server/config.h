@@ -25,6 +25,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
 #define HG_CONFIG_MAP(G, T, E, N, B, R)                                                            \
     G("Network and access")                                                                        \
     T(listen, "127.0.0.1:8080", "ADDR:PORT", "address to listen on; port 0 takes a free one")      \
+    T(ops_listen, "127.0.0.1:8081", "ADDR:PORT", "address of the operators' port; \"\": none")     \
     T(api_keys, "", "FILE", "JSON file of API keys (see keygen); SIGHUP reads it again")           \
     B(insecure, "allow a listen address beyond loopback without API keys")                         \
     G("Model and device")                                                                          \

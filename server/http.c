@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "server/metrics.h"
 
 enum { CONNECTION_MEMORY = 64 << 10 };
 
@@ -96,6 +97,8 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return false;
     if (!knows_key(x, path, method))
         return false;
+    if (!atomic_load(&x->http->serving))
+        return refuse(x, 503, "loading", "the model is still being loaded: try again later");
     x->route = route_of(path);
     if (!x->route)
         return refuse(x, 404, "unknown_route",
@@ -202,12 +205,15 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 {
     struct exchange *x = *con_cls;
     (void)cls;
-    (void)connection;
     (void)code;
     if (!x)
         return;
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
+    const union MHD_ConnectionInfo *sent =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
+    int status = sent ? (int)sent->http_status : 0;
+    hg_metrics_http(x->route ? x->route->path : NULL, status, x->error.code);
     if (x->request) {
         hg_stream_detach(&x->request->stream);
         hg_request_cancel(x->request); /* of no effect when it has ended */
@@ -239,7 +245,8 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
 static void on_tick(void *ctx, int64_t now_ns)
 {
     struct hg_http *h = ctx;
-    hg_scheduler_check(h->scheduler, now_ns, h->stall_ns);
+    if (atomic_load(&h->serving))
+        hg_scheduler_check(h->scheduler, now_ns, h->stall_ns);
 }
 
 static void __attribute__((format(printf, 2, 0)))
@@ -268,6 +275,17 @@ static struct MHD_Daemon *start_daemon(const struct hg_http_options *o, struct h
         n_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, n_threads, MHD_OPTION_END);
 }
 
+void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_scheduler *s)
+{
+    h->model = m;
+    h->scheduler = s;
+    h->info = *hg_scheduler_model_info(s);
+    h->reply.model = h->info.name;
+    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use";
+    h->reply.tokenizer = hg_model_tokenizer(m);
+    atomic_store(&h->serving, true);
+}
+
 enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
                              struct hg_scheduler *s, struct hg_http **out, struct hg_error *err)
 {
@@ -275,17 +293,12 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     struct hg_http *h = calloc(1, sizeof *h);
     if (!h)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "http: out of memory");
-    h->model = m;
-    h->scheduler = s;
     h->max_queue = o->max_queue;
     h->keys = o->keys;
     h->loopback = o->loopback;
-    h->info = *hg_scheduler_model_info(s);
-    h->reply = (struct hg_reply_context){
-        .model = h->info.name,
-        .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
-        .tokenizer = hg_model_tokenizer(m),
-        .n_restarts = o->n_restarts};
+    h->reply.n_restarts = o->n_restarts;
+    if (s)
+        hg_http_serve(h, m, s);
     struct hg_guard_limits limits = o->limits;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;

@@ -20,6 +20,7 @@ struct hg_http {
     struct hg_keys *keys;
     int max_queue;
     bool loopback;
+    atomic_bool serving; /* before that: no model, no scheduler, no info */
     atomic_bool draining;
     atomic_int n_exchanges;
 };

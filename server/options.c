@@ -127,6 +127,9 @@ static void check_meaning(struct hg_config_build *b, bool files_too)
     bool is_address = hg_listen_parse(c->listen, &a, &err) == HG_STATUS_OK;
     if (!is_address)
         hg_config_error(b, "listen: %s", err.text);
+    struct hg_listen_address ops;
+    if (c->ops_listen[0] && hg_listen_parse(c->ops_listen, &ops, &err) != HG_STATUS_OK)
+        hg_config_error(b, "ops_listen: %s", err.text);
     if (!files_too)
         return;
     /* At a start this is asked of the socket, which may be an inherited one. */

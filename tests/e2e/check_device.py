@@ -209,7 +209,7 @@ def cut_while_loading(build, program, *args):
 def check_file_cut_while_it_is_read_is_named(build):
     notes = []
     for program, args in (("healthgpt", ("ask", "--backend", "cpu", ABOUT)),
-                          ("healthgptd", ("--backend", "cpu", "--listen", "127.0.0.1:0"))):
+                          ("healthgptd", ("--backend", "cpu", "--listen", "127.0.0.1:0", "--ops-listen", ""))):
         for attempt in range(10):  # it may have read the file, or not yet its header, when it is stopped
             code, err = cut_while_loading(build, program, *args)
             if code == 65 and "was cut" in err:
