@@ -24,6 +24,7 @@ struct hg_http {
     uint64_t nonce;  /* of this process, in the names of answers */
     bool strict;
     struct hg_gate_policy policy;
+    atomic_bool serving; /* before that: no model, no scheduler, no info */
     atomic_bool draining;
     atomic_int n_exchanges;
 };

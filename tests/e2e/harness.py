@@ -159,7 +159,7 @@ class Daemon:
         self.ended = False  # the check has looked at the end itself
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            list(under) + [os.path.join(ROOT, build, program), "--listen", "127.0.0.1:0"] + list(args),
+            list(under) + [os.path.join(ROOT, build, program), "--listen", "127.0.0.1:0", "--ops-listen", ""] + list(args),
             stdout=subprocess.PIPE, stderr=self.log, cwd=ROOT, env=dict(os.environ, **(env or {})))
         line = self.process.stdout.readline().decode()
         address = r"0\.0\.0\.0" if any_address else r"127\.0\.0\.1"

@@ -10,6 +10,7 @@ MODULES = """
 check_runner
 check_cli
 check_terminal
+check_config
 check_bad_input
 check_body
 check_http
