@@ -30,6 +30,7 @@ TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>
 TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
+PAGE := $(OUT)/server/page_data
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
 # the few files of common/ that they need.
 CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c kernels/quantise.c common/status.c common/log.c common/utf8.c \
@@ -167,7 +168,15 @@ $(OUT)/%.o: %.c
 	@echo "CC $<"
 	@$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) $(call simd_flags,$<) -c $< -o $@
 
-$(LIB): $(call obj,$(LIB_SRC))
+# The page of GET /, embedded.
+$(PAGE).c: tools/build/page.py server/notice.h $(wildcard server/page/*)
+	@echo "PAGE $@"
+	@python3 $< $@
+
+$(PAGE).o: $(PAGE).c
+	@$(CC) $(CFLAGS_ALL) -c $< -o $@
+
+$(LIB): $(call obj,$(LIB_SRC)) $(PAGE).o
 	@rm -f $@
 	@ar rcs $@ $^
 

@@ -49,6 +49,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
       "an idle engine repeats the self-test of its start; 0: no self-test")                        \
     B(supervise, "start the server as a child, and again when it fails; keep the socket")          \
     N(max_restarts, 5, 0, 100, "with supervise: restarts within ten minutes; then it ends (70)")   \
+    B(no_page, "no web page at GET /")                                                             \
     B(forget, "keep nothing of a request after it: no cache of prompts and pictures")              \
     B(insecure, "allow a listen address beyond loopback without API keys")                         \
     B(log_json, "log JSON lines")

@@ -21,6 +21,7 @@ enum { CONNECTION_MEMORY = 64 << 10 };
 /* ---- routing --------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
+    {"/", "GET", hg_http_answer_page, HG_TASK_COUNT, false},
     {"/health", "GET", hg_http_answer_health, HG_TASK_COUNT, false},
     {"/v1/models", "GET", hg_http_answer_models, HG_TASK_COUNT, false},
     {"/v1/vqa", "POST", hg_http_answer_task, HG_TASK_COMPREHENSION, false},
@@ -60,7 +61,8 @@ static bool refuse(struct exchange *x, int http, const char *code, const char *t
 static bool knows_key(struct exchange *x, const char *path, const char *method)
 {
     bool reads = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
-    if (!x->http->keys || (reads && strcmp(path, "/health") == 0))
+    if (!x->http->keys ||
+        (reads && (strcmp(path, "/health") == 0 || hg_http_is_page(x->http, path))))
         return true;
     switch (hg_keys_check(x->http->keys, x->facts.authorization, reads, &x->who)) {
     case HG_KEYS_OK:
@@ -97,7 +99,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
     if (!knows_key(x, path, method))
         return false;
     x->route = route_of(path);
-    if (!x->route)
+    if (!x->route || (strcmp(path, "/") == 0 && !hg_http_is_page(x->http, path)))
         return refuse(x, 404, "unknown_route",
                       "no such route: see /v1/models, /v1/vqa, /v1/draw, "
                       "/v1/images/generations, /health");
@@ -280,6 +282,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->max_queue = o->max_queue;
     h->keys = o->keys;
     h->loopback = o->loopback;
+    h->no_page = o->no_page;
     h->info = *hg_scheduler_model_info(s);
     h->reply = (struct hg_reply_context){
         .model = h->info.name,

@@ -19,7 +19,7 @@ struct hg_http {
     struct hg_reply_context reply;
     struct hg_keys *keys;
     int max_queue;
-    bool loopback;
+    bool loopback, no_page;
     atomic_bool draining;
     atomic_int n_exchanges;
 };
@@ -59,5 +59,9 @@ enum MHD_Result hg_http_answer_task(struct exchange *x);
 /* Of a task, once resumed. */
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x);
 enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
+
+/* ---- http_page.c ---- */
+bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
+enum MHD_Result hg_http_answer_page(struct exchange *x);
 
 #endif

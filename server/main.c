@@ -14,6 +14,7 @@
 #include "server/config.h"
 #include "server/http.h"
 #include "server/listen.h"
+#include "server/notice.h"
 #include "server/process.h"
 #include "server/supervisor.h"
 #include "server/version.h"
@@ -226,6 +227,7 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
     struct hg_http_options http_options = {.n_threads = (int)c->http_threads,
                                            .max_connections = (int)c->max_connections,
                                            .max_queue = (int)c->max_queue,
+                                           .no_page = c->no_page,
                                            .stall_ns = c->stall_s * second_ns,
                                            .n_restarts = self.number > 0 ? self.number : 0};
     struct hg_scheduler_options s_options = {.max_batch = (int)c->max_batch,
@@ -314,7 +316,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return usage(stdout);
         if (strcmp(argv[i], "--version") == 0) {
-            puts("healthgptd " HG_VERSION);
+            puts("healthgptd " HG_VERSION "\n" HG_NOTICE);
             return 0;
         }
     }
