@@ -52,7 +52,7 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz format format-check lint layers \
   install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
@@ -90,6 +90,9 @@ endif
 
 form: ## check registers, spills and instructions of the CUDA kernels; needs nvcc, no GPU
 	@python3 tools/build/form.py --nvcc "$(NVCC)" $(CUDA_ARCHS)
+
+clients: ## build/venv-clients (openai, playwright, schemathesis from PyPI) and chromium, for the checks that need them
+	@tools/build/clients.sh
 
 demo: check-deps ## build, draw a chest X-ray, ask about it (and about IMAGE=file)
 	@$(MAKE) -s all
