@@ -15,6 +15,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "server/notice.h"
 
 enum { CONNECTION_MEMORY = 64 << 10 };
 
@@ -286,8 +287,9 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->info = *hg_scheduler_model_info(s);
     h->reply = (struct hg_reply_context){
         .model = h->info.name,
-        .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
+        .notice = h->info.notice && *h->info.notice ? h->info.notice : HG_NOTICE,
         .tokenizer = hg_model_tokenizer(m),
+        .weights_crc32c = h->info.weights_crc32c,
         .n_restarts = o->n_restarts};
     struct hg_guard_limits limits = o->limits;
     limits.n_connections = o->max_connections;

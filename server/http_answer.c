@@ -166,9 +166,9 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
             return 0;
         x->at++;
         x->end_written = event.type == HG_EVENT_END;
-        enum hg_status s = x->end_written
-                               ? hg_reply_end(&x->http->reply, x->request, &x->out)
-                               : hg_reply_event(&x->http->reply, &event, &text, tops, &x->out);
+        enum hg_status s = x->end_written ? hg_reply_end(&x->http->reply, x->request, &x->out)
+                                          : hg_reply_event(&x->http->reply, x->request, &event,
+                                                           &text, tops, &x->out);
         hg_buf_deinit(&text);
         if (s != HG_STATUS_OK)
             return MHD_CONTENT_READER_END_WITH_ERROR;

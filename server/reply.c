@@ -10,12 +10,12 @@ const char *hg_finish_name(enum hg_finish f)
     return f == HG_FINISH_LENGTH ? "length" : f == HG_FINISH_ERROR ? "error" : "stop";
 }
 
-enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out, struct hg_error *err)
+struct hg_synthetic hg_reply_mark(const struct hg_reply_context *c, const struct hg_request *r)
 {
-    static const char software[] = "healthgpt " HG_VERSION;
-    static const char comment[] = "synthetic image made by healthgpt, not for clinical use";
-    static const char *const pairs[] = {"Software", software, "Comment", comment, NULL};
-    return hg_image_encode_png(im, pairs, out, err);
+    return (struct hg_synthetic){.model = c->model,
+                                 .plugin = hg_task_name(r->task),
+                                 .weights_crc32c = c->weights_crc32c,
+                                 .seed = r->sampling.seed};
 }
 
 static enum hg_status status_of(const struct hg_json_out *o)
@@ -120,10 +120,12 @@ static void put_facts(struct hg_json_out *o, const struct hg_reply_context *c,
     hg_out_string(o, "notice", c->notice);
 }
 
-static void put_png(struct hg_json_out *o, const struct hg_image *im)
+static void put_png(struct hg_json_out *o, const struct hg_reply_context *c,
+                    const struct hg_request *r, const struct hg_image *im, bool preview)
 {
     struct hg_buf png = {0};
-    if (hg_synthetic_png(im, &png, NULL) != HG_STATUS_OK)
+    struct hg_synthetic mark = hg_reply_mark(c, r);
+    if (hg_synthetic_png(im, &mark, preview, &png, NULL) != HG_STATUS_OK)
         o->failed = true;
     hg_out_base64(o, "b64_json", png.data, png.len);
     hg_buf_deinit(&png);
@@ -148,9 +150,9 @@ enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out)
     return close_line(&o);
 }
 
-enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_event *e,
-                              const struct hg_buf *text, const struct hg_top_token *tops,
-                              struct hg_buf *out)
+enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_request *r,
+                              const struct hg_event *e, const struct hg_buf *text,
+                              const struct hg_top_token *tops, struct hg_buf *out)
 {
     struct hg_json_out o;
     if (e->type == HG_EVENT_PREFILL) {
@@ -173,7 +175,7 @@ enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_
         open_line(&o, out, "preview");
         hg_out_int(&o, "done", e->done);
         hg_out_int(&o, "total", e->total);
-        put_png(&o, &im);
+        put_png(&o, c, r, &im, true);
         put_image_facts(&o, &im);
         return close_line(&o);
     }
@@ -211,7 +213,7 @@ enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_re
     }
     if (r->result.image.rgb) {
         open_line(&o, out, "image");
-        put_png(&o, &r->result.image);
+        put_png(&o, c, r, &r->result.image, false);
         put_image_facts(&o, &r->result.image);
         HG_TRY(close_line(&o));
     }
@@ -247,7 +249,7 @@ enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_reque
     hg_out_int(&o, "created", (int64_t)time(NULL));
     if (r->task == HG_TASK_GENERATION) {
         hg_out_open(&o, "image", '{');
-        put_png(&o, &r->result.image);
+        put_png(&o, c, r, &r->result.image, false);
         put_image_facts(&o, &r->result.image);
         hg_out_close(&o, '}');
     } else {
@@ -267,7 +269,7 @@ enum hg_status hg_reply_images_answer(const struct hg_reply_context *c, const st
     hg_out_int(&o, "created", (int64_t)time(NULL));
     hg_out_open(&o, "data", '[');
     hg_out_open(&o, NULL, '{');
-    put_png(&o, &r->result.image);
+    put_png(&o, c, r, &r->result.image, false);
     hg_out_close(&o, '}');
     hg_out_close(&o, ']');
     put_image_facts(&o, &r->result.image);
