@@ -18,6 +18,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "server/metrics.h"
+#include "server/notice.h"
 
 /* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
 enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
@@ -26,6 +27,7 @@ static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent
 /* ---- routing --------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
+    {"/", "GET", hg_http_answer_page, HG_DIALECT_COUNT, HG_TASK_COUNT},
     {"/health", "GET", hg_http_answer_health, HG_DIALECT_COUNT, HG_TASK_COUNT},
     {"/v1/models", "GET", hg_http_answer_models, HG_DIALECT_COUNT, HG_TASK_COUNT},
     {"/v1/models/{id}", "GET", hg_http_answer_model, HG_DIALECT_COUNT, HG_TASK_COUNT},
@@ -95,7 +97,8 @@ static bool refuse(struct exchange *x, int http, const char *code, const char *t
 static bool knows_key(struct exchange *x, const char *path, const char *method)
 {
     bool reads = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
-    if (!x->http->keys || (reads && strcmp(path, "/health") == 0))
+    if (!x->http->keys ||
+        (reads && (strcmp(path, "/health") == 0 || hg_http_is_page(x->http, path))))
         return true;
     switch (hg_keys_check(x->http->keys, x->facts.authorization, reads, &x->who)) {
     case HG_KEYS_OK:
@@ -160,7 +163,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
     if (!atomic_load(&x->http->serving))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
     x->route = route_of(path, x->id);
-    if (!x->route)
+    if (!x->route || (strcmp(x->route->path, "/") == 0 && !hg_http_is_page(x->http, "/")))
         return refuse(x, 404, "unknown_route",
                       "no such route: see /v1/models, /v1/chat/completions, "
                       "/v1/images/generations, /v1/vqa, /v1/draw, /health");
@@ -360,8 +363,9 @@ void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_schedu
     h->scheduler = s;
     h->info = *hg_scheduler_model_info(s);
     h->reply.model = h->info.name;
-    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use";
+    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : HG_NOTICE;
     h->reply.tokenizer = hg_model_tokenizer(m);
+    h->reply.weights_crc32c = h->info.weights_crc32c;
     h->reply.n_image_rows = h->info.n_image_rows;
     snprintf(h->reply.fingerprint, sizeof h->reply.fingerprint, "fp_%08x_%.*s",
              h->info.weights_crc32c, (int)strcspn(h->info.backend, " ,("), h->info.backend);
@@ -377,6 +381,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         return hg_fail(err, HG_STATUS_NO_MEMORY, "http: out of memory");
     h->max_queue = o->max_queue;
     h->keys = o->keys;
+    h->no_page = o->no_page;
     h->strict = o->strict;
     if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
         h->nonce = (uint64_t)hg_now_ns();

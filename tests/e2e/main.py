@@ -23,6 +23,9 @@ check_daemon
 check_keys
 check_streaming
 check_openai
+check_synthetic
+check_page
+check_browser
 check_device
 check_faults
 check_load
