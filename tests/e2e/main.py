@@ -23,6 +23,7 @@ check_daemon
 check_keys
 check_streaming
 check_openai
+check_openapi
 check_synthetic
 check_page
 check_browser
