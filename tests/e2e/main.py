@@ -22,6 +22,7 @@ check_hosts
 check_daemon
 check_keys
 check_streaming
+check_sse
 check_openai
 check_openapi
 check_synthetic
