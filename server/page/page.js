@@ -58,6 +58,7 @@ function plainly(t) {
     return ['The request is too large.', 'Send a smaller image, fewer of them, or a shorter text.'];
   case 'rate_limit_exceeded': return ['This API key has reached its limit.', wait];
   case 'queue_full': return ['The server is busy.', wait + ' Others are being served.'];
+  case 'loading': return ['The server is still loading the model.', wait];
   case 'shutting_down': return ['The server is shutting down or starting again.', wait];
   case 'deadline_exceeded': return ['It took longer than this server allows.', 'Try again when the server is less busy.'];
   case 'numeric_fault': return ['The model computed something that is not a number.', 'Other requests are not affected. Try again. ' + operator];
@@ -116,6 +117,7 @@ async function look() {
   const dot = (state, text) => { $('health').dataset.state = state; $('health').textContent = text; };
   try {
     const h = await (await call('health')).json();
+    if (h.error) { dot('wait', h.error.code === 'loading' ? 'loading the model' : 'not ready'); return; }
     const waiting = h.queue.depth;
     $('facts').textContent = h.model + ' on ' + h.backend;
     $('card').textContent = h.notice;
