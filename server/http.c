@@ -163,7 +163,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
     if (!atomic_load(&x->http->serving) && !hg_http_is_page(x->http, path))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
     x->route = route_of(path, x->id);
-    if (!x->route || (x->route->answer == hg_http_answer_page && x->http->no_page))
+    if (!x->route || (strcmp(x->route->path, "/") == 0 && !hg_http_is_page(x->http, "/")))
         return refuse(x, 404, "unknown_route",
                       "no such route: see /v1/models, /v1/chat/completions, "
                       "/v1/images/generations, /v1/vqa, /v1/draw, /health");
@@ -363,7 +363,7 @@ void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_schedu
     h->scheduler = s;
     h->info = *hg_scheduler_model_info(s);
     h->reply.model = h->info.name;
-    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : HG_NOTICE_RESEARCH;
+    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : HG_NOTICE;
     h->reply.tokenizer = hg_model_tokenizer(m);
     h->reply.weights_crc32c = h->info.weights_crc32c;
     h->reply.n_image_rows = h->info.n_image_rows;
@@ -381,8 +381,8 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         return hg_fail(err, HG_STATUS_NO_MEMORY, "http: out of memory");
     h->max_queue = o->max_queue;
     h->keys = o->keys;
-    h->strict = o->strict;
     h->no_page = o->no_page;
+    h->strict = o->strict;
     if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
         h->nonce = (uint64_t)hg_now_ns();
     h->ping_ns = o->ping_ns ? o->ping_ns : ping_default_ns;

@@ -177,7 +177,7 @@ static bool inform(const struct asked *a, int *exit_code)
     if (a->help)
         status = hg_options_help(&text);
     else if (a->version)
-        status = hg_buf_append_str(&text, "healthgptd " HG_VERSION "\n" HG_NOTICE_RESEARCH "\n");
+        status = hg_buf_append_str(&text, "healthgptd " HG_VERSION "\n" HG_NOTICE "\n");
     else if (a->schema)
         status = hg_config_schema(&text);
     else if (a->completion)

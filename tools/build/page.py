@@ -21,8 +21,8 @@ def read(*path):
 
 
 def notice():
-    """HG_NOTICE_RESEARCH of server/notice.h, which may be cut into several literals."""
-    text = re.search(r"#define HG_NOTICE_RESEARCH\s+((?:[^\n]*\\\n)*[^\n]*)", read("server", "notice.h")).group(1)
+    """HG_NOTICE of server/notice.h, which may be cut into several literals."""
+    text = re.search(r"#define HG_NOTICE\s+((?:[^\n]*\\\n)*[^\n]*)", read("server", "notice.h")).group(1)
     return "".join(re.findall(r'"([^"]*)"', text))
 
 
