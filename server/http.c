@@ -120,7 +120,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return false;
     if (!knows_key(x, path, method))
         return false;
-    if (!atomic_load(&x->http->serving))
+    if (!atomic_load(&x->http->serving) && !hg_http_is_page(x->http, path))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
     x->route = hg_route_find(path, x->id);
     if (!x->route || (x->route->id == HG_ROUTE_PAGE && x->http->no_page))

@@ -69,11 +69,10 @@ enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
 void hg_http_leave(struct exchange *x);                 /* cancel and let go its requests */
 /* http.c: nothing more is needed of the body. */
 void hg_http_drop_body(struct exchange *x);
-/* Every answer leaves through it: the last one of a connection says so. */
-enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
-
-/* ---- http_page.c ---- */
+/* http_page.c */
 bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
 enum MHD_Result hg_http_answer_page(struct exchange *x);
+/* Every answer leaves through it: the last one of a connection says so. */
+enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
 
 #endif
