@@ -110,6 +110,8 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
                                                            : "this route takes POST only");
     if (strcmp(x->route->method, "POST") != 0)
         return true;
+    if (!hg_http_audit_begin(x))
+        return false;
     x->is_form = type_is(x->facts.content_type, "multipart/form-data");
     if (!x->is_form && !type_is(x->facts.content_type, "application/json"))
         return refuse(x, 415, "unsupported_media_type",
@@ -205,7 +207,6 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 {
     struct exchange *x = *con_cls;
     (void)cls;
-    (void)code;
     if (!x)
         return;
     *con_cls = NULL;
@@ -217,8 +218,10 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     if (x->request) {
         hg_stream_detach(&x->request->stream);
         hg_request_cancel(x->request); /* of no effect when it has ended */
-        hg_request_unref(x->request);
     }
+    if (x->audited)
+        hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    hg_request_unref(x->request);
     hg_buf_deinit(&x->body);
     hg_buf_deinit(&x->out);
     atomic_fetch_sub(&x->http->n_exchanges, 1);
@@ -295,6 +298,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         return hg_fail(err, HG_STATUS_NO_MEMORY, "http: out of memory");
     h->max_queue = o->max_queue;
     h->keys = o->keys;
+    h->audit = o->audit;
     h->loopback = o->loopback;
     h->reply.n_restarts = o->n_restarts;
     if (s)

@@ -11,6 +11,7 @@
 
 #include "common/status.h"
 #include "model/healthgpt.h"
+#include "server/audit.h"
 #include "server/guard.h"
 #include "server/keys.h"
 #include "server/scheduler.h"
@@ -22,6 +23,7 @@ struct hg_http_options {
     bool loopback; /* bound to loopback: only local names are good in Host */
     int n_threads, max_connections, max_queue;
     struct hg_keys *keys;          /* who may ask, GET /health apart; NULL: everybody */
+    struct hg_audit *audit;        /* NULL: none is written */
     struct hg_guard_limits limits; /* n_connections is taken from max_connections */
     int64_t stall_ns; /* a request that has not ended so long after its deadline is told of */
     int n_restarts;   /* of this process by its supervisor, for /health */

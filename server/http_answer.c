@@ -244,6 +244,7 @@ enum MHD_Result hg_http_answer_task(struct exchange *x)
     }
     hg_ask_init(&ask, x->route->task);
     ask.tenant = x->who;
+    ask.audit = x->http->audit;
     bool parsed = parse_body(x, &ask), wants_stream = ask.stream;
     hg_buf_deinit(&x->body); /* the images are decoded: the body is not needed any more */
     enum hg_status status = HG_STATUS_OK;

@@ -18,6 +18,7 @@ struct hg_http {
     struct hg_model_info info;
     struct hg_reply_context reply;
     struct hg_keys *keys;
+    struct hg_audit *audit;
     int max_queue;
     bool loopback;
     atomic_bool serving; /* before that: no model, no scheduler, no info */
@@ -51,6 +52,8 @@ struct exchange {
     struct hg_buf out; /* stream bytes not yet taken by MHD start at out.data + sent */
     size_t sent;
     bool end_written;
+    bool audited; /* its line of the audit log has a place */
+    char subject[HG_AUDIT_SUBJECT_CAP];
 };
 
 /* ---- http_answer.c: each queues the answer, or suspends the connection until there is one ---- */
@@ -60,5 +63,12 @@ enum MHD_Result hg_http_answer_task(struct exchange *x);
 /* Of a task, once resumed. */
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x);
 enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
+
+/* ---- http_audit.c ---- */
+/* Of an exchange that asks for work, once its key is known. false: x->error says why not. */
+bool hg_http_audit_begin(struct exchange *x);
+/* At the end of one that has begun. status 0: no answer had begun; delivered: all of it was taken.
+ */
+void hg_http_audit_end(struct exchange *x, int status, bool delivered);
 
 #endif

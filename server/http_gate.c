@@ -69,6 +69,8 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
     } else if (strcasecmp(key, "Authorization") == 0) {
         w->n_authorization++;
         w->facts.authorization = v;
+    } else if (strcasecmp(key, "X-Audit-Subject") == 0) {
+        w->facts.audit_subject = v;
     }
     return w->n > MAX_HEADERS ? MHD_NO : MHD_YES;
 }

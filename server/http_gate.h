@@ -17,6 +17,7 @@ struct hg_gate_facts {
     bool chunked, expects_continue;
     const char *content_type;  /* NULL: none; valid as long as the request */
     const char *authorization; /* the same */
+    const char *audit_subject; /* the same, X-Audit-Subject */
 };
 
 /* `raw_uri` before decoding. `loopback`: only local Host names pass (DNS rebinding). False: *e is
