@@ -25,7 +25,12 @@
 #include "model/healthgpt.h"
 #include "server/tenant.h"
 
-enum { HG_AUDIT_SUBJECT_CAP = 65, HG_AUDIT_ID_CAP = 129, HG_AUDIT_MAX_IMAGES = 4 };
+enum {
+    HG_AUDIT_SUBJECT_CAP = 65,
+    HG_AUDIT_ID_CAP = 129,
+    HG_AUDIT_MAX_IMAGES = 4,
+    HG_AUDIT_MAX_OUTPUTS = 4
+};
 
 struct hg_audit;
 
@@ -93,8 +98,8 @@ struct hg_audit_record {
     bool delivered; /* the client has taken the whole answer */
     int n_prompt, n_generated;
     struct hg_audit_input input;
-    bool has_output;
-    uint8_t output[HG_SHA256_BYTES];
+    size_t n_outputs; /* of an answer with several choices as many */
+    uint8_t outputs[HG_AUDIT_MAX_OUTPUTS][HG_SHA256_BYTES];
 };
 
 /* [A-Za-z0-9._-]{1,64} */

@@ -159,8 +159,10 @@ enum hg_status hg_audit_put_request(struct hg_audit_chain *c, const struct hg_au
     put_images(&o, &r->input);
     if (r->input.has_text)
         put_hex(&o, "text_hmac", r->input.text);
-    if (r->has_output)
-        put_hex(&o, "output_hmac", r->output);
+    hg_out_open(&o, "output_hmac", '[');
+    for (size_t i = 0; i < r->n_outputs; i++)
+        put_hex(&o, NULL, r->outputs[i]);
+    hg_out_close(&o, ']');
     return end_line(&o, from, c);
 }
 

@@ -27,6 +27,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
     T(listen, "127.0.0.1:8080", "ADDR:PORT", "address to listen on; port 0 takes a free one")      \
     T(ops_listen, "127.0.0.1:8081", "ADDR:PORT", "address of the operators' port; \"\": none")     \
     T(api_keys, "", "FILE", "JSON file of API keys (see keygen); SIGHUP reads it again")           \
+    T(allowed_hosts, "", "NAMES", "comma-separated names that are good in Host beside local ones") \
     B(insecure, "allow a listen address beyond loopback without API keys")                         \
     G("Model and device")                                                                          \
     T(model, "", "DIR", "model folder (healthgpt.json); none: the demo model")                     \
@@ -44,6 +45,8 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
     G("Load")                                                                                      \
     N(http_threads, 2, 1, 64, "threads that parse requests and write answers")                     \
     N(max_connections, 1024, 4, 65536, "open connections")                                         \
+    N(max_connections_per_address, 0, 0, 65536,                                                    \
+      "of one address; 0: no limit, for loopback or a proxy in front; 64 is good without")         \
     N(max_queue, 64, 1, 65536, "waiting requests; more are answered 503 with Retry-After")         \
     N(max_queue_tokens, 0, 0, 1073741824,                                                          \
       "tokens of waiting requests, prompts and expected answers; 0: four KV caches")               \
@@ -54,11 +57,16 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
     N(header_timeout_s, 10, 1, 3600,                                                               \
       "a request's headers must be complete after this time, however they drip")                   \
     N(body_timeout_s, 60, 1, 3600, "a request's body must be complete after this time")            \
+    N(idle_timeout_s, 75, 1, 3600, "a connection without a request is closed after this time")     \
+    N(connection_requests, 1000, 1, 1000000000, "a connection is closed after so many requests")   \
+    N(connection_s, 3600, 1, 1000000,                                                              \
+      "the first request after this time is the connection's last")                                \
     N(min_rate, 16384, 1, 1073741824,                                                              \
       "least bytes per second of a body (after 5 s) and of the rest of an answer")                 \
     N(send_timeout_s, 30, 1, 3600, "a client that does not read is cut after this time")           \
     N(max_unsent_kib, 256, 4, 65536,                                                               \
       "a client for which more than this is waiting for send_timeout_s is cut")                    \
+    N(ping_s, 15, 1, 3600, "an idle stream of server-sent events gets a comment after this time")  \
     N(stall_s, 30, 0, 3600, "a request that has not ended so long after its deadline is logged")   \
     G("Failures")                                                                                  \
     R(step_timeout_s, 120, 0, 86400,                                                               \
@@ -68,6 +76,8 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
       "an idle engine repeats the self-test of its start; 0: no self-test, at start either")       \
     B(supervise, "start the server as a child, and again when it fails; keep the socket")          \
     N(max_restarts, 5, 0, 100, "with supervise: restarts within ten minutes; then it ends (70)")   \
+    G("API")                                                                                       \
+    B(strict, "refuse fields that are not known on OpenAI's routes too, instead of ignoring them") \
     G("Logs")                                                                                      \
     B(log_json, "log JSON lines")                                                                  \
     T(audit_log, "", "FILE",                                                                       \

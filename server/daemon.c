@@ -295,11 +295,18 @@ static void set_options(struct life *l)
     l->http_options.n_threads = (int)c->http_threads;
     l->http_options.max_connections = (int)c->max_connections;
     l->http_options.max_queue = (int)c->max_queue;
+    l->http_options.max_connections_per_address = (int)c->max_connections_per_address;
+    l->http_options.allowed_hosts = c->allowed_hosts;
+    l->http_options.strict = c->strict;
+    l->http_options.ping_ns = c->ping_s * second_ns;
     l->http_options.stall_ns = c->stall_s * second_ns;
     l->http_options.n_restarts = l->self.number > 0 ? l->self.number : 0;
     hg_guard_limits_default(g);
     g->header_ns = c->header_timeout_s * second_ns;
     g->body_ns = c->body_timeout_s * second_ns;
+    g->idle_ns = c->idle_timeout_s * second_ns;
+    g->n_requests = (uint64_t)c->connection_requests;
+    g->life_ns = c->connection_s * second_ns;
     g->send_ns = c->send_timeout_s * second_ns;
     g->rate = c->min_rate;
     g->max_unsent = (size_t)c->max_unsent_kib << 10;

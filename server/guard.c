@@ -39,6 +39,10 @@ struct hg_guarded {
     int fd; /* a duplicate */
     enum phase phase;
     bool gone, cut;
+    struct hg_guarded *older, *newer; /* among those without a whole header; see fresh */
+    bool fresh;
+    int64_t born_ns;
+    uint64_t n_requests;
     int64_t since_ns, deadline_ns;
     size_t n_bytes; /* of the body */
     /* work */
@@ -46,6 +50,8 @@ struct hg_guarded {
     hg_guard_gone_fn *on_gone; /* NULL once it was called */
     void *ctx;
     const atomic_size_t *waiting;
+    hg_guard_nudge_fn *nudge;
+    int64_t nudge_every_ns, nudge_ns;
     /* sending: send buffer and acknowledged bytes at the last look; the last times that there was
      * progress, and that not too much was waiting */
     int queued;
@@ -60,7 +66,9 @@ struct hg_guard {
     int epoll, wake;
     pthread_t thread;
     pthread_mutex_t lock;
-    struct hg_guarded *table, *free; /* [n_connections] */
+    struct hg_guarded *table, *free;    /* [n_connections] */
+    struct hg_guarded *oldest, *newest; /* of the fresh ones, n_fresh of them */
+    int n_fresh;
     struct hg_guard_stats stats;
 };
 
@@ -79,6 +87,7 @@ const char *hg_cut_name(enum hg_cut c)
         [HG_CUT_NOT_READING] = "not_reading",
         [HG_CUT_SLOW_READING] = "slow_reading",
         [HG_CUT_REFUSED] = "refused",
+        [HG_CUT_CROWDED] = "crowded",
     };
     return names[c];
 }
@@ -89,6 +98,8 @@ void hg_guard_limits_default(struct hg_guard_limits *l)
                                   .idle_ns = 75 * second_ns,
                                   .body_ns = 60 * second_ns,
                                   .send_ns = 30 * second_ns,
+                                  .n_requests = 1000,
+                                  .life_ns = 3600 * second_ns,
                                   .rate = 16 << 10,
                                   .max_unsent = 256 << 10};
 }
@@ -226,7 +237,13 @@ static int scan_chunk(struct hg_guard *g, int *at, int64_t now_ns, struct cut cu
     for (; *at < end && n < MAX_CUTS; ++*at) {
         struct hg_guarded *c = &g->table[*at];
         enum hg_cut why;
-        if (c->phase == PHASE_FREE || c->cut || !is_due(c, now_ns, &why))
+        if (c->phase == PHASE_FREE || c->cut)
+            continue;
+        if (c->nudge && now_ns >= c->nudge_ns) {
+            c->nudge_ns = now_ns + c->nudge_every_ns;
+            c->nudge(c->ctx);
+        }
+        if (!is_due(c, now_ns, &why))
             continue;
         cuts[n++] = (struct cut){c->number, why, (double)(now_ns - c->since_ns) / 1e9};
         cut(c, why);
@@ -257,9 +274,45 @@ static void enter(struct hg_guarded *c, enum phase phase, int64_t allowed_ns)
     c->on_gone = NULL;
     c->ctx = NULL;
     c->waiting = NULL;
+    c->nudge = NULL;
     c->number = 0;
     c->n_bytes = 0;
     c->queued = 0;
+}
+
+/* The lock is held, here and in the next two. */
+static void leave_fresh(struct hg_guarded *c)
+{
+    struct hg_guard *g = c->guard;
+    if (!c->fresh)
+        return;
+    *(c->older ? &c->older->newer : &g->oldest) = c->newer;
+    *(c->newer ? &c->newer->older : &g->newest) = c->older;
+    c->fresh = false;
+    g->n_fresh--;
+}
+
+static void enter_fresh(struct hg_guarded *c)
+{
+    struct hg_guard *g = c->guard;
+    c->fresh = true;
+    c->older = g->newest;
+    c->newer = NULL;
+    *(g->newest ? &g->newest->newer : &g->oldest) = c;
+    g->newest = c;
+    g->n_fresh++;
+}
+
+/* Connections that only wait must not take every place. */
+static void make_room_for_fresh(struct hg_guard *g)
+{
+    int most = g->limits.n_connections / 4;
+    if (g->n_fresh < (most > 8 ? most : 8))
+        return;
+    struct hg_guarded *c = g->oldest;
+    leave_fresh(c);
+    if (!c->cut)
+        cut(c, HG_CUT_CROWDED);
 }
 
 static bool watch(struct hg_guard *g, int fd, struct hg_guarded *c)
@@ -286,7 +339,11 @@ struct hg_guarded *hg_guard_add(struct hg_guard *g, int fd)
         g->stats.n_open++;
         hg_metrics_connection(1);
         c->gone = c->cut = false;
+        c->n_requests = 0;
         enter(c, PHASE_HEADER, g->limits.header_ns);
+        c->born_ns = c->since_ns;
+        make_room_for_fresh(g);
+        enter_fresh(c);
     } else {
         g->stats.n_cut[HG_CUT_REFUSED]++;
         hg_metrics_cut(HG_CUT_REFUSED);
@@ -299,6 +356,7 @@ struct hg_guarded *hg_guard_add(struct hg_guard *g, int fd)
 /* The lock is held. */
 static void let_go(struct hg_guarded *c)
 {
+    leave_fresh(c);
     epoll_ctl(c->guard->epoll, EPOLL_CTL_DEL, c->fd, NULL);
     close(c->fd);
     c->fd = -1;
@@ -332,6 +390,18 @@ void hg_guard_remove(struct hg_guarded *c)
         return;
     let_go(c);
     unlock(g);
+}
+
+bool hg_guard_request(struct hg_guarded *c)
+{
+    struct hg_guard *g = lock(c);
+    if (!g)
+        return true;
+    leave_fresh(c);
+    bool last =
+        ++c->n_requests >= g->limits.n_requests || hg_now_ns() - c->born_ns >= g->limits.life_ns;
+    unlock(g);
+    return last;
 }
 
 void hg_guard_idle(struct hg_guarded *c)
@@ -375,6 +445,19 @@ void hg_guard_work(struct hg_guarded *c, uint64_t number, int64_t deadline_ns,
     c->waiting = waiting;
     if (c->gone || c->cut)
         client_left(c);
+    unlock(g);
+}
+
+void hg_guard_nudge(struct hg_guarded *c, int64_t every_ns, hg_guard_nudge_fn *nudge)
+{
+    struct hg_guard *g = lock(c);
+    if (!g)
+        return;
+    if (c->phase == PHASE_WORK) {
+        c->nudge = nudge;
+        c->nudge_every_ns = every_ns;
+        c->nudge_ns = hg_now_ns() + every_ns;
+    }
     unlock(g);
 }
 
