@@ -41,7 +41,7 @@ struct hg_audit {
 
     /* the writer's */
     int fd;
-    bool is_file, is_pipe;
+    bool is_file;
     struct hg_audit_chain chain;
     struct hg_buf pending; /* bytes from `at` on are to be written before anything else */
     size_t at;
@@ -109,12 +109,12 @@ static void tell_place(const struct hg_audit_chain *c, const char *what)
 
 /* Opens the path into *fd and looks where its chain ends. A pipe is opened for both directions, so
  * that it can be opened before its reader and outlives one. */
-static enum hg_status open_file(struct hg_audit *a, int *fd, bool *is_file, bool *is_pipe,
+static enum hg_status open_file(struct hg_audit *a, int *fd, bool *is_file,
                                 struct hg_audit_chain *end, struct hg_error *err)
 {
     struct stat st;
-    *is_pipe = stat(a->path, &st) == 0 && S_ISFIFO(st.st_mode);
-    int flags = *is_pipe ? O_RDWR | O_NONBLOCK : O_RDWR | O_APPEND | O_CREAT;
+    bool is_pipe = stat(a->path, &st) == 0 && S_ISFIFO(st.st_mode);
+    int flags = is_pipe ? O_RDWR | O_NONBLOCK : O_RDWR | O_APPEND | O_CREAT;
     *fd = open(a->path, flags | O_CLOEXEC | O_NOCTTY, 0600);
     if (*fd < 0 || fstat(*fd, &st) != 0) {
         int error = errno;
@@ -153,14 +153,14 @@ static void reopen(struct hg_audit *a)
     struct stat now, old;
     struct hg_audit_chain end = a->chain;
     struct hg_error err = {0};
-    bool is_file, is_pipe;
-    int fd;
+    bool is_file = false;
+    int fd = -1;
     if (stat(a->path, &now) == 0 && fstat(a->fd, &old) == 0 && now.st_dev == old.st_dev &&
         now.st_ino == old.st_ino) {
         tell_place(&a->chain, "SIGHUP: the same file, at");
         return;
     }
-    if (open_file(a, &fd, &is_file, &is_pipe, &end, &err) != HG_STATUS_OK) {
+    if (open_file(a, &fd, &is_file, &end, &err) != HG_STATUS_OK) {
         hg_log(HG_LOG_ERROR, "SIGHUP: the audit log stays in its old file: %s", err.text);
         return;
     }
@@ -168,7 +168,6 @@ static void reopen(struct hg_audit *a)
     close(a->fd);
     a->fd = fd;
     a->is_file = is_file;
-    a->is_pipe = is_pipe;
     if (is_file && end.seq > 0) { /* it has a chain of its own: ours has ended */
         hg_buf_clear(&a->pending);
         a->at = 0;
@@ -188,7 +187,7 @@ static void set_failing(struct hg_audit *a, bool failing, int error)
     if (failing && (!a->stats.failing || now - a->told_ns > TELL_S * (int64_t)1000000000)) {
         a->told_ns = now;
         hg_log(HG_LOG_ERROR, "audit log: cannot be written: %s; %s (%llu lines lost)",
-               strerror(error),
+               error == EAGAIN ? "the pipe is full" : strerror(error),
                a->fail_closed ? "new requests are refused" : "requests go on without it",
                (unsigned long long)a->stats.n_lost);
     } else if (!failing && a->stats.failing) {
@@ -348,7 +347,7 @@ static enum hg_status prepare(struct hg_audit *a, const struct hg_audit_options 
         return hg_fail(err, HG_STATUS_NO_MEMORY, "audit log: out of memory");
     HG_TRY(make_key(a, o->key_file, err));
     int fd;
-    HG_TRY(open_file(a, &fd, &a->is_file, &a->is_pipe, &end, err));
+    HG_TRY(open_file(a, &fd, &a->is_file, &end, err));
     a->fd = fd;
     if (take_up(a, &end) != HG_STATUS_OK ||
         hg_audit_put_event(&a->chain, HG_AUDIT_START, &a->facts, 0, &a->pending) != HG_STATUS_OK)
