@@ -293,6 +293,8 @@ static void set_options(struct life *l)
     l->http_options.n_threads = (int)c->http_threads;
     l->http_options.max_connections = (int)c->max_connections;
     l->http_options.max_queue = (int)c->max_queue;
+    l->http_options.strict = c->strict;
+    l->http_options.ping_ns = c->ping_s * second_ns;
     l->http_options.stall_ns = c->stall_s * second_ns;
     l->http_options.n_restarts = l->self.number > 0 ? l->self.number : 0;
     hg_guard_limits_default(g);

@@ -18,8 +18,10 @@
 struct hg_http;
 
 struct hg_http_options {
-    int socket;    /* bound (hg_listen_bind) */
-    bool loopback; /* bound to loopback: only local names are good in Host */
+    int socket;      /* bound (hg_listen_bind) */
+    bool loopback;   /* bound to loopback: only local names are good in Host */
+    bool strict;     /* refuse fields that are not known on OpenAI's routes too */
+    int64_t ping_ns; /* of an idle stream; 0: 15 s */
     int n_threads, max_connections, max_queue;
     struct hg_keys *keys;          /* who may ask, GET /health apart; NULL: everybody */
     struct hg_guard_limits limits; /* n_connections is taken from max_connections */

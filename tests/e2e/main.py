@@ -4,6 +4,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import check_bad_input  # noqa: E402
+import check_body  # noqa: E402
 import check_cli  # noqa: E402
 import check_connections  # noqa: E402
 import check_daemon  # noqa: E402
@@ -21,6 +22,7 @@ import check_lifecycle  # noqa: E402
 import check_memory  # noqa: E402
 import check_metrics  # noqa: E402
 import check_ops  # noqa: E402
+import check_openai  # noqa: E402
 import check_runner  # noqa: E402
 import check_terminal  # noqa: E402
 from harness import counts, run_module  # noqa: E402
@@ -29,8 +31,8 @@ from harness import counts, run_module  # noqa: E402
 def main():
     build = sys.argv[1] if len(sys.argv) > 1 else "build/release"
     wanted = sys.argv[2:]
-    for module in (check_runner, check_cli, check_terminal, check_bad_input, check_http, check_connections, check_guard,
-                   check_daemon, check_keys, check_streaming, check_device, check_faults, check_load, check_memory, check_kv_dtype,
+    for module in (check_runner, check_cli, check_terminal, check_bad_input, check_body, check_http, check_connections, check_guard,
+                   check_daemon, check_keys, check_streaming, check_openai, check_device, check_faults, check_load, check_memory, check_kv_dtype,
                    check_ops, check_metrics, check_lifecycle, check_simt, check_gpu_programme):
         if not wanted or any(w in module.__name__ for w in wanted):
             print("# " + module.__name__[6:], flush=True)
