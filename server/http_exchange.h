@@ -9,6 +9,7 @@
 #include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
+#include "server/trace.h"
 
 struct hg_http {
     struct MHD_Daemon *daemon;
@@ -48,6 +49,7 @@ struct exchange {
     const struct route *route;
     char id[HG_HTTP_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
+    struct hg_trace trace;
     struct hg_tenant who;
     bool seen, bad_uri, bad_framing, refused;
     bool may_stay; /* refused for want of room: the connection is good for another try */

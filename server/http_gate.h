@@ -15,8 +15,9 @@
 struct hg_gate_facts {
     int64_t content_length; /* -1: none declared */
     bool chunked, expects_continue;
-    const char *content_type;  /* NULL: none; valid as long as the request */
-    const char *authorization; /* the same */
+    const char *content_type;             /* NULL: none; valid as long as the request */
+    const char *authorization;            /* the same */
+    const char *request_id, *traceparent; /* the same; NULL too when there are several */
 };
 
 /* `raw_uri` before decoding. `loopback`: only local Host names pass (DNS rebinding). False: *e is
