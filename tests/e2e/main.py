@@ -22,6 +22,7 @@ import check_lifecycle  # noqa: E402
 import check_memory  # noqa: E402
 import check_logs  # noqa: E402
 import check_metrics  # noqa: E402
+import check_nginx  # noqa: E402
 import check_ops  # noqa: E402
 import check_openai  # noqa: E402
 import check_runner  # noqa: E402
@@ -34,7 +35,7 @@ def main():
     wanted = sys.argv[2:]
     for module in (check_runner, check_cli, check_terminal, check_bad_input, check_body, check_http, check_connections, check_guard,
                    check_daemon, check_keys, check_streaming, check_openai, check_device, check_faults, check_load, check_memory, check_kv_dtype,
-                   check_ops, check_metrics, check_logs, check_lifecycle, check_simt, check_gpu_programme):
+                   check_ops, check_metrics, check_logs, check_lifecycle, check_nginx, check_simt, check_gpu_programme):
         if not wanted or any(w in module.__name__ for w in wanted):
             print("# " + module.__name__[6:], flush=True)
             run_module(module, build)
