@@ -10,6 +10,7 @@
 #include "server/http.h"
 #include "server/http_gate.h"
 #include "server/routes.h"
+#include "server/trace.h"
 
 struct hg_http {
     struct MHD_Daemon *daemon;
@@ -41,6 +42,7 @@ struct exchange {
     const struct hg_route *route;
     char id[HG_ROUTE_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
+    struct hg_trace trace;
     struct hg_tenant who;
     struct hg_gate_target target;
     bool seen, bad_framing, refused;

@@ -44,6 +44,10 @@ void hg_engine_end(struct hg_scheduler *s, struct hg_request *r)
                                                      : &s->n_failed,
                      1);
     hg_request_end(r);
+    if (hg_log_is_json()) { /* the line of the HTTP request says more (server/trace.h) */
+        hg_request_unref(r);
+        return;
+    }
     /* Numbers only: no text, no pixels, no names ever reach the log. */
     hg_log(status == HG_STATUS_OK || status == HG_STATUS_CANCELLED ? HG_LOG_INFO : HG_LOG_WARN,
            "request %llu %s%s%s: %s, %d prompt + %d tokens, queue %.1f ms, first token %.1f ms, "

@@ -34,6 +34,11 @@ check_faults
 check_load
 check_memory
 check_kv_dtype
+check_ops
+check_metrics
+check_logs
+check_lifecycle
+check_nginx
 check_simt
 check_gpu_programme
 """.split()
