@@ -27,7 +27,7 @@ LDFLAGS_ALL := -pie -rdynamic -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-
 LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path 'kernels/cuda/*'))
 CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c)) tools/bench/peak.c
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>/dev/null))
-TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' 2>/dev/null))
+TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' ! -path 'tests/http/*' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
@@ -115,7 +115,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults $(OUT)/h1mut
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
@@ -202,6 +202,10 @@ $(OUT)/greedy: $(call obj,tools/gpu/greedy.c) $(LIB)
 $(OUT)/healthgpt-load: $(call obj,tools/load/main.c $(LOAD_SRC)) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/h1mut: $(call obj,$(sort $(wildcard tests/http/*.c)))
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ -o $@
 
 $(OUT)/random-model: $(call obj,$(sort $(wildcard tools/random_model/*.c)))
 	@echo "LD $@"
