@@ -51,7 +51,7 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
   install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
@@ -129,6 +129,10 @@ golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads P
 
 fuzz: ## build the libFuzzer targets with clang into build/fuzz
 	@tools/build/fuzz.sh
+
+fuzz-http: check-deps ## mutated requests against the daemon under AddressSanitizer and UBSan (COUNT=150000, SEED=)
+	@$(MAKE) -s SANITIZE=address,undefined programs build/address-undefined/healthgptd-faults build/address-undefined/h1mut
+	@python3 tests/http/fuzz.py build/address-undefined $(or $(COUNT),150000) $(SEED)
 
 C_FILES = $(shell git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 format: ## reformat every source file in place

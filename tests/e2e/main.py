@@ -21,6 +21,7 @@ import check_limits  # noqa: E402
 import check_load  # noqa: E402
 import check_streaming  # noqa: E402
 import check_memory  # noqa: E402
+import check_mutants  # noqa: E402
 import check_runner  # noqa: E402
 import check_terminal  # noqa: E402
 from harness import counts, run_module  # noqa: E402
@@ -29,7 +30,7 @@ from harness import counts, run_module  # noqa: E402
 def main():
     build = sys.argv[1] if len(sys.argv) > 1 else "build/release"
     wanted = sys.argv[2:]
-    for module in (check_runner, check_cli, check_terminal, check_bad_input, check_http, check_framing, check_connections, check_guard, check_limits, check_hosts,
+    for module in (check_runner, check_cli, check_terminal, check_bad_input, check_http, check_framing, check_connections, check_guard, check_limits, check_hosts, check_mutants,
                    check_daemon, check_keys, check_streaming, check_device, check_faults, check_load, check_memory, check_kv_dtype,
                    check_simt, check_gpu_programme):
         if not wanted or any(w in module.__name__ for w in wanted):
