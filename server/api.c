@@ -7,9 +7,9 @@
 
 #include "common/utf8.h"
 #include "server/api_fields.h"
+#include "server/body.h"
 #include "server/data_uri.h"
 #include "server/json_text.h"
-#include "server/multipart.h"
 
 /* ---- errors ---------------------------------------------------------------------------------- */
 
@@ -79,17 +79,12 @@ enum hg_status hg_api_write_error(const struct hg_api_error *e, struct hg_buf *o
     return o.failed ? HG_STATUS_NO_MEMORY : HG_STATUS_OK;
 }
 
-static bool refuse_type(struct hg_api_error *e, const char *name, const char *expected)
-{
-    return hg_api_refuse(e, 400, "invalid_type", name, "%s: expected %s", name, expected);
-}
-
 static bool refuse_unknown(struct hg_api_error *e, const char *name, size_t n)
 {
     /* A name is echoed only when it looks like one. */
     bool plain =
         n > 0 && n < 33 &&
-        strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") >= n;
+        strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") >= n;
     char shown[40] = "";
     if (plain)
         memcpy(shown, name, n);
@@ -99,10 +94,23 @@ static bool refuse_unknown(struct hg_api_error *e, const char *name, size_t n)
 
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
-static bool add_image_text(struct hg_ask *ask, const json_t *v, struct hg_api_error *e)
+/* The text of an image: a string, or as chat parts and edits wrap it. */
+static const json_t *unwrap_image(const json_t *v)
 {
+    if (json_is_object(v) && json_object_get(v, "image_url"))
+        v = json_object_get(v, "image_url");
+    return json_is_object(v) ? json_object_get(v, "url") : v;
+}
+
+bool hg_ask_add_image_text(struct hg_ask *ask, const json_t *v, struct hg_api_error *e)
+{
+    v = unwrap_image(v);
     if (!json_is_string(v))
-        return refuse_type(e, "image", "a base64 string or data URI");
+        return hg_api_refuse_type(e, "image", "a base64 string or data URI");
+    const struct hg_image_bytes *lifted =
+        hg_body_image(ask->body, json_string_value(v), json_string_length(v));
+    if (lifted)
+        return hg_ask_add_image(ask, lifted->n ? (const char *)lifted->data : "", lifted->n, e);
     struct hg_buf bytes = {0};
     struct hg_error err = {0};
     enum hg_status s = hg_image_uri_decode(json_string_value(v), json_string_length(v),
@@ -125,11 +133,51 @@ static bool add_image_text(struct hg_ask *ask, const json_t *v, struct hg_api_er
 static bool add_images_json(struct hg_ask *ask, const json_t *v, struct hg_api_error *e)
 {
     if (!json_is_array(v))
-        return add_image_text(ask, v, e);
+        return hg_ask_add_image_text(ask, v, e);
     for (size_t i = 0; i < json_array_size(v); i++)
-        if (!add_image_text(ask, json_array_get(v, i), e))
+        if (!hg_ask_add_image_text(ask, json_array_get(v, i), e))
             return false;
     return true;
+}
+
+static bool set_text_json(struct hg_ask *ask, const struct hg_field *f, const json_t *v,
+                          struct hg_api_error *e)
+{
+    struct hg_field_value value = {.text = json_string_value(v), .n = json_string_length(v)};
+    if (!value.text || hg_body_image(ask->body, value.text, value.n))
+        return hg_api_refuse_type(e, f->name, "a string");
+    return hg_field_set(f, &value, ask, e);
+}
+
+static bool set_texts_json(struct hg_ask *ask, const struct hg_field *f, const json_t *v,
+                           struct hg_api_error *e)
+{
+    if (!json_is_array(v))
+        return set_text_json(ask, f, v, e);
+    for (size_t i = 0; i < json_array_size(v); i++)
+        if (!set_text_json(ask, f, json_array_get(v, i), e))
+            return false;
+    return true;
+}
+
+static bool parse_fields(struct hg_ask *ask, const char *object, const json_t *v,
+                         const char *const *skip, struct hg_api_error *e);
+
+/* Only what asks for nothing passes. */
+static bool check_refused(const struct hg_field *f, const json_t *v, struct hg_api_error *e)
+{
+    bool empty = (json_is_array(v) && json_array_size(v) == 0) ||
+                 (json_is_object(v) && json_object_size(v) == 0);
+    return empty ||
+           hg_api_refuse(e, 400, "unsupported_parameter", f->name, "%s: not supported", f->name);
+}
+
+static bool check_zero(const struct hg_field *f, const json_t *v, struct hg_api_error *e)
+{
+    if (!json_is_number(v))
+        return hg_api_refuse_type(e, f->name, "a number");
+    return json_number_value(v) == 0 ||
+           hg_api_refuse(e, 400, "unsupported_value", f->name, "%s: only 0 is supported", f->name);
 }
 
 static bool set_from_json(struct hg_ask *ask, const struct hg_field *f, const json_t *v,
@@ -140,28 +188,36 @@ static bool set_from_json(struct hg_ask *ask, const struct hg_field *f, const js
         return true;
     switch (f->kind) {
     case HG_FIELD_TEXT:
-        if (!json_is_string(v))
-            return refuse_type(e, f->name, "a string");
-        value.text = json_string_value(v);
-        value.n = json_string_length(v);
-        break;
+        return set_text_json(ask, f, v, e);
+    case HG_FIELD_TEXTS:
+        return set_texts_json(ask, f, v, e);
     case HG_FIELD_REAL:
         if (!json_is_number(v))
-            return refuse_type(e, f->name, "a number");
+            return hg_api_refuse_type(e, f->name, "a number");
         value.real = json_number_value(v);
         break;
     case HG_FIELD_INT:
         if (!json_is_integer(v))
-            return refuse_type(e, f->name, "a whole number");
+            return hg_api_refuse_type(e, f->name, "a whole number");
         value.integer = json_integer_value(v);
         break;
     case HG_FIELD_BOOL:
         if (!json_is_boolean(v))
-            return refuse_type(e, f->name, "true or false");
+            return hg_api_refuse_type(e, f->name, "true or false");
         value.flag = json_is_true(v);
         break;
     case HG_FIELD_IMAGE:
         return add_images_json(ask, v, e);
+    case HG_FIELD_MESSAGES:
+        return hg_ask_add_messages(ask, v, e);
+    case HG_FIELD_OBJECT:
+        return parse_fields(ask, f->name, v, NULL, e);
+    case HG_FIELD_REFUSED:
+        return check_refused(f, v, e);
+    case HG_FIELD_ZERO:
+        return check_zero(f, v, e);
+    case HG_FIELD_IGNORED:
+        return true;
     }
     return hg_field_set(f, &value, ask, e);
 }
@@ -174,118 +230,172 @@ static bool listed(const char *const *list, const char *key)
     return false;
 }
 
-bool hg_api_parse_object(const void *json_object, const char *const *skip, struct hg_ask *ask,
-                         struct hg_api_error *e)
+static bool refuses_unknown(const struct hg_ask *ask)
+{
+    return ask->strict || ask->dialect == HG_DIALECT_VQA || ask->dialect == HG_DIALECT_DRAW;
+}
+
+/* The fields of a body (object NULL), or of an object in it. */
+static bool parse_fields(struct hg_ask *ask, const char *object, const json_t *v,
+                         const char *const *skip, struct hg_api_error *e)
 {
     /* jansson iterates through a non-const pointer and changes nothing. */
     union {
-        const void *in;
+        const json_t *in;
         json_t *out;
-    } root = {.in = json_object};
+    } root = {.in = v};
     const char *key;
     json_t *value;
+    if (!json_is_object(v))
+        return hg_api_refuse_type(e, object ? object : "body", "one JSON object");
     json_object_foreach(root.out, key, value)
     {
+        char name[96];
+        int n = snprintf(name, sizeof name, "%s%s%s", object ? object : "", object ? "." : "", key);
+        const struct hg_field *f = NULL;
         if (listed(skip, key))
             continue;
-        const struct hg_field *f = hg_field_find(key, strlen(key), ask->task);
-        if (!f)
+        if (n > 0 && (size_t)n < sizeof name && (object || !strchr(key, '.')))
+            f = hg_field_find(name, (size_t)n, ask->dialect);
+        if (!f && refuses_unknown(ask))
             return refuse_unknown(e, key, strlen(key));
-        if (!set_from_json(ask, f, value, e))
+        if (f && !set_from_json(ask, f, value, e))
             return false;
     }
     return true;
 }
 
-/* Nothing can be done without a text, so the field that lacks is named here. */
-static bool has_text(const struct hg_ask *ask, struct hg_api_error *e)
+bool hg_api_parse_object(const void *json_object, const char *const *skip, struct hg_ask *ask,
+                         struct hg_api_error *e)
 {
-    const char *name = ask->task == HG_TASK_GENERATION ? "prompt" : "question";
-    return ask->n_question > 0 ||
-           hg_api_refuse(e, 400, "missing_text", name, "%s: expected some text", name);
+    return parse_fields(ask, NULL, json_object, skip, e);
 }
 
-bool hg_api_parse_json(const char *body, size_t n, struct hg_ask *ask, struct hg_api_error *e)
+/* What no single field can say; the field that lacks is named. */
+static bool is_complete(const struct hg_ask *ask, struct hg_api_error *e)
+{
+    const char *name = ask->dialect == HG_DIALECT_CHAT  ? "messages"
+                       : ask->dialect == HG_DIALECT_VQA ? "question"
+                                                        : "prompt";
+    if (ask->n_question == 0 && ask->n_turns == 0)
+        return hg_api_refuse(e, 400, "missing_text", name, "%s: expected some text", name);
+    if (ask->dialect == HG_DIALECT_EDITS && ask->n_images == 0)
+        return hg_api_refuse(e, 400, "missing_image", "image", "image: expected one to begin with");
+    if (ask->dialect == HG_DIALECT_CHAT && ask->sampling.n_top > 0 && !ask->wants_logprobs)
+        return hg_api_refuse(e, 400, "invalid_value", "top_logprobs",
+                             "top_logprobs: expected \"logprobs\": true with it");
+    return true;
+}
+
+bool hg_api_choose_model(struct hg_ask *ask, const char *name, struct hg_api_error *e)
+{
+    size_t n = strlen(name);
+    const char *rest = ask->model + n;
+    if (!ask->model[0])
+        return true;
+    if (strncmp(ask->model, name, n) != 0)
+        rest = "?";
+    for (int t = 0; *rest == ':' && t < HG_TASK_COUNT; t++) {
+        if (strcmp(rest + 1, hg_task_name((enum hg_task)t)) != 0)
+            continue;
+        bool drawing_only = ask->dialect == HG_DIALECT_DRAW || ask->dialect == HG_DIALECT_IMAGES ||
+                            ask->dialect == HG_DIALECT_EDITS;
+        bool asking_only = ask->dialect == HG_DIALECT_VQA;
+        if ((drawing_only && t != HG_TASK_GENERATION) ||
+            (asking_only && t != HG_TASK_COMPREHENSION))
+            return hg_api_refuse(e, 400, "unsupported_value", "model",
+                                 "model: %s is not for this route", ask->model);
+        if (t == HG_TASK_GENERATION)
+            ask->task = HG_TASK_GENERATION;
+        return true;
+    }
+    return !*rest || hg_api_refuse(e, 404, "model_not_found", "model",
+                                   "model: there is no \"%s\" here, but \"%s\"", ask->model, name);
+}
+
+bool hg_api_parse_json(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e)
 {
     json_t *root = NULL;
     struct hg_error err = {0};
-    bool ok = hg_json_body_parse(body, n, &root, &err) == HG_STATUS_OK;
+    bool ok = hg_json_body_parse(body->text.data ? body->text.data : "", body->text.len, &root,
+                                 &err) == HG_STATUS_OK;
     if (!ok) {
         hg_api_error_of(e, &err);
         if (err.status == HG_STATUS_BAD_REQUEST)
             snprintf(e->code, sizeof e->code, "invalid_json");
         return false;
     }
-    ok = json_is_object(root) ? hg_api_parse_object(root, NULL, ask, e)
-                              : refuse_type(e, "body", "one JSON object");
+    ask->body = body;
+    ok = parse_fields(ask, NULL, root, NULL, e);
+    ask->body = NULL;
     json_decref(root);
-    return ok && has_text(ask, e);
+    return ok && is_complete(ask, e);
 }
 
 /* ---- forms ----------------------------------------------------------------------------------- */
 
 /* A short form value as a C string; false when it is too long to be a number. */
-static bool short_text(const struct hg_part *p, char out[64])
+static bool short_text(const char *data, size_t n, char out[64])
 {
-    if (p->n == 0 || p->n >= 64 || memchr(p->data, '\0', p->n))
+    if (n == 0 || n >= 64 || memchr(data, '\0', n))
         return false;
-    memcpy(out, p->data, p->n);
-    out[p->n] = '\0';
+    memcpy(out, data, n);
+    out[n] = '\0';
     return true;
 }
 
-static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const struct hg_part *p,
-                          struct hg_api_error *e)
+static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const struct hg_body *body,
+                          const struct hg_body_part *p, struct hg_api_error *e)
 {
-    struct hg_field_value value = {.text = p->data, .n = p->n};
+    const char *data = body->text.data ? body->text.data + p->at : "";
+    struct hg_field_value value = {.text = data, .n = p->n};
     char text[64], *end = text;
-    if (f->kind == HG_FIELD_IMAGE)
-        return hg_ask_add_image(ask, p->data, p->n, e);
-    if (f->kind == HG_FIELD_TEXT) {
-        if (!hg_utf8_valid(p->data, p->n))
+    const struct hg_image_bytes *im = p->image >= 0 ? &body->images.items[p->image] : NULL;
+    if (f->kind == HG_FIELD_IMAGE && im)
+        return hg_ask_add_image(ask, im->n ? (const char *)im->data : "", im->n, e);
+    if (f->kind == HG_FIELD_IGNORED)
+        return true;
+    if (f->kind == HG_FIELD_REFUSED || f->kind == HG_FIELD_OBJECT || f->kind == HG_FIELD_MESSAGES ||
+        f->kind == HG_FIELD_ZERO)
+        return hg_api_refuse(e, 400, "unsupported_parameter", f->name,
+                             "%s: not supported in a form", f->name);
+    if (f->kind == HG_FIELD_IMAGE || im)
+        return hg_api_refuse_type(e, f->name, im ? "text" : "a picture");
+    if (f->kind == HG_FIELD_TEXT || f->kind == HG_FIELD_TEXTS) {
+        if (!hg_utf8_valid(data, p->n))
             return hg_api_refuse(e, 400, "invalid_value", f->name, "%s: not valid UTF-8", f->name);
         return hg_field_set(f, &value, ask, e);
     }
-    bool is_short = short_text(p, text);
+    bool is_short = short_text(data, p->n, text);
     errno = 0;
     if (f->kind == HG_FIELD_REAL) {
         value.real = is_short ? strtod(text, &end) : 0;
         if (!is_short || end == text || *end || errno)
-            return refuse_type(e, f->name, "a number");
+            return hg_api_refuse_type(e, f->name, "a number");
     } else if (f->kind == HG_FIELD_INT) {
         value.integer = is_short ? strtoll(text, &end, 10) : 0;
         if (!is_short || end == text || *end || errno)
-            return refuse_type(e, f->name, "a whole number");
+            return hg_api_refuse_type(e, f->name, "a whole number");
     } else {
         value.flag = is_short && (strcmp(text, "true") == 0 || strcmp(text, "1") == 0);
         if (!value.flag && !(is_short && (strcmp(text, "false") == 0 || strcmp(text, "0") == 0)))
-            return refuse_type(e, f->name, "true or false");
+            return hg_api_refuse_type(e, f->name, "true or false");
     }
     return hg_field_set(f, &value, ask, e);
 }
 
-bool hg_api_parse_form(const char *content_type, const char *body, size_t n, struct hg_ask *ask,
-                       struct hg_api_error *e)
+bool hg_api_parse_form(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e)
 {
-    char boundary[128];
-    struct hg_multipart form;
-    struct hg_error err = {0};
-    if (hg_multipart_boundary(content_type, boundary, sizeof boundary, &err) != HG_STATUS_OK ||
-        hg_multipart_parse(boundary, body ? body : "", n, &form, &err) != HG_STATUS_OK) {
-        hg_api_error_of(e, &err);
-        snprintf(e->code, sizeof e->code, "invalid_form");
-        return false;
-    }
-    for (size_t i = 0; i < form.n_parts; i++) {
-        const struct hg_part *p = &form.parts[i];
+    for (size_t i = 0; i < body->n_parts; i++) {
+        const struct hg_body_part *p = &body->parts[i];
         size_t name = strlen(p->name);
         if (name > 2 && strcmp(p->name + name - 2, "[]") == 0) /* image[] */
             name -= 2;
-        const struct hg_field *f = hg_field_find(p->name, name, ask->task);
-        if (!f)
+        const struct hg_field *f = hg_field_find(p->name, name, ask->dialect);
+        if (!f && refuses_unknown(ask))
             return refuse_unknown(e, p->name, name);
-        if (!set_from_part(ask, f, p, e))
+        if (f && !set_from_part(ask, f, body, p, e))
             return false;
     }
-    return has_text(ask, e);
+    return is_complete(ask, e);
 }

@@ -48,6 +48,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
       "least bytes per second of a body (after 5 s) and of the rest of an answer")                 \
     N(send_timeout_s, 30, 1, 3600, "a client that does not read is cut after this time")           \
     N(max_unsent_kib, 256, 4, 65536, "so is one for which more is waiting for that long")          \
+    N(ping_s, 15, 1, 3600, "an idle stream of server-sent events gets a comment after this time")  \
     N(stall_s, 30, 0, 3600, "a request that has not ended so long after its deadline is logged")   \
     R(step_timeout_s, 120, 0, 86400,                                                               \
       "a step, vision pass or drawing that takes longer ends the process (70); 0: not watched")    \
@@ -56,6 +57,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     B(supervise, "start the server as a child, and again when it fails; keep the socket")          \
     N(max_restarts, 5, 0, 100, "with supervise: restarts within ten minutes; then it ends (70)")   \
     B(forget, "keep nothing of a request after it: no cache of prompts and pictures")              \
+    B(strict, "refuse fields that are not known on OpenAI's routes too, instead of ignoring them") \
     B(insecure, "allow a listen address beyond loopback without API keys")                         \
     B(log_json, "log JSON lines")
 

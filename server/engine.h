@@ -28,6 +28,7 @@ struct hg_slot {
     struct hg_request *req; /* NULL: free */
     struct hg_seq *seq;     /* NULL once the tokens are complete */
     struct hg_detok detok;
+    struct hg_stop stop;
     int32_t *codes; /* complete image waiting to be rendered */
     size_t n_codes;
     int n_previews; /* that were due so far */
@@ -60,7 +61,7 @@ struct hg_scheduler {
     struct hg_pieces pieces;
     struct hg_step_item *items;
     struct hg_token *tokens;
-    struct hg_buf text;
+    struct hg_buf text, sent; /* of one token: as it is, and without what is held back */
     /* shared */
     atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
     atomic_size_t n_running;

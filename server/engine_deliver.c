@@ -22,8 +22,9 @@ enum hg_status hg_slot_prefill(struct hg_slot *slot, struct hg_error *err)
                                   : hg_fail(err, status, "event: %s", hg_status_text(status));
 }
 
+/* *stopped: a stop string is complete, the answer ends before it. */
 static enum hg_status push_token(struct hg_scheduler *s, struct hg_slot *slot,
-                                 const struct hg_token *t)
+                                 const struct hg_token *t, bool *stopped)
 {
     struct hg_top_token tops[HG_MAX_TOP];
     struct hg_event e = {
@@ -31,8 +32,10 @@ static enum hg_status push_token(struct hg_scheduler *s, struct hg_slot *slot,
     for (int k = 0; k < t->n_top; k++)
         tops[k] = (struct hg_top_token){t->top_id[k], t->top_logprob[k]};
     hg_buf_clear(&s->text);
+    hg_buf_clear(&s->sent);
     HG_TRY(hg_detok_push(&slot->detok, t->id, &s->text));
-    return hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, tops);
+    HG_TRY(hg_stop_push(&slot->stop, s->text.data, s->text.len, &s->sent, stopped));
+    return hg_stream_push(&slot->req->stream, &e, s->sent.data, s->sent.len, tops);
 }
 
 /* Previews are due at equal distances, the picture itself being the last. */
@@ -54,15 +57,19 @@ static enum hg_status push_progress(struct hg_scheduler *s, struct hg_slot *slot
     return hg_stream_push(&slot->req->stream, &e, NULL, 0, NULL);
 }
 
-/* Text that the detokeniser still held back (an incomplete character). */
+/* Text that was still held back: an incomplete character, the beginning of a stop string. */
 static enum hg_status flush_text(struct hg_scheduler *s, struct hg_slot *slot)
 {
     struct hg_event e = {.type = HG_EVENT_TOKEN, .id = -1};
+    bool stopped;
     hg_buf_clear(&s->text);
+    hg_buf_clear(&s->sent);
     HG_TRY(hg_detok_finish(&slot->detok, &s->text));
-    return s->text.len == 0
+    HG_TRY(hg_stop_push(&slot->stop, s->text.data, s->text.len, &s->sent, &stopped));
+    HG_TRY(hg_stop_finish(&slot->stop, &s->sent));
+    return s->sent.len == 0
                ? HG_STATUS_OK
-               : hg_stream_push(&slot->req->stream, &e, s->text.data, s->text.len, NULL);
+               : hg_stream_push(&slot->req->stream, &e, s->sent.data, s->sent.len, NULL);
 }
 
 /* The index tokens are complete: keep the codes, give the KV blocks back, render later. */
@@ -86,7 +93,7 @@ enum hg_status hg_slot_deliver(struct hg_scheduler *s, struct hg_slot *slot,
                                const struct hg_token *t, struct hg_error *err)
 {
     struct hg_request *r = slot->req;
-    bool draws = r->task == HG_TASK_GENERATION;
+    bool draws = r->task == HG_TASK_GENERATION, stopped = false;
     enum hg_status status = HG_STATUS_OK;
     atomic_fetch_add(&s->n_tokens, 1);
     if (r->result.first_token_ms == 0)
@@ -96,11 +103,11 @@ enum hg_status hg_slot_deliver(struct hg_scheduler *s, struct hg_slot *slot,
     if (draws)
         status = push_progress(s, slot);
     else if (t->finish != HG_FINISH_STOP)
-        status = push_token(s, slot, t);
-    if (status == HG_STATUS_OK && t->finish != HG_FINISH_NONE && !draws)
+        status = push_token(s, slot, t, &stopped);
+    if (status == HG_STATUS_OK && t->finish != HG_FINISH_NONE && !draws && !stopped)
         status = flush_text(s, slot);
     if (status != HG_STATUS_OK)
         return hg_fail(err, status, "event: %s", hg_status_text(status));
-    r->result.finish = t->finish;
+    r->result.finish = stopped ? HG_FINISH_STOP : t->finish;
     return draws && t->finish != HG_FINISH_NONE ? finish_image(s, slot, err) : HG_STATUS_OK;
 }

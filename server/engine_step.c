@@ -112,7 +112,7 @@ static void deliver(struct hg_scheduler *s, size_t n)
             status = hg_slot_deliver(s, &s->slots[i], t, &err);
         if (status != HG_STATUS_OK)
             hg_slot_fail(s, i, &err);
-        else if (t->finish != HG_FINISH_NONE && s->slots[i].seq)
+        else if (sampled && s->slots[i].req->result.finish != HG_FINISH_NONE && s->slots[i].seq)
             hg_slot_close(s,
                           i); /* an image's slot stays: it has no sequence but is to be rendered */
     }

@@ -49,6 +49,8 @@ struct hg_guarded {
     hg_guard_gone_fn *on_gone; /* NULL once it was called */
     void *ctx;
     const atomic_size_t *waiting;
+    hg_guard_nudge_fn *nudge;
+    int64_t nudge_every_ns, nudge_ns;
     /* sending: send buffer and acknowledged bytes at the last look; the last times that there was
      * progress, and that not too much was waiting */
     int queued;
@@ -232,7 +234,13 @@ static int scan_chunk(struct hg_guard *g, int *at, int64_t now_ns, struct cut cu
     for (; *at < end && n < MAX_CUTS; ++*at) {
         struct hg_guarded *c = &g->table[*at];
         enum hg_cut why;
-        if (c->phase == PHASE_FREE || c->cut || !is_due(c, now_ns, &why))
+        if (c->phase == PHASE_FREE || c->cut)
+            continue;
+        if (c->nudge && now_ns >= c->nudge_ns) {
+            c->nudge_ns = now_ns + c->nudge_every_ns;
+            c->nudge(c->ctx);
+        }
+        if (!is_due(c, now_ns, &why))
             continue;
         cuts[n++] = (struct cut){c->number, why, (double)(now_ns - c->since_ns) / 1e9};
         cut(c, why);
@@ -263,6 +271,7 @@ static void enter(struct hg_guarded *c, enum phase phase, int64_t allowed_ns)
     c->on_gone = NULL;
     c->ctx = NULL;
     c->waiting = NULL;
+    c->nudge = NULL;
     c->number = 0;
     c->n_bytes = 0;
     c->queued = 0;
@@ -430,6 +439,19 @@ void hg_guard_work(struct hg_guarded *c, uint64_t number, int64_t deadline_ns,
     c->waiting = waiting;
     if (c->gone || c->cut)
         client_left(c);
+    unlock(g);
+}
+
+void hg_guard_nudge(struct hg_guarded *c, int64_t every_ns, hg_guard_nudge_fn *nudge)
+{
+    struct hg_guard *g = lock(c);
+    if (!g)
+        return;
+    if (c->phase == PHASE_WORK) {
+        c->nudge = nudge;
+        c->nudge_every_ns = every_ns;
+        c->nudge_ns = hg_now_ns() + every_ns;
+    }
     unlock(g);
 }
 

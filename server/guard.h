@@ -94,6 +94,10 @@ void hg_guard_received(struct hg_guarded *c, size_t n_bytes); /* of the body */
 typedef void hg_guard_gone_fn(void *ctx);
 void hg_guard_work(struct hg_guarded *c, uint64_t number, int64_t deadline_ns,
                    hg_guard_gone_fn *gone, void *ctx, const atomic_size_t *waiting);
+/* After hg_guard_work: until the end of that phase `nudge` is called with its ctx about every
+ * every_ns, so that an idle stream can send something (a proxy cuts what is silent). */
+typedef void hg_guard_nudge_fn(void *ctx);
+void hg_guard_nudge(struct hg_guarded *c, int64_t every_ns, hg_guard_nudge_fn *nudge);
 void hg_guard_answer(struct hg_guarded *c, size_t n_bytes); /* these are the last to send */
 
 void hg_guard_stats(struct hg_guard *g, struct hg_guard_stats *out);

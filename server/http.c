@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,22 +18,54 @@
 #include "common/fault.h"
 #include "common/log.h"
 
+/* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
 enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
+static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent for 60 s */
 
 /* ---- routing --------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
-    {"/health", "GET", hg_http_answer_health, HG_TASK_COUNT, false},
-    {"/v1/models", "GET", hg_http_answer_models, HG_TASK_COUNT, false},
-    {"/v1/vqa", "POST", hg_http_answer_task, HG_TASK_COMPREHENSION, false},
-    {"/v1/draw", "POST", hg_http_answer_task, HG_TASK_GENERATION, false},
-    {"/v1/images/generations", "POST", hg_http_answer_task, HG_TASK_GENERATION, true},
+    {"/health", "GET", hg_http_answer_health, HG_DIALECT_COUNT, HG_TASK_COUNT},
+    {"/v1/models", "GET", hg_http_answer_models, HG_DIALECT_COUNT, HG_TASK_COUNT},
+    {"/v1/models/{id}", "GET", hg_http_answer_model, HG_DIALECT_COUNT, HG_TASK_COUNT},
+    {"/v1/models/{id}/card", "GET", hg_http_answer_card, HG_DIALECT_COUNT, HG_TASK_COUNT},
+    {"/v1/vqa", "POST", hg_http_answer_task, HG_DIALECT_VQA, HG_TASK_COMPREHENSION},
+    {"/v1/draw", "POST", hg_http_answer_task, HG_DIALECT_DRAW, HG_TASK_GENERATION},
+    {"/v1/chat/completions", "POST", hg_http_answer_task, HG_DIALECT_CHAT, HG_TASK_COMPREHENSION},
+    {"/v1/completions", "POST", hg_http_answer_task, HG_DIALECT_COMPLETION, HG_TASK_COMPREHENSION},
+    {"/v1/images/generations", "POST", hg_http_answer_task, HG_DIALECT_IMAGES, HG_TASK_GENERATION},
+    {"/v1/images/edits", "POST", hg_http_answer_task, HG_DIALECT_EDITS, HG_TASK_GENERATION},
 };
 
-static const struct route *route_of(const char *path)
+/* Does `path` have this pattern? Doubled slashes and one at the end are forgiven: clients join base
+ * URLs and paths in every way. */
+static bool path_fits(const char *pattern, const char *path, char id[HG_HTTP_ID_CAP])
+{
+    static const char place[] = "{id}";
+    while (*pattern) {
+        if (*path == '/')
+            while (path[1] == '/')
+                path++;
+        if (strncmp(pattern, place, sizeof place - 1) != 0) {
+            if (*pattern++ != *path++)
+                return false;
+            continue;
+        }
+        size_t n = strcspn(path, "/");
+        if (n == 0 || n >= HG_HTTP_ID_CAP)
+            return false;
+        memcpy(id, path, n);
+        id[n] = '\0';
+        path += n;
+        pattern += sizeof place - 1;
+    }
+    return path[strspn(path, "/")] == '\0';
+}
+
+static const struct route *route_of(const char *path, char id[HG_HTTP_ID_CAP])
 {
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
-        if (strcmp(routes[i].path, path) == 0)
+        if (path_fits(routes[i].path, path, id))
             return &routes[i];
     return NULL;
 }
@@ -87,6 +120,25 @@ static bool has_room(struct exchange *x)
     return false;
 }
 
+void hg_http_drop_body(struct exchange *x)
+{
+    hg_body_deinit(x->body);
+    free(x->body);
+    x->body = NULL;
+}
+
+static bool begin_body(struct exchange *x)
+{
+    struct hg_error err = {.status = HG_STATUS_NO_MEMORY};
+    x->body = malloc(sizeof *x->body);
+    if (!x->body)
+        hg_api_error_of(&x->error, &err);
+    if (x->body && hg_body_begin(x->body, x->facts.content_type, &x->error))
+        return true;
+    hg_http_drop_body(x);
+    return false;
+}
+
 /* Versions of libmicrohttpd before 1.0 let a bare LF pass in chunk lines, where another reader may
  * see one line: nothing that stands behind a chunked body is read as a request. */
 static bool is_last(const struct exchange *x)
@@ -104,19 +156,19 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return false;
     if (!knows_key(x, path, method))
         return false;
-    x->route = route_of(path);
+    x->route = route_of(path, x->id);
     if (!x->route)
         return refuse(x, 404, "unknown_route",
-                      "no such route: see /v1/models, /v1/vqa, /v1/draw, "
-                      "/v1/images/generations, /health");
+                      "no such route: see /v1/models, /v1/chat/completions, "
+                      "/v1/images/generations, /v1/vqa, /v1/draw, /health");
     if (!method_fits(x->route, method))
         return refuse(x, 405, "method_not_allowed",
                       strcmp(x->route->method, "GET") == 0 ? "this route takes GET and HEAD only"
                                                            : "this route takes POST only");
     if (strcmp(x->route->method, "POST") != 0)
         return true;
-    x->is_form = type_is(x->facts.content_type, "multipart/form-data");
-    if (!x->is_form && !type_is(x->facts.content_type, "application/json"))
+    if (!type_is(x->facts.content_type, "multipart/form-data") &&
+        !type_is(x->facts.content_type, "application/json"))
         return refuse(x, 415, "unsupported_media_type",
                       "expected Content-Type application/json or multipart/form-data");
     if (x->facts.encoded)
@@ -128,7 +180,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return refuse(x, 503, trouble, "the engine has failed; the server has to start again");
     if (atomic_load(&x->http->draining))
         return refuse(x, 503, "shutting_down", "the server is shutting down");
-    return has_room(x);
+    return has_room(x) && begin_body(x);
 }
 
 /* A refused body is read and dropped before the answer, because a client that is still sending may
@@ -160,27 +212,18 @@ static void plant(const char *data, size_t n)
 static enum MHD_Result take_body(struct exchange *x, const char *data, size_t n)
 {
     hg_guard_received(x->guarded, n);
-    /* A chunk makes one piece or more, an identity body as few as the network does. */
-    if (x->facts.chunked && !x->refused && ++x->n_pieces > MAX_CHUNKS) {
-        x->refused = true;
-        hg_buf_deinit(&x->body);
-        refuse(x, 400, "too_many_chunks", "expected a body of at most 65536 chunks");
-    }
-    if (x->refused) {
+    if (x->refused || !x->body) {
         /* A chunked body has no declared end: sent counts what was dropped. */
         x->sent += n;
         return x->sent > 2 * (size_t)HG_API_MAX_BODY ? MHD_NO : MHD_YES;
     }
-    if (x->body.len + n > HG_API_MAX_BODY) {
-        x->refused = true;
-        refuse(x, 413, "body_too_large", "the body is larger than 24 MiB");
-    } else if (hg_buf_append(&x->body, data, n) != HG_STATUS_OK) {
-        struct hg_error err = {.status = HG_STATUS_NO_MEMORY};
-        x->refused = true;
-        hg_api_error_of(&x->error, &err);
+    x->refused = !hg_body_feed(x->body, data, n, &x->error);
+    if (!x->refused && x->facts.chunked && x->body->n_pieces > MAX_CHUNKS)
+        x->refused = !refuse(x, 400, "too_many_chunks", "the body comes in more than 65536 chunks");
+    if (x->refused) {
+        x->may_stay = x->error.http == 400; /* what is left is read before the answer */
+        hg_http_drop_body(x);
     }
-    if (x->refused)
-        hg_buf_deinit(&x->body);
     return MHD_YES;
 }
 
@@ -208,9 +251,13 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
         plant(upload, n);
         return take_body(x, upload, n);
     }
+    if (x->body && !x->body->ended && !hg_body_end(x->body, &x->error)) {
+        x->refused = x->may_stay = true;
+        hg_http_drop_body(x);
+    }
     if (x->refused)
         return hg_http_send_error(x);
-    return x->request ? hg_http_answer_when_ended(x) : x->route->answer(x);
+    return x->answer.n_requests > 0 ? hg_http_answer_when_ended(x) : x->route->answer(x);
 }
 
 /* ---- life of an exchange, life of the daemon ------------------------------------------------- */
@@ -243,12 +290,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         return;
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
-    if (x->request) {
-        hg_stream_detach(&x->request->stream);
-        hg_request_cancel(x->request); /* of no effect when it has ended */
-        hg_request_unref(x->request);
-    }
-    hg_buf_deinit(&x->body);
+    hg_http_leave(x);
+    hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
     atomic_fetch_sub(&x->http->n_exchanges, 1);
     free(x);
@@ -315,6 +358,10 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->scheduler = s;
     h->max_queue = o->max_queue;
     h->keys = o->keys;
+    h->strict = o->strict;
+    if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
+        h->nonce = (uint64_t)hg_now_ns();
+    h->ping_ns = o->ping_ns ? o->ping_ns : ping_default_ns;
     h->policy.allowed = o->allowed_hosts ? o->allowed_hosts : "";
     h->policy.hosts = o->loopback || *h->policy.allowed;
     h->policy.origins = h->policy.hosts && !o->keys;
@@ -323,7 +370,10 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         .model = h->info.name,
         .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
         .tokenizer = hg_model_tokenizer(m),
-        .n_restarts = o->n_restarts};
+        .n_restarts = o->n_restarts,
+        .n_image_rows = h->info.n_image_rows};
+    snprintf(h->reply.fingerprint, sizeof h->reply.fingerprint, "fp_%08x_%.*s",
+             h->info.weights_crc32c, (int)strcspn(h->info.backend, " ,("), h->info.backend);
     struct hg_guard_limits limits = o->limits;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;

@@ -21,6 +21,8 @@ struct hg_http_options {
     int socket;                /* bound (hg_listen_bind) */
     bool loopback;             /* bound to loopback: only local names are good in Host */
     const char *allowed_hosts; /* and these: "a.example,b.example"; NULL or "": none */
+    bool strict;               /* refuse fields that are not known on OpenAI's routes too */
+    int64_t ping_ns;           /* of an idle stream; 0: 15 s */
     int n_threads, max_connections, max_queue;
     int max_connections_per_address; /* 0: as many as there are */
     struct hg_keys *keys;            /* who may ask, GET /health apart; NULL: everybody */

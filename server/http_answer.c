@@ -54,6 +54,12 @@ static void add_refusal_headers(struct exchange *x, struct MHD_Response *r)
         MHD_add_response_header(r, "Connection", "close");
 }
 
+static void mark_synthetic(const struct exchange *x, struct MHD_Response *r)
+{
+    if (x->answer.n_requests > 0 && x->answer.requests[0]->task == HG_TASK_GENERATION)
+        MHD_add_response_header(r, "X-Synthetic-Image", "true");
+}
+
 /* Takes the buffer. */
 static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *b)
 {
@@ -69,8 +75,8 @@ static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *
     if (add_common_headers(r, "application/json")) {
         if (http >= 400)
             add_refusal_headers(x, r);
-        else if (x->request && x->request->task == HG_TASK_GENERATION)
-            MHD_add_response_header(r, "X-Synthetic-Image", "true");
+        else
+            mark_synthetic(x, r);
         ok = hg_http_queue(x, (unsigned)http, r);
     }
     MHD_destroy_response(r);
@@ -140,7 +146,31 @@ enum MHD_Result hg_http_answer_models(struct exchange *x)
     return send_document(x, 200, hg_reply_models(&x->http->reply, &x->http->info, &b), &b);
 }
 
-/* ---- POST /v1/vqa, /v1/draw, /v1/images/generations ------------------------------------------ */
+static enum MHD_Result send_model(struct exchange *x,
+                                  enum hg_status (*write)(const struct hg_reply_context *,
+                                                          const struct hg_model_info *,
+                                                          const char *, struct hg_buf *))
+{
+    struct hg_buf b = {0};
+    enum hg_status status = write(&x->http->reply, &x->http->info, x->id, &b);
+    if (status != HG_STATUS_NOT_FOUND)
+        return send_document(x, 200, status, &b);
+    hg_api_error_set(&x->error, 404, "model_not_found", "no such model: see GET /v1/models");
+    snprintf(x->error.param, sizeof x->error.param, "model");
+    return hg_http_send_error(x);
+}
+
+enum MHD_Result hg_http_answer_model(struct exchange *x)
+{
+    return send_model(x, hg_reply_model);
+}
+
+enum MHD_Result hg_http_answer_card(struct exchange *x)
+{
+    return send_model(x, hg_reply_card);
+}
+
+/* ---- POST: a question, a drawing ------------------------------------------------------------- */
 
 static void suspend_connection(void *ctx)
 {
@@ -154,85 +184,171 @@ static void resume_connection(void *ctx)
 
 static void client_gone(void *ctx)
 {
-    hg_request_cancel(ctx);
+    struct hg_answer *a = ctx;
+    for (int i = 0; i < a->n_requests; i++)
+        hg_request_cancel(a->requests[i]);
 }
 
-/* The next bytes of a stream: lines that are ready, or 0 with the connection suspended. */
+/* The reader looks whether a ping is due. */
+static void nudge(void *ctx)
+{
+    struct hg_answer *a = ctx;
+    for (int i = 0; i < a->n_requests; i++)
+        hg_stream_nudge(&a->requests[i]->stream);
+}
+
+void hg_http_leave(struct exchange *x)
+{
+    struct hg_answer *a = &x->answer;
+    for (int i = 0; i < a->n_requests; i++) {
+        hg_stream_detach(&a->requests[i]->stream);
+        hg_request_cancel(a->requests[i]); /* of no effect when it has ended */
+        hg_request_unref(a->requests[i]);
+    }
+    a->n_requests = 0;
+}
+
+/* END of a choice was read: what it says, then the next one, or the end of the stream. */
+static enum hg_status write_end(struct exchange *x)
+{
+    struct hg_answer *a = &x->answer;
+    bool failed = a->requests[a->choice]->result.error.status != HG_STATUS_OK;
+    HG_TRY(x->form->end(a, &x->out));
+    x->at = 0;
+    if (!failed && ++a->choice < a->n_requests)
+        return HG_STATUS_OK;
+    x->end_written = true;
+    HG_TRY(failed ? HG_STATUS_OK : x->form->close(a, &x->out));
+    hg_guard_answer(x->guarded, x->out.len);
+    return HG_STATUS_OK;
+}
+
+/* One event, or a ping, into x->out; false: there is none yet, and the connection is suspended. */
+static bool write_next(struct exchange *x, enum hg_status *status)
+{
+    struct hg_answer *a = &x->answer;
+    struct hg_event event;
+    struct hg_top_token tops[HG_MAX_TOP];
+    struct hg_buf text = {0};
+    if (x->form->ping && hg_now_ns() - x->sent_ns >= x->http->ping_ns) {
+        *status = hg_buf_append_str(&x->out, x->form->ping);
+        return true;
+    }
+    if (!hg_stream_read(&a->requests[a->choice]->stream, x->at, &event, &text, tops))
+        return false;
+    x->at++;
+    *status =
+        event.type == HG_EVENT_END ? write_end(x) : x->form->event(a, &event, &text, tops, &x->out);
+    hg_buf_deinit(&text);
+    return true;
+}
+
+/* The next bytes of a stream: what is ready, or 0 with the connection suspended. */
 static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
 {
     struct exchange *x = cls;
     (void)pos;
     while (x->sent == x->out.len) {
-        struct hg_event event;
-        struct hg_top_token tops[HG_MAX_TOP];
-        struct hg_buf text = {0};
+        enum hg_status status = HG_STATUS_OK;
         if (x->end_written)
             return MHD_CONTENT_READER_END_OF_STREAM;
         hg_buf_clear(&x->out);
         x->sent = 0;
-        if (!hg_stream_read(&x->request->stream, x->at, &event, &text, tops))
+        if (!write_next(x, &status))
             return 0;
-        x->at++;
-        x->end_written = event.type == HG_EVENT_END;
-        enum hg_status s = x->end_written
-                               ? hg_reply_end(&x->http->reply, x->request, &x->out)
-                               : hg_reply_event(&x->http->reply, &event, &text, tops, &x->out);
-        hg_buf_deinit(&text);
-        if (s != HG_STATUS_OK)
+        if (status != HG_STATUS_OK)
             return MHD_CONTENT_READER_END_WITH_ERROR;
-        if (x->end_written)
-            hg_guard_answer(x->guarded, x->out.len);
     }
     size_t n = x->out.len - x->sent < max ? x->out.len - x->sent : max;
     memcpy(buf, x->out.data + x->sent, n);
     x->sent += n;
+    x->sent_ns = hg_now_ns();
     return (ssize_t)n;
+}
+
+static void attach(struct exchange *x, bool end_only)
+{
+    for (int i = 0; i < x->answer.n_requests; i++)
+        hg_stream_attach(&x->answer.requests[i]->stream, suspend_connection, resume_connection,
+                         x->connection, end_only);
 }
 
 static enum MHD_Result start_stream(struct exchange *x)
 {
-    if (hg_reply_queued(x->request, &x->out) != HG_STATUS_OK)
+    if (x->form->open(&x->answer, &x->out) != HG_STATUS_OK)
         return MHD_NO;
     struct MHD_Response *r =
         MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, x, NULL);
     if (!r)
         return MHD_NO;
     enum MHD_Result ok = MHD_NO;
-    if (add_common_headers(r, "application/x-ndjson") &&
+    if (add_common_headers(r, x->form->stream_type) &&
         MHD_add_response_header(r, "X-Accel-Buffering", "no") == MHD_YES) {
-        if (x->request->task == HG_TASK_GENERATION)
-            MHD_add_response_header(r, "X-Synthetic-Image", "true");
-        hg_stream_attach(&x->request->stream, suspend_connection, resume_connection, x->connection,
-                         false);
+        mark_synthetic(x, r);
+        attach(x, false);
+        x->sent_ns = hg_now_ns();
+        if (x->form->ping)
+            hg_guard_nudge(x->guarded, x->http->ping_ns, nudge);
         ok = hg_http_queue(x, 200, r);
     }
     MHD_destroy_response(r);
     return ok;
 }
 
-/* The plain answer once END is there; until then the connection sleeps. */
+/* The plain answer once END of every choice is there; until then the connection sleeps. */
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x)
 {
-    struct hg_request *r = x->request;
+    struct hg_answer *a = &x->answer;
     struct hg_buf b = {0};
-    if (!hg_stream_ended(&r->stream))
-        return MHD_YES;
-    if (r->result.error.status != HG_STATUS_OK) {
-        hg_reply_error_of(r, &x->error);
-        return hg_http_send_error(x);
+    for (; a->choice < a->n_requests; a->choice++) {
+        struct hg_request *r = a->requests[a->choice];
+        if (!hg_stream_ended(&r->stream))
+            return MHD_YES;
+        if (r->result.error.status != HG_STATUS_OK) {
+            hg_reply_error_of(r, &x->error);
+            return hg_http_send_error(x);
+        }
     }
-    enum hg_status s = x->route->images_api ? hg_reply_images_answer(&x->http->reply, r, &b)
-                                            : hg_reply_answer(&x->http->reply, r, &b);
-    if (s == HG_STATUS_OK)
-        s = hg_buf_append_str(&b, "\n");
-    return send_document(x, 200, s, &b);
+    a->choice = 0;
+    return send_document(x, 200, x->form->whole(a, &b), &b);
 }
 
 static bool parse_body(struct exchange *x, struct hg_ask *ask)
 {
-    return x->is_form
-               ? hg_api_parse_form(x->facts.content_type, x->body.data, x->body.len, ask, &x->error)
-               : hg_api_parse_json(x->body.data ? x->body.data : "", x->body.len, ask, &x->error);
+    bool parsed = x->body->kind == HG_BODY_FORM ? hg_api_parse_form(x->body, ask, &x->error)
+                                                : hg_api_parse_json(x->body, ask, &x->error);
+    return parsed && hg_api_choose_model(ask, x->http->info.name, &x->error);
+}
+
+/* All choices are accepted, or none. */
+static enum hg_status submit(struct exchange *x, struct hg_ask *ask, struct hg_error *err)
+{
+    struct hg_answer *a = &x->answer;
+    hg_answer_init(a, &x->http->reply, ask);
+    HG_TRY(hg_request_create_choices(x->http->model, ask, a->requests, err));
+    a->n_requests = ask->n_choices;
+    snprintf(a->id, sizeof a->id, "%s-%016llx-%llu",
+             ask->dialect == HG_DIALECT_CHAT ? "chatcmpl" : "cmpl",
+             (unsigned long long)x->http->nonce, (unsigned long long)a->requests[0]->number);
+    for (int i = 0; i < a->n_requests; i++) {
+        enum hg_status status = hg_scheduler_submit(x->http->scheduler, a->requests[i], err);
+        if (status != HG_STATUS_OK) {
+            hg_http_leave(x);
+            return status;
+        }
+    }
+    return HG_STATUS_OK;
+}
+
+/* OpenAI's clients know a prompt that is too long by this code. */
+static enum MHD_Result send_refusal(struct exchange *x, const struct hg_error *err)
+{
+    hg_api_error_of(&x->error, err);
+    if (err->status == HG_STATUS_TOO_LARGE && x->route->dialect >= HG_DIALECT_CHAT) {
+        x->error.http = 400;
+        snprintf(x->error.code, sizeof x->error.code, "context_length_exceeded");
+    }
+    return hg_http_send_error(x);
 }
 
 enum MHD_Result hg_http_answer_task(struct exchange *x)
@@ -240,28 +356,26 @@ enum MHD_Result hg_http_answer_task(struct exchange *x)
     struct hg_ask ask;
     struct hg_error err = {0};
     if (hg_scheduler_has_room(x->http->scheduler, &x->who, x->route->task, &err) != HG_STATUS_OK) {
-        hg_buf_deinit(&x->body); /* no room: nothing is decoded for the refusal */
+        hg_http_drop_body(x); /* no room: nothing is decoded for the refusal */
         return send_failure(x, &err);
     }
-    hg_ask_init(&ask, x->route->task);
+    hg_ask_init_dialect(&ask, x->route->dialect);
     ask.tenant = x->who;
+    ask.strict = x->http->strict;
     bool parsed = parse_body(x, &ask), wants_stream = ask.stream;
-    hg_buf_deinit(&x->body); /* the images are decoded: the body is not needed any more */
-    enum hg_status status = HG_STATUS_OK;
-    if (parsed)
-        status = hg_request_create(x->http->model, &ask, &x->request, &err);
+    hg_http_drop_body(x); /* the images are decoded: the body is not needed any more */
+    enum hg_status status = parsed ? submit(x, &ask, &err) : HG_STATUS_OK;
     hg_ask_deinit(&ask);
     if (!parsed)
         return hg_http_send_error(x);
-    if (status == HG_STATUS_OK)
-        status = hg_scheduler_submit(x->http->scheduler, x->request, &err);
     if (status != HG_STATUS_OK)
-        return send_failure(x, &err);
-    hg_guard_work(x->guarded, x->request->number, x->request->deadline_ns, client_gone, x->request,
-                  wants_stream ? &x->request->stream.waiting : NULL);
+        return send_refusal(x, &err);
+    const struct hg_request *r = x->answer.requests[0];
+    x->form = hg_answer_form(x->route->dialect);
+    hg_guard_work(x->guarded, r->number, r->deadline_ns, client_gone, &x->answer,
+                  wants_stream ? &r->stream.waiting : NULL);
     if (wants_stream)
         return start_stream(x);
-    hg_stream_attach(&x->request->stream, suspend_connection, resume_connection, x->connection,
-                     true);
+    attach(x, true);
     return hg_http_answer_when_ended(x);
 }

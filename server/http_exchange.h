@@ -5,9 +5,10 @@
 
 #include <microhttpd.h>
 
+#include "server/answer.h"
+#include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
-#include "server/reply.h"
 
 struct hg_http {
     struct MHD_Daemon *daemon;
@@ -19,6 +20,9 @@ struct hg_http {
     struct hg_reply_context reply;
     struct hg_keys *keys;
     int max_queue;
+    int64_t ping_ns; /* of an idle stream */
+    uint64_t nonce;  /* of this process, in the names of answers */
+    bool strict;
     struct hg_gate_policy policy;
     atomic_bool draining;
     atomic_int n_exchanges;
@@ -27,41 +31,51 @@ struct hg_http {
 struct exchange;
 typedef enum MHD_Result answer_fn(struct exchange *x);
 
+/* A path may hold one "{id}", which stands for what is not a slash. */
 struct route {
     const char *path, *method;
     answer_fn *answer;
-    enum hg_task task;
-    bool images_api; /* a plain answer is shaped as in the OpenAI images API */
+    enum hg_dialect dialect; /* HG_DIALECT_COUNT: no work is done */
+    enum hg_task task;       /* that is counted with; a chat may ask for the other */
 };
+
+enum { HG_HTTP_ID_CAP = 112 };
 
 struct exchange {
     struct hg_http *http;
     struct MHD_Connection *connection;
     struct hg_guarded *guarded;
     const struct route *route;
+    char id[HG_HTTP_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
     struct hg_tenant who;
     struct hg_gate_target target;
-    bool seen, bad_framing, refused, is_form;
-    bool last;       /* of its connection, which closes behind the answer */
-    size_t n_pieces; /* of a chunked body */
-    bool may_stay;   /* refused for want of room: the connection is good for another try */
+    bool seen, bad_framing, refused;
+    bool last;     /* of its connection, which closes behind the answer */
+    bool may_stay; /* refused for want of room: the connection is good for another try */
     struct hg_api_error error;
-    struct hg_buf body;
-    struct hg_request *request;
-    size_t at;         /* next event of the request */
+    struct hg_body *body;    /* of a POST that was not refused, until it is parsed */
+    struct hg_answer answer; /* n_requests > 0: accepted */
+    const struct hg_answer_form *form;
+    size_t at;         /* next event of answer.requests[answer.choice] */
     struct hg_buf out; /* stream bytes not yet taken by MHD start at out.data + sent */
     size_t sent;
+    int64_t sent_ns; /* when something was */
     bool end_written;
 };
 
 /* ---- http_answer.c: each queues the answer, or suspends the connection until there is one ---- */
 enum MHD_Result hg_http_answer_health(struct exchange *x);
 enum MHD_Result hg_http_answer_models(struct exchange *x);
+enum MHD_Result hg_http_answer_model(struct exchange *x);
+enum MHD_Result hg_http_answer_card(struct exchange *x);
 enum MHD_Result hg_http_answer_task(struct exchange *x);
 /* Of a task, once resumed. */
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x);
 enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
+void hg_http_leave(struct exchange *x);                 /* cancel and let go its requests */
+/* http.c: nothing more is needed of the body. */
+void hg_http_drop_body(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
 

@@ -209,11 +209,18 @@ void hg_out_raw(struct hg_json_out *o, const char *key, const char *json)
     put(o, json, strlen(json));
 }
 
-void hg_out_base64(struct hg_json_out *o, const char *key, const void *data, size_t n)
+void hg_out_base64_after(struct hg_json_out *o, const char *key, const char *head, const void *data,
+                         size_t n)
 {
     put_key(o, key);
     put(o, "\"", 1);
+    put(o, head, strlen(head));
     if (!o->failed && hg_base64_encode(data, n, o->buf) != HG_STATUS_OK)
         o->failed = true;
     put(o, "\"", 1);
+}
+
+void hg_out_base64(struct hg_json_out *o, const char *key, const void *data, size_t n)
+{
+    hg_out_base64_after(o, key, "", data, n);
 }

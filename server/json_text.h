@@ -42,5 +42,8 @@ void hg_out_real(struct hg_json_out *o, const char *key, double v, int digits); 
 void hg_out_bool(struct hg_json_out *o, const char *key, bool v);
 void hg_out_raw(struct hg_json_out *o, const char *key, const char *json); /* JSON as it stands */
 void hg_out_base64(struct hg_json_out *o, const char *key, const void *data, size_t n);
+/* The same behind `head`, which needs no escapes: a data URI. */
+void hg_out_base64_after(struct hg_json_out *o, const char *key, const char *head, const void *data,
+                         size_t n);
 
 #endif

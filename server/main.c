@@ -18,6 +18,7 @@
 #include "server/supervisor.h"
 #include "server/version.h"
 
+static const int64_t second_ns = 1000000000;
 enum { FLUSH_MS = 2000, EXIT_PORT_IN_USE = 69 };
 
 static int usage(FILE *to)
@@ -177,8 +178,6 @@ static enum hg_status serve(const sigset_t *signals, const struct hg_config *c,
                    "%s: to be started again (see the log)", trouble);
 }
 
-static const int64_t second_ns = 1000000000;
-
 static void set_limits(const struct hg_config *c, struct hg_guard_limits *l)
 {
     hg_guard_limits_default(l);
@@ -232,6 +231,8 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
                                                (int)c->max_connections_per_address,
                                            .allowed_hosts = c->allowed_hosts,
                                            .max_queue = (int)c->max_queue,
+                                           .strict = c->strict,
+                                           .ping_ns = c->ping_s * second_ns,
                                            .stall_ns = c->stall_s * second_ns,
                                            .n_restarts = self.number > 0 ? self.number : 0};
     struct hg_scheduler_options s_options = {.max_batch = (int)c->max_batch,

@@ -18,6 +18,8 @@ struct hg_reply_context {
     const char *model, *notice;
     const struct hg_tokenizer *tokenizer; /* names of alternatives */
     int n_restarts;                       /* of the process, by its supervisor */
+    char fingerprint[48]; /* of what computes: "fp_<CRC-32C of the weights>_<backend>" */
+    int n_image_rows;     /* prompt tokens of an image */
 };
 
 const char *hg_finish_name(enum hg_finish f); /* "stop", "length" */
@@ -44,10 +46,6 @@ enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_re
 enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_request *r,
                                struct hg_buf *out);
 
-/* The same for /v1/images/generations: the picture is data[0].b64_json. */
-enum hg_status hg_reply_images_answer(const struct hg_reply_context *c, const struct hg_request *r,
-                                      struct hg_buf *out);
-
 /* The documents of GET /health and GET /v1/models, each with a newline. */
 enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg_model_info *info,
                                const struct hg_scheduler_stats *stats,
@@ -55,6 +53,12 @@ enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg
                                struct hg_buf *out);
 enum hg_status hg_reply_models(const struct hg_reply_context *c, const struct hg_model_info *info,
                                struct hg_buf *out);
+/* GET /v1/models/{id}; NOT_FOUND: no such model, nothing is appended. */
+enum hg_status hg_reply_model(const struct hg_reply_context *c, const struct hg_model_info *info,
+                              const char *id, struct hg_buf *out);
+/* GET /v1/models/{id}/card: what the model is, what it is for, what it is not for. */
+enum hg_status hg_reply_card(const struct hg_reply_context *c, const struct hg_model_info *info,
+                             const char *id, struct hg_buf *out);
 
 /* [{"id":..,"token":"..","logprob":..},...] under `key`; also used by the command line. */
 void hg_reply_tops(struct hg_json_out *o, const char *key, const struct hg_tokenizer *t,

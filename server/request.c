@@ -10,16 +10,28 @@ static const float draw_temperature = 0.9F;
 
 static atomic_uint_fast64_t next_number = 1;
 
+void hg_ask_init_dialect(struct hg_ask *a, enum hg_dialect d)
+{
+    bool draws = d == HG_DIALECT_DRAW || d == HG_DIALECT_IMAGES || d == HG_DIALECT_EDITS;
+    *a = (struct hg_ask){
+        .dialect = d, .task = draws ? HG_TASK_GENERATION : HG_TASK_COMPREHENSION, .n_choices = 1};
+    hg_sampling_default(&a->sampling);
+}
+
 void hg_ask_init(struct hg_ask *a, enum hg_task task)
 {
-    *a = (struct hg_ask){.task = task};
-    hg_sampling_default(&a->sampling);
+    hg_ask_init_dialect(a, task == HG_TASK_GENERATION ? HG_DIALECT_DRAW : HG_DIALECT_VQA);
 }
 
 void hg_ask_deinit(struct hg_ask *a)
 {
     free(a->question);
     free(a->system);
+    for (size_t i = 0; i < a->n_turns; i++) {
+        free(a->turns[i].question);
+        free(a->turns[i].answer);
+    }
+    free(a->turns);
     for (size_t i = 0; i < a->n_images; i++)
         hg_image_deinit(&a->images[i]);
     *a = (struct hg_ask){0};
@@ -49,15 +61,25 @@ static struct hg_sampling sampling_of(const struct hg_ask *ask)
 static enum hg_status prepare(const struct hg_model *m, const struct hg_ask *ask,
                               struct hg_request *r, struct hg_error *err)
 {
-    struct hg_turn turn = {.question = ask->question ? ask->question : "",
-                           .n_question = ask->n_question,
-                           .n_images = (int)ask->n_images};
+    struct hg_turn turns[HG_REQUEST_MAX_TURNS] = {{.question = ask->question ? ask->question : "",
+                                                   .n_question = ask->n_question,
+                                                   .n_images = (int)ask->n_images}};
+    size_t n_turns = ask->n_turns ? ask->n_turns : 1;
+    if (n_turns > HG_REQUEST_MAX_TURNS)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "at most %d exchanges, got %zu",
+                       HG_REQUEST_MAX_TURNS, n_turns);
+    for (size_t i = 0; i < ask->n_turns; i++)
+        turns[i] = (struct hg_turn){.question = ask->turns[i].question,
+                                    .n_question = ask->turns[i].n_question,
+                                    .n_images = ask->turns[i].n_images,
+                                    .answer = ask->turns[i].answer,
+                                    .n_answer = ask->turns[i].n_answer};
     struct hg_request_input in = {.task = ask->task,
                                   .no_plugin = ask->no_plugin,
                                   .tenant = ask->tenant.id,
                                   .system = ask->system,
-                                  .turns = &turn,
-                                  .n_turns = 1,
+                                  .turns = turns,
+                                  .n_turns = n_turns,
                                   .images = ask->images,
                                   .n_images = ask->n_images,
                                   .sampling = r->sampling};
@@ -85,6 +107,8 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
     r->timeout_ms = ask->timeout_ms;
     r->n_previews = ask->stream && ask->task == HG_TASK_GENERATION ? ask->previews : 0;
     r->sampling = sampling_of(ask);
+    r->stop = ask->stop;
+    r->no_plugin = ask->no_plugin;
     enum hg_status status = prepare(m, ask, r, err);
     /* One event per token and preview, those of the prompt, one flushed text, END. */
     size_t n_events = (size_t)r->max_tokens + (size_t)r->n_previews + HG_REQUEST_MAX_PREFILLS + 4;
@@ -96,6 +120,23 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
         return status;
     }
     *out = r;
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_request_create_choices(const struct hg_model *m, struct hg_ask *ask,
+                                         struct hg_request **out, struct hg_error *err)
+{
+    ask->sampling = sampling_of(ask);
+    ask->has_temperature = ask->has_seed = true;
+    for (int i = 0; i < ask->n_choices; i++) {
+        enum hg_status status = hg_request_create(m, ask, &out[i], err);
+        if (status != HG_STATUS_OK) {
+            while (i > 0)
+                hg_request_unref(out[--i]);
+            return status;
+        }
+        ask->sampling.seed++;
+    }
     return HG_STATUS_OK;
 }
 

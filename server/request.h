@@ -15,30 +15,66 @@
 #include "model/healthgpt.h"
 #include "server/ledger.h"
 #include "server/policy.h"
+#include "server/stop.h"
 #include "server/stream.h"
 
 enum {
     HG_REQUEST_MAX_IMAGES = 4,
+    HG_REQUEST_MAX_TURNS = 32,
+    HG_REQUEST_MAX_CHOICES = 4,
     HG_REQUEST_MAX_PREVIEWS = 8,
     HG_REQUEST_MAX_PREFILLS = 32 /* reports of a prompt's progress, beside the first */
 };
 
+/* The language a body is in: which fields there are (server/api_fields.h). */
+enum hg_dialect {
+    HG_DIALECT_VQA, /* our own routes: an unknown field is an error */
+    HG_DIALECT_DRAW,
+    HG_DIALECT_CHAT, /* OpenAI's: clients send fields that their server may ignore */
+    HG_DIALECT_COMPLETION,
+    HG_DIALECT_IMAGES,
+    HG_DIALECT_EDITS,
+    HG_DIALECT_COUNT
+};
+
+/* One exchange of a chat, in UTF-8. */
+struct hg_ask_turn {
+    char *question, *answer; /* answer NULL: the last turn, to be answered */
+    size_t n_question, n_answer;
+    int n_images; /* of hg_ask.images, in front of the question */
+};
+
 /* What a client asked for, parsed and bounded; owns its strings and images. A zeroed struct is
  * empty. */
+struct hg_body;
 struct hg_ask {
+    enum hg_dialect dialect;
     enum hg_task task;
     char *question, *system; /* system NULL: the model's own */
     size_t n_question;
+    struct hg_ask_turn *turns; /* [n_turns] of a chat, then `question` is not used; else NULL */
+    size_t n_turns;
+    size_t n_text; /* bytes of all texts so far */
     struct hg_image images[HG_REQUEST_MAX_IMAGES];
     size_t n_images;
     struct hg_sampling sampling;
     bool has_temperature, has_seed;
-    int timeout_ms; /* 0: the server's limit */
-    int previews;   /* of a picture that is streamed while it grows, 0..HG_REQUEST_MAX_PREVIEWS */
+    struct hg_stop_strings stop;
+    int n_choices;          /* answers wanted, 1..HG_REQUEST_MAX_CHOICES */
+    char model[96];         /* that was named, "": none was (hg_api_choose_model) */
+    char image_size[16];    /* "": not said */
+    bool wants_logprobs;    /* of the tokens, in a chat or completion */
+    bool wants_usage;       /* stream_options.include_usage */
+    bool wants_obfuscation; /* stream_options.include_obfuscation */
+    bool strict;            /* refuse fields that are not known, whatever the dialect */
+    int timeout_ms;         /* 0: the server's limit */
+    int previews; /* of a picture that is streamed while it grows, 0..HG_REQUEST_MAX_PREVIEWS */
     bool stream, no_plugin;
-    struct hg_tenant tenant; /* not the client's to say: of its API key */
+    const struct hg_body *body; /* while it is parsed: where its pictures are; else NULL */
+    struct hg_tenant tenant;    /* not the client's to say: of its API key */
 };
-void hg_ask_init(struct hg_ask *a, enum hg_task task);
+void hg_ask_init(struct hg_ask *a, enum hg_task task); /* in our own dialect */
+void hg_ask_init_dialect(struct hg_ask *a, enum hg_dialect d);
 void hg_ask_deinit(struct hg_ask *a);
 
 enum hg_request_state {
@@ -70,7 +106,9 @@ struct hg_request {
     uint64_t number;       /* for logs and replies */
     enum hg_task task;
     struct hg_sampling sampling;
+    struct hg_stop_strings stop;
     struct hg_prepared *prepared; /* until a sequence takes it */
+    bool no_plugin;
     int n_prompt, max_tokens, n_images;
     struct hg_image_transform transform[HG_REQUEST_MAX_IMAGES]; /* [n_images] */
     int n_previews;                                             /* wanted */
@@ -88,6 +126,9 @@ struct hg_request {
  * is random and is reported back. `ask` may be released afterwards. */
 enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *ask,
                                  struct hg_request **out, struct hg_error *err);
+/* ask->n_choices of them, choice i with seed + i; none when one fails. */
+enum hg_status hg_request_create_choices(const struct hg_model *m, struct hg_ask *ask,
+                                         struct hg_request **out, struct hg_error *err);
 void hg_request_ref(struct hg_request *r);
 void hg_request_unref(struct hg_request *r); /* NULL is fine */
 void hg_request_cancel(struct hg_request *r);

@@ -133,7 +133,7 @@ static enum hg_class class_of(enum hg_task task)
 void hg_slot_open(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *seq)
 {
     struct hg_slot *slot = &s->slots[s->n_slots++];
-    *slot = (struct hg_slot){.req = r, .seq = seq, .prefilled = -1};
+    *slot = (struct hg_slot){.req = r, .seq = seq, .prefilled = -1, .stop.strings = &r->stop};
     hg_detok_init(&slot->detok, hg_model_tokenizer(s->model), false);
     atomic_store(&r->state, HG_REQUEST_RUNNING);
     atomic_store(&s->n_running, (size_t)s->n_slots);
@@ -185,6 +185,7 @@ static void release(struct hg_scheduler *s)
     free(s->items);
     free(s->tokens);
     hg_buf_deinit(&s->text);
+    hg_buf_deinit(&s->sent);
     free(s);
 }
 

@@ -134,6 +134,16 @@ void hg_stream_attach(struct hg_stream *s, hg_stream_fn *suspend, hg_stream_fn *
     pthread_mutex_unlock(&s->lock);
 }
 
+void hg_stream_nudge(struct hg_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->suspended && s->resume) {
+        s->suspended = false;
+        s->resume(s->ctx);
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 void hg_stream_detach(struct hg_stream *s)
 {
     pthread_mutex_lock(&s->lock);

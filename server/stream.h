@@ -83,6 +83,8 @@ bool hg_stream_ended(struct hg_stream *s);           /* suspends an attached rea
 
 void hg_stream_attach(struct hg_stream *s, hg_stream_fn *suspend, hg_stream_fn *resume, void *ctx,
                       bool end_only);
+void hg_stream_nudge(
+    struct hg_stream *s); /* resume a suspended reader, although nothing is there */
 void hg_stream_detach(struct hg_stream *s); /* afterwards no callback runs any more */
 
 #endif

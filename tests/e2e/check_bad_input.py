@@ -82,7 +82,7 @@ def check_bad_requests_are_refused_and_the_daemon_goes_on(build):
     with Daemon(build) as d:
         before = d.post_ok("/v1/vqa", question)["text"]
         for name, image, text, status, code, _ in BAD_INPUTS:
-            for path, key in (("/v1/vqa", "question"), ("/v1/images/generations", "prompt")):
+            for path, key in (("/v1/vqa", "question"), ("/v1/draw", "prompt")):
                 body = {key: text}
                 parts = [(key, text)]
                 if image is not None:

@@ -23,7 +23,7 @@ def post(body, path="/v1/vqa", extra=b"", version=b"1.1"):
 
 
 def draw(seed, stream=True):
-    return post({"prompt": "Draw a chest X-ray.", "seed": seed, "stream": stream}, "/v1/images/generations")
+    return post({"prompt": "Draw a chest X-ray.", "seed": seed, "stream": stream}, "/v1/draw")
 
 
 def connect(d, data=b""):

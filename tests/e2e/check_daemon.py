@@ -10,7 +10,7 @@ import time
 from harness import Daemon, b64, equal, png_rows, require, require_error, require_synthetic, test_image
 
 ASK = "/v1/vqa"
-DRAW = "/v1/images/generations"
+DRAW = "/v1/draw"
 
 
 def check_stream_has_the_parts_of_the_plain_answer(build):
@@ -33,7 +33,7 @@ def check_stream_has_the_parts_of_the_plain_answer(build):
         status, headers, picture = d.post(DRAW, draw)
         equal(status, 200, picture)
         equal(headers["X-Synthetic-Image"], "true", "X-Synthetic-Image")
-        png = base64.b64decode(picture["data"][0]["b64_json"], validate=True)
+        png = base64.b64decode(picture["image"]["b64_json"], validate=True)
         require_synthetic(png)
         equal((picture["seed"], picture["synthetic"]), (4, True), "facts")
         lines, headers = d.stream(DRAW, draw)
@@ -85,7 +85,7 @@ def jobs(n):
 
 
 def essence(reply):
-    return reply["data"][0]["b64_json"] if "data" in reply else reply["text"]
+    return reply["image"]["b64_json"] if "image" in reply else reply["text"]
 
 
 def run_together(d, work, streams=False):

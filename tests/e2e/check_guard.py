@@ -94,7 +94,7 @@ def ask(n_sentences, n_images=0, stream=True):
 
 def grow(seed, previews):
     return post({"prompt": "Draw a chest X-ray.", "seed": seed, "stream": True, "previews": previews},
-                "/v1/images/generations")
+                "/v1/draw")
 
 
 def points_of_life(d):
@@ -310,7 +310,7 @@ def check_who_does_not_read_is_cut(build):
         w = Watch(d)
         stream, plain, flood = (small_socket(d) for _ in range(3))
         stream.sendall(grow(1, 8))
-        plain.sendall(post({"prompt": "Draw a chest X-ray.", "seed": 2}, "/v1/images/generations") * 20)
+        plain.sendall(post({"prompt": "Draw a chest X-ray.", "seed": 2}, "/v1/draw") * 20)
         threading.Thread(target=lambda: swallow(lambda: flood.sendall(GET * 2000)), daemon=True).start()
         h, spent = w.wait(lambda h: h["open"] == NOBODY, 60)
         cut = h["cut"]["not_reading"] + h["cut"]["slow_reading"]

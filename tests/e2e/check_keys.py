@@ -14,7 +14,7 @@ import time
 from harness import ROOT, Daemon, Skip, b64, equal, is_sanitized, require, require_error, test_image
 
 ASK = "/v1/vqa"
-DRAW = "/v1/images/generations"
+DRAW = "/v1/draw"
 
 
 def entry(name, **limits):

@@ -36,7 +36,7 @@ def rounds(d, n, start=0):
         elif i % 20 == 0:
             body["image"] = picture
         elif i % 100 == 2:
-            path, body = "/v1/images/generations", {"prompt": "Draw a chest X-ray.", "seed": i}
+            path, body = "/v1/draw", {"prompt": "Draw a chest X-ray.", "seed": i}
         elif i % 10 == 4:
             body["stream"] = True
         c.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})

@@ -152,14 +152,14 @@ def cli_ok(build, *args, **kw):
 class Daemon:
     """healthgptd on a free port; leaving the block stops it and checks exit code and log."""
 
-    def __init__(self, build, *args, expect_exit=0, env=None, program="healthgptd", any_address=False):
+    def __init__(self, build, *args, expect_exit=0, env=None, program="healthgptd", under=(), any_address=False):
         self.expect_exit = expect_exit
         if "simt" in args and "--canary-interval-s" not in args:
             args += ("--canary-interval-s", "0")  # the emulation takes 6 s for it
         self.ended = False  # the check has looked at the end itself
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [os.path.join(ROOT, build, program), "--listen", "127.0.0.1:0"] + list(args),
+            list(under) + [os.path.join(ROOT, build, program), "--listen", "127.0.0.1:0"] + list(args),
             stdout=subprocess.PIPE, stderr=self.log, cwd=ROOT, env=dict(os.environ, **(env or {})))
         line = self.process.stdout.readline().decode()
         address = r"0\.0\.0\.0" if any_address else r"127\.0\.0\.1"

@@ -2,6 +2,7 @@
 #include "server/api.h"
 
 #include "common/base64.h"
+#include "server/body.h"
 #include "server/data_uri.h"
 #include "server/json_text.h"
 #include "tests/test.h"
@@ -21,6 +22,14 @@ static char *small_png_base64(void)
     return text.data;
 }
 
+static bool parse_text(const char *s, size_t n, struct hg_ask *ask, struct hg_api_error *e)
+{
+    struct hg_body body;
+    bool ok = hg_body_read(&body, "application/json", s, n, e) && hg_api_parse_json(&body, ask, e);
+    hg_body_deinit(&body);
+    return ok;
+}
+
 /* `format` may hold one %s, which becomes the picture. */
 static bool parse(enum hg_task task, const char *format, struct hg_ask *ask, struct hg_api_error *e)
 {
@@ -35,7 +44,7 @@ static bool parse(enum hg_task task, const char *format, struct hg_ask *ask, str
     }
     hg_ask_init(ask, task);
     *e = (struct hg_api_error){0};
-    bool ok = hg_api_parse_json(body.data ? body.data : "", body.len, ask, e);
+    bool ok = parse_text(body.data ? body.data : "", body.len, ask, e);
     hg_buf_deinit(&body);
     free(png);
     return ok;
@@ -134,6 +143,10 @@ static const struct bad bad_bodies[] = {
     {"{\"image\":\"data:image/png,abc\"}", 400, "invalid_request", "images[0]"},
     {"{\"image\":\"data:image/png;base64\"}", 400, "invalid_request", "images[0]"},
     {"{\"images\":[\"%s\",3]}", 400, "invalid_type", "image"},
+    {"{\"question\":\"data:image/png;base64,%s\"}", 400, "invalid_type", "question"},
+    {"{\"image\":\"\\u00010\"}", 400, "invalid_json", ""},
+    {"{\"image\":\"data:image/png;base64,!!!!\"}", 400, "invalid_request", "image"},
+    {"{\"images\":[\"%s\",\"data:image/png;base64,abc\"]}", 400, "invalid_request", "images[1]"},
 };
 
 static void api_refuses_bad_bodies_with_code_and_field(void **state)
@@ -165,7 +178,7 @@ static void api_refuses_a_fifth_image_and_too_long_text(void **state)
         hg_buf_printf(&body, "%s\"%s\"", i ? "," : "", png);
     hg_buf_append_str(&body, "]}");
     hg_ask_init(&a, HG_TASK_COMPREHENSION);
-    assert_false(hg_api_parse_json(body.data, body.len, &a, &e));
+    assert_false(parse_text(body.data, body.len, &a, &e));
     assert_string_equal(e.code, "too_many_images");
     assert_string_equal(e.param, "images[4]");
     hg_ask_deinit(&a);
@@ -175,7 +188,7 @@ static void api_refuses_a_fifth_image_and_too_long_text(void **state)
         hg_buf_append_str(&body, "0123456789abcdef");
     hg_buf_append_str(&body, "\"}");
     hg_ask_init(&a, HG_TASK_COMPREHENSION);
-    assert_false(hg_api_parse_json(body.data, body.len, &a, &e));
+    assert_false(parse_text(body.data, body.len, &a, &e));
     assert_int_equal(e.http, 413);
     assert_string_equal(e.param, "question");
     hg_ask_deinit(&a);
