@@ -59,6 +59,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024 };
     B(forget, "keep nothing of a request after it: no cache of prompts and pictures")              \
     B(strict, "refuse fields that are not known on OpenAI's routes too, instead of ignoring them") \
     B(insecure, "allow a listen address beyond loopback without API keys")                         \
+    B(core_dumps, "allow core dumps and debuggers: they see patients' data")                       \
     B(log_json, "log JSON lines")
 
 struct hg_config {

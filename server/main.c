@@ -12,6 +12,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "server/config.h"
+#include "server/crash.h"
 #include "server/http.h"
 #include "server/listen.h"
 #include "server/process.h"
@@ -267,6 +268,7 @@ static enum hg_status run(const struct hg_config *c, const sigset_t *signals, st
            (long long)c->max_connections);
     /* Two for each connection (the guard's is a duplicate), and what is open anyway. */
     hg_process_want_files(2 * c->max_connections + 64);
+    hg_crash_learn_modules();
     HG_TRY_OUT(hg_http_start(&http_options, model, scheduler, &http, err));
     announce(&address, hg_scheduler_model_info(scheduler));
     status = serve(signals, c, http, scheduler, http_options.keys, err);
@@ -330,6 +332,7 @@ int main(int argc, char **argv)
     if (read_options(argc, argv, &config, &err) != HG_STATUS_OK)
         return fail(&err);
     hg_log_set(HG_LOG_INFO, config.log_json);
+    hg_crash_install(config.core_dumps, config.log_json);
     struct hg_worker self = hg_worker_self();
     if (hg_fault_plant(self.number > 0 ? self.number : 0, &err) != HG_STATUS_OK)
         return fail(&err);
