@@ -19,6 +19,7 @@ check_guard
 check_limits
 check_hosts
 check_mutants
+check_secrets
 check_daemon
 check_keys
 check_streaming
