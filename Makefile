@@ -24,12 +24,13 @@ CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -fno-math-errno -fno-trapping
   -Wformat=2 -Werror=implicit-function-declaration $(if $(WERROR),-Werror) -MMD -MP $(CFLAGS)
 LDFLAGS_ALL := -pie -rdynamic -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(LDFLAGS)
 
-LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path 'kernels/cuda/*'))
+LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path server/git_commit.c ! -path 'kernels/cuda/*'))
 CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c)) tools/bench/peak.c
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>/dev/null))
 TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' ! -path 'tests/http/*' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
+PAGE := $(OUT)/server/page_data
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
 # the few files of common/ that they need.
 CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c kernels/quantise.c common/status.c common/log.c common/utf8.c \
@@ -51,8 +52,8 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
-  install clean help report programs check-deps
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
+  schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
 	@cp -f $(PROGRAMS) build/
@@ -89,6 +90,9 @@ endif
 
 form: ## check registers, spills and instructions of the CUDA kernels; needs nvcc, no GPU
 	@python3 tools/build/form.py --nvcc "$(NVCC)" $(CUDA_ARCHS)
+
+clients: ## build/venv-clients (openai, playwright, schemathesis from PyPI) and chromium, for the checks that need them
+	@tools/build/clients.sh
 
 demo: check-deps ## build, draw a chest X-ray, ask about it (and about IMAGE=file)
 	@$(MAKE) -s all
@@ -148,12 +152,23 @@ lint: ## clang-tidy, and the limits: functions <= 80 lines, files <= 600
 layers: ## fail when a folder includes what stands to its right
 	@tools/build/layers.sh
 
-install: all ## install programs, the CUDA backend if it was built, the demo model and the service files under PREFIX
+schema: all ## write config/schema.json from the table in server/config.h
+	@build/healthgptd --print-schema > build/schema.json && cp build/schema.json config/schema.json
+
+SHARE = $(DESTDIR)$(PREFIX)/share
+install: all ## install programs, the CUDA backend if it was built, demo model, manual pages, completions, service files under PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/healthgpt/models
 	install -m 755 build/healthgpt build/healthgptd $(DESTDIR)$(PREFIX)/bin
 	[ ! -f $(CUDA) ] || { install -d $(DESTDIR)$(PREFIX)/lib && install -m 755 $(CUDA) $(DESTDIR)$(PREFIX)/lib; }
 	cp -R config/models/demo $(DESTDIR)$(PREFIX)/share/healthgpt/models/
-	cp -R deploy config/default.json $(DESTDIR)$(PREFIX)/share/healthgpt/
+	cp -R deploy config/default.json config/schema.json $(DESTDIR)$(PREFIX)/share/healthgpt/
+	install -d $(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions
+	build/healthgptd --man 1 > $(SHARE)/man/man1/healthgptd.1
+	build/healthgptd --man 5 > $(SHARE)/man/man5/healthgptd.conf.5
+	build/healthgptd --completion bash > $(SHARE)/bash-completion/completions/healthgptd
+	build/healthgptd --completion zsh > $(SHARE)/zsh/site-functions/_healthgptd
+	chmod 644 $(SHARE)/man/man1/healthgptd.1 $(SHARE)/man/man5/healthgptd.conf.5 \
+	  $(SHARE)/bash-completion/completions/healthgptd $(SHARE)/zsh/site-functions/_healthgptd
 
 clean: ## remove build/
 	rm -rf build
@@ -171,13 +186,29 @@ $(OUT)/%.o: %.c
 	@echo "CC $<"
 	@$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) $(call simd_flags,$<) -c $< -o $@
 
-$(LIB): $(call obj,$(LIB_SRC))
+# The page of GET /, embedded.
+$(PAGE).c: tools/build/page.py server/notice.h $(wildcard server/page/*)
+	@echo "PAGE $@"
+	@python3 $< $@
+
+$(PAGE).o: $(PAGE).c
+	@$(CC) $(CFLAGS_ALL) -c $< -o $@
+
+$(LIB): $(call obj,$(LIB_SRC)) $(PAGE).o
 	@rm -f $@
 	@ar rcs $@ $^
 
-$(OUT)/healthgptd: $(call obj,server/main.c) $(LIB)
+$(OUT)/healthgptd: $(call obj,server/main.c server/git_commit.c) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+# Of the build, for /version; compiled again when it changes.
+$(OUT)/git: FORCE
+	@mkdir -p $(@D)
+	@git rev-parse --short=12 HEAD > $@.now 2>/dev/null || : > $@.now
+	@cmp -s $@.now $@ && rm $@.now || mv $@.now $@
+$(OUT)/server/git_commit.o: $(OUT)/git
+$(OUT)/server/git_commit.o: CFLAGS_ALL += -DHG_GIT='"$(shell cat $(OUT)/git 2>/dev/null)"'
 
 # The daemon with the fault points of common/fault.h, for tests/e2e/check_faults.py: the files that have some are
 # compiled once more; their objects stand before those of the library.
@@ -187,7 +218,7 @@ $(OUT)/faults/%.o: %.c
 	@echo "CC $< (faults)"
 	@$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) -DHG_FAULTS -c $< -o $@
 
-$(OUT)/healthgptd-faults: $(patsubst %.c,$(OUT)/faults/%.o,$(FAULT_SRC)) $(LIB)
+$(OUT)/healthgptd-faults: $(patsubst %.c,$(OUT)/faults/%.o,$(FAULT_SRC)) $(call obj,server/git_commit.c) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 

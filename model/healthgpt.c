@@ -283,6 +283,11 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     return HG_STATUS_OK;
 }
 
+double hg_model_load_share(double *left_s)
+{
+    return hg_load_meter_share(left_s);
+}
+
 int hg_model_kv_free(const struct hg_model *m)
 {
     return atomic_load(&m->kv.n_free);

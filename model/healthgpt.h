@@ -75,6 +75,9 @@ struct hg_model_info {
  * and what to change when it does not fit. */
 enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model **out,
                              struct hg_error *err);
+/* [any] How far the load of this process has come, 0..1 of the bytes of its weights; *left_s:
+ * seconds at the pace so far, 0 when not known. */
+double hg_model_load_share(double *left_s);
 void hg_model_free(struct hg_model *m);                                  /* NULL is fine */
 void hg_model_info(const struct hg_model *m, struct hg_model_info *out); /* [any] */
 const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m); /* [any] */

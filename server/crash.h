@@ -16,8 +16,8 @@
 
 /* At the start, after hg_process_init. json: one line of JSON, as the log's. */
 void hg_crash_install(bool core_dumps, bool json);
-/* Look again which modules there are (the cuda backend is loaded later). Not while a signal might
- * come from another thread's fault: before requests are served. */
+/* Look again which modules there are: the cuda backend is loaded later. A crash meanwhile is
+ * reported with "?" for its addresses. */
 void hg_crash_learn_modules(void);
 
 #endif

@@ -31,10 +31,11 @@ struct hg_slot {
     struct hg_stop stop;
     int32_t *codes; /* complete image waiting to be rendered */
     size_t n_codes;
-    int n_previews; /* that were due so far */
-    bool preview;   /* one is to be rendered */
-    int n_yields;   /* to questions that waited */
-    int prefilled;  /* prompt positions that were last reported, -1: none */
+    int n_previews;   /* that were due so far */
+    bool preview;     /* one is to be rendered */
+    int n_yields;     /* to questions that waited */
+    int prefilled;    /* prompt positions that were last reported, -1: none */
+    int64_t token_ns; /* when its last token was handed out; 0: none */
 };
 
 /* Pictures on their way, a piece between two steps. */
@@ -49,6 +50,7 @@ struct hg_scheduler {
     struct hg_model *model;
     struct hg_model_info info;
     struct hg_scheduler_options options;
+    int64_t max_queue_tokens; /* that hold; 0: no bound */
     struct hg_queue queue;
     struct hg_ledger ledger; /* from submit to end_request */
     pthread_t thread;
@@ -60,11 +62,12 @@ struct hg_scheduler {
     int64_t n_worked;               /* tokens of steps begun in this turn */
     struct hg_pieces pieces;
     struct hg_step_item *items;
+    int n_items_of[HG_TASK_COUNT]; /* of the step that is planned */
     struct hg_token *tokens;
     struct hg_buf text, sent; /* of one token: as it is, and without what is held back */
     /* shared */
     atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
-    atomic_size_t n_running;
+    atomic_size_t n_running, n_running_of[HG_TASK_COUNT];
     atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
     atomic_uint_fast64_t n_preempted, n_found, n_pieces;
     struct hg_engine_canary canary; /* [engine thread] */

@@ -3,6 +3,7 @@
 
 #include "common/clock.h"
 #include "server/engine.h"
+#include "server/metrics.h"
 
 enum hg_status hg_slot_prefill(struct hg_slot *slot, struct hg_error *err)
 {
@@ -96,10 +97,14 @@ enum hg_status hg_slot_deliver(struct hg_scheduler *s, struct hg_slot *slot,
     bool draws = r->task == HG_TASK_GENERATION, stopped = false;
     enum hg_status status = HG_STATUS_OK;
     atomic_fetch_add(&s->n_tokens, 1);
+    int64_t now = hg_now_ns();
     if (r->result.first_token_ms == 0)
-        r->result.first_token_ms = (double)(hg_now_ns() - r->submitted_ns) / 1e6;
+        r->result.first_token_ms = (double)(now - r->submitted_ns) / 1e6;
     if (t->finish == HG_FINISH_ERROR)
         return hg_fail(err, HG_STATUS_NUMERIC, "the model produced a value that is not finite");
+    if (t->finish != HG_FINISH_STOP)
+        hg_metrics_token(r->task, slot->token_ns ? now - slot->token_ns : 0);
+    slot->token_ns = now;
     if (draws)
         status = push_progress(s, slot);
     else if (t->finish != HG_FINISH_STOP)

@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "server/engine.h"
+#include "server/metrics.h"
 
 /* Pieces aim at a part of what one may cost: a question that comes meanwhile waits for it. */
 enum { PIECE_PART = 4, SEEN_FIRST = 4, UNDRAWN = 0x80 /* grey */ };
@@ -129,6 +130,7 @@ static enum hg_status push_preview(const struct hg_scheduler *s, struct hg_slot 
                          .total = s->info.grid_h * s->info.grid_w,
                          .width = im->width,
                          .height = im->height};
+    hg_metrics_preview();
     enum hg_status status = hg_stream_push(&slot->req->stream, &e, (const char *)im->rgb,
                                            (size_t)im->height * row, NULL);
     return status == HG_STATUS_OK ? status : hg_fail(err, status, "preview: out of memory");

@@ -1,7 +1,10 @@
 /* server/engine_step.c - steps of the engine thread: room for them, what is in them, who gets what.
  */
+#include <string.h>
+
 #include "common/log.h"
 #include "server/engine.h"
+#include "server/metrics.h"
 
 static bool in_step(const struct hg_slot *slot)
 {
@@ -68,11 +71,13 @@ static bool make_room_for_all(struct hg_scheduler *s)
 static int plan_step(struct hg_scheduler *s)
 {
     int n = 0, budget = s->info.max_batch_tokens;
+    memset(s->n_items_of, 0, sizeof s->n_items_of);
     for (int i = 0; i < s->n_slots && budget > 0; i++) {
         struct hg_seq *seq = s->slots[i].seq;
         if (!in_step(&s->slots[i]) || hg_seq_n_waiting(seq) > 0 || hg_seq_n_left(seq) == 0)
             continue;
         s->items[n++] = (struct hg_step_item){seq, 1};
+        s->n_items_of[s->slots[i].req->task]++;
         budget--;
     }
     if (n > 0 && budget > HG_SHARED_PREFILL)
@@ -83,6 +88,7 @@ static int plan_step(struct hg_scheduler *s)
             continue;
         int take = waiting < budget ? waiting : budget;
         s->items[n++] = (struct hg_step_item){s->slots[i].seq, take};
+        s->n_items_of[s->slots[i].req->task]++;
         budget -= take;
     }
     return n;
@@ -153,8 +159,10 @@ static void begin_steps(struct hg_scheduler *s)
             return;
         atomic_fetch_add(&s->n_steps, 1);
         atomic_fetch_add(&s->n_ahead, hg_model_steps_in_flight(s->model) > 0);
+        int64_t before = s->n_worked;
         for (int k = 0; k < n; k++)
             s->n_worked += s->items[k].n_tokens;
+        hg_metrics_step(s->n_items_of, s->n_worked - before);
         if (hg_model_step_begin(s->model, s->items, (size_t)n, &err) != HG_STATUS_OK)
             fail_step(s, n, &err);
     }

@@ -23,6 +23,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "server/metrics.h"
 
 enum { TICK_MS = 250, MAX_EVENTS = 64, MAX_CUTS = 32, CHUNK = 256 };
 
@@ -121,6 +122,7 @@ static void client_left(struct hg_guarded *c)
     c->gone = true;
     if (c->phase == PHASE_WORK && c->on_gone) {
         c->guard->stats.n_cut[HG_CUT_GONE]++;
+        hg_metrics_cut(HG_CUT_GONE);
         tell_gone(c);
     }
 }
@@ -215,6 +217,7 @@ static void cut(struct hg_guarded *c, enum hg_cut why)
         send_late(c->fd);
     c->cut = true;
     c->guard->stats.n_cut[why]++;
+    hg_metrics_cut(why);
     tell_gone(c);
     shutdown(c->fd, SHUT_RDWR);
 }
@@ -335,6 +338,7 @@ struct hg_guarded *hg_guard_add(struct hg_guard *g, int fd)
     if (c && watch(g, fd, c)) {
         g->free = c->next_free;
         g->stats.n_open++;
+        hg_metrics_connection(1);
         c->gone = c->cut = false;
         c->n_requests = 0;
         enter(c, PHASE_HEADER, g->limits.header_ns);
@@ -343,6 +347,7 @@ struct hg_guarded *hg_guard_add(struct hg_guard *g, int fd)
         enter_fresh(c);
     } else {
         g->stats.n_cut[HG_CUT_REFUSED]++;
+        hg_metrics_cut(HG_CUT_REFUSED);
         c = NULL;
     }
     pthread_mutex_unlock(&g->lock);
@@ -362,6 +367,7 @@ static void let_go(struct hg_guarded *c)
     c->next_free = c->guard->free;
     c->guard->free = c;
     c->guard->stats.n_open--;
+    hg_metrics_connection(-1);
 }
 
 /* The lock of c's guard, which is NULL for no connection. */

@@ -17,6 +17,8 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "server/metrics.h"
+#include "server/notice.h"
 
 /* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
 enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
@@ -25,6 +27,7 @@ static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent
 /* ---- routing --------------------------------------------------------------------------------- */
 
 static const struct route routes[] = {
+    {"/", "GET", hg_http_answer_page, HG_DIALECT_COUNT, HG_TASK_COUNT},
     {"/health", "GET", hg_http_answer_health, HG_DIALECT_COUNT, HG_TASK_COUNT},
     {"/v1/models", "GET", hg_http_answer_models, HG_DIALECT_COUNT, HG_TASK_COUNT},
     {"/v1/models/{id}", "GET", hg_http_answer_model, HG_DIALECT_COUNT, HG_TASK_COUNT},
@@ -94,7 +97,8 @@ static bool refuse(struct exchange *x, int http, const char *code, const char *t
 static bool knows_key(struct exchange *x, const char *path, const char *method)
 {
     bool reads = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
-    if (!x->http->keys || (reads && strcmp(path, "/health") == 0))
+    if (!x->http->keys ||
+        (reads && (strcmp(path, "/health") == 0 || hg_http_is_page(x->http, path))))
         return true;
     switch (hg_keys_check(x->http->keys, x->facts.authorization, reads, &x->who)) {
     case HG_KEYS_OK:
@@ -156,8 +160,10 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return false;
     if (!knows_key(x, path, method))
         return false;
+    if (!atomic_load(&x->http->serving))
+        return refuse(x, 503, "loading", "the model is still being loaded: try again later");
     x->route = route_of(path, x->id);
-    if (!x->route)
+    if (!x->route || (strcmp(x->route->path, "/") == 0 && !hg_http_is_page(x->http, "/")))
         return refuse(x, 404, "unknown_route",
                       "no such route: see /v1/models, /v1/chat/completions, "
                       "/v1/images/generations, /v1/vqa, /v1/draw, /health");
@@ -284,12 +290,15 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 {
     struct exchange *x = *con_cls;
     (void)cls;
-    (void)connection;
     (void)code;
     if (!x)
         return;
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
+    const union MHD_ConnectionInfo *sent =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
+    int status = sent ? (int)sent->http_status : 0;
+    hg_metrics_http(x->route ? x->route->path : NULL, status, x->error.code);
     hg_http_leave(x);
     hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
@@ -317,7 +326,8 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
 static void on_tick(void *ctx, int64_t now_ns)
 {
     struct hg_http *h = ctx;
-    hg_scheduler_check(h->scheduler, now_ns, h->stall_ns);
+    if (atomic_load(&h->serving))
+        hg_scheduler_check(h->scheduler, now_ns, h->stall_ns);
 }
 
 static void __attribute__((format(printf, 2, 0)))
@@ -347,6 +357,21 @@ static struct MHD_Daemon *start_daemon(const struct hg_http_options *o, struct h
         n_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, n_threads, MHD_OPTION_END);
 }
 
+void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_scheduler *s)
+{
+    h->model = m;
+    h->scheduler = s;
+    h->info = *hg_scheduler_model_info(s);
+    h->reply.model = h->info.name;
+    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : HG_NOTICE;
+    h->reply.tokenizer = hg_model_tokenizer(m);
+    h->reply.weights_crc32c = h->info.weights_crc32c;
+    h->reply.n_image_rows = h->info.n_image_rows;
+    snprintf(h->reply.fingerprint, sizeof h->reply.fingerprint, "fp_%08x_%.*s",
+             h->info.weights_crc32c, (int)strcspn(h->info.backend, " ,("), h->info.backend);
+    atomic_store(&h->serving, true);
+}
+
 enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
                              struct hg_scheduler *s, struct hg_http **out, struct hg_error *err)
 {
@@ -354,10 +379,9 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     struct hg_http *h = calloc(1, sizeof *h);
     if (!h)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "http: out of memory");
-    h->model = m;
-    h->scheduler = s;
     h->max_queue = o->max_queue;
     h->keys = o->keys;
+    h->no_page = o->no_page;
     h->strict = o->strict;
     if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
         h->nonce = (uint64_t)hg_now_ns();
@@ -365,15 +389,9 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->policy.allowed = o->allowed_hosts ? o->allowed_hosts : "";
     h->policy.hosts = o->loopback || *h->policy.allowed;
     h->policy.origins = h->policy.hosts && !o->keys;
-    h->info = *hg_scheduler_model_info(s);
-    h->reply = (struct hg_reply_context){
-        .model = h->info.name,
-        .notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use",
-        .tokenizer = hg_model_tokenizer(m),
-        .n_restarts = o->n_restarts,
-        .n_image_rows = h->info.n_image_rows};
-    snprintf(h->reply.fingerprint, sizeof h->reply.fingerprint, "fp_%08x_%.*s",
-             h->info.weights_crc32c, (int)strcspn(h->info.backend, " ,("), h->info.backend);
+    h->reply.n_restarts = o->n_restarts;
+    if (s)
+        hg_http_serve(h, m, s);
     struct hg_guard_limits limits = o->limits;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;

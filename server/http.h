@@ -1,4 +1,4 @@
-/* server/http.h - libmicrohttpd behind four functions: routes, limits, suspend and resume.
+/* server/http.h - libmicrohttpd behind five functions: routes, limits, suspend and resume.
  *
  * Its threads parse bodies and prepare requests (hg_model_prepare); the scheduler's thread
  * computes. A connection that waits is suspended and resumed by its request's stream. This is the
@@ -28,13 +28,15 @@ struct hg_http_options {
     struct hg_keys *keys;            /* who may ask, GET /health apart; NULL: everybody */
     struct hg_guard_limits limits;   /* n_connections is taken from max_connections */
     int64_t stall_ns; /* a request that has not ended so long after its deadline is told of */
+    bool no_page;     /* GET / is 404 */
     int n_restarts;   /* of this process by its supervisor, for /health */
 };
 
-/* Begins to listen. Takes the socket, also when it fails. */
-
+/* Begins to listen. Takes the socket, also when it fails. m and s NULL: they are not there yet, and
+ * every route answers 503 "loading" until hg_http_serve. */
 enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
                              struct hg_scheduler *s, struct hg_http **out, struct hg_error *err);
+void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_scheduler *s);
 
 /* From now on requests for work are answered 503 at once, on old and new connections. */
 void hg_http_drain(struct hg_http *h);

@@ -27,6 +27,13 @@ static const char *allowed(const struct route *r)
 static void add_retry_after(struct exchange *x, struct MHD_Response *r)
 {
     char seconds[24];
+    if (!atomic_load(&x->http->serving)) {
+        double left_s;
+        hg_model_load_share(&left_s);
+        snprintf(seconds, sizeof seconds, "%d", left_s < 119 ? (int)left_s + 1 : 120);
+        MHD_add_response_header(r, "Retry-After", seconds);
+        return;
+    }
     enum hg_task task = x->route ? x->route->task : HG_TASK_COMPREHENSION;
     double s = hg_scheduler_retry_s(x->http->scheduler, &x->who, task);
     double spread = (double)((uint64_t)hg_now_ns() * 0x9e3779b97f4a7c15u >> 40) / (1 << 24);

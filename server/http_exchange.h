@@ -22,8 +22,9 @@ struct hg_http {
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
-    bool strict;
+    bool strict, no_page;
     struct hg_gate_policy policy;
+    atomic_bool serving; /* before that: no model, no scheduler, no info */
     atomic_bool draining;
     atomic_int n_exchanges;
 };
@@ -78,5 +79,9 @@ void hg_http_leave(struct exchange *x);                 /* cancel and let go its
 void hg_http_drop_body(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
+
+/* ---- http_page.c ---- */
+bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
+enum MHD_Result hg_http_answer_page(struct exchange *x);
 
 #endif

@@ -16,4 +16,12 @@ _Noreturn void hg_process_leave(int code);
 /* Raise the limit of open descriptors to n, or as far as it goes, and say so in the log. */
 void hg_process_want_files(int64_t n);
 
+/* Of this process, from the kernel; what cannot be read is 0. */
+struct hg_process_facts {
+    double cpu_s, start_s;     /* the latter: Unix time */
+    int64_t resident, virtual; /* bytes */
+    int64_t open_files, max_files;
+};
+void hg_process_facts(struct hg_process_facts *out);
+
 #endif

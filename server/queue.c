@@ -26,6 +26,21 @@ void hg_queue_deinit(struct hg_queue *q)
 }
 
 /* [lock] */
+static void show(struct hg_queue *q)
+{
+    for (int c = 0; c < HG_CLASS_COUNT; c++)
+        atomic_store(&q->n_waiting_now[c], q->policy.classes[c].n_waiting);
+    atomic_store(&q->tokens_now, q->policy.waiting_tokens);
+}
+
+void hg_queue_glance(const struct hg_queue *q, size_t n_waiting[HG_CLASS_COUNT], int64_t *tokens)
+{
+    for (int c = 0; c < HG_CLASS_COUNT; c++)
+        n_waiting[c] = atomic_load(&q->n_waiting_now[c]);
+    *tokens = (int64_t)atomic_load(&q->tokens_now);
+}
+
+/* [lock] */
 static enum hg_status may_push(struct hg_queue *q, const struct hg_tenant *who, enum hg_class cls,
                                int64_t cost, double patience_s, struct hg_error *err)
 {
@@ -57,6 +72,7 @@ enum hg_status hg_queue_push(struct hg_queue *q, struct hg_job *job, const struc
     enum hg_status status = may_push(q, who, job->cls, job->cost, patience_s, err);
     if (status == HG_STATUS_OK) {
         hg_policy_push(&q->policy, job, who);
+        show(q);
         if (depth)
             *depth = (int)q->policy.n_waiting;
         pthread_cond_signal(&q->filled);
@@ -110,6 +126,7 @@ void hg_queue_take(struct hg_queue *q, struct hg_job *job)
 {
     pthread_mutex_lock(&q->lock);
     hg_policy_take(&q->policy, job);
+    show(q);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -175,5 +192,6 @@ void hg_queue_sweep(struct hg_queue *q, hg_queue_match_fn *match, void *ctx, str
         hg_policy_remove(&q->policy, job);
         hg_list_push_back(out, &job->link);
     }
+    show(q);
     pthread_mutex_unlock(&q->lock);
 }

@@ -8,6 +8,7 @@
 #define HG_SERVER_QUEUE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +22,9 @@ struct hg_queue {
     pthread_cond_t filled;
     struct hg_policy policy;
     bool closed; /* nothing is accepted any more */
+    /* Written under the lock, read without it. */
+    atomic_size_t n_waiting_now[HG_CLASS_COUNT];
+    atomic_int_fast64_t tokens_now;
 };
 
 enum hg_status hg_queue_init(struct hg_queue *q, const struct hg_policy_options *o,
@@ -38,6 +42,8 @@ enum hg_status hg_queue_check(struct hg_queue *q, const struct hg_tenant *who, e
 double hg_queue_retry_s(struct hg_queue *q, const struct hg_tenant *who, enum hg_class cls);
 size_t hg_queue_depth(struct hg_queue *q); /* requests that wait */
 int64_t hg_queue_tokens(struct hg_queue *q);
+/* The same by class, without the lock: what it was a moment ago. */
+void hg_queue_glance(const struct hg_queue *q, size_t n_waiting[HG_CLASS_COUNT], int64_t *tokens);
 
 /* [engine] hg_policy_next and so on, under the lock. */
 struct hg_policy_turn hg_queue_next(struct hg_queue *q, const struct hg_policy_bulk *bulk);

@@ -5,6 +5,7 @@
 #include <sys/random.h>
 
 #include "common/clock.h"
+#include "server/metrics.h"
 
 static const float draw_temperature = 0.9F;
 
@@ -168,6 +169,7 @@ void hg_request_end(struct hg_request *r)
     atomic_store(&r->state, s == HG_STATUS_OK          ? HG_REQUEST_DONE
                             : s == HG_STATUS_CANCELLED ? HG_REQUEST_CANCELLED
                                                        : HG_REQUEST_FAILED);
+    hg_metrics_request_ended(r);
     struct hg_event end = {.type = HG_EVENT_END};
     hg_stream_push(&r->stream, &end, NULL, 0, NULL);
 }

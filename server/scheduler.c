@@ -64,6 +64,7 @@ void hg_slot_close(struct hg_scheduler *s, int i)
     hg_pieces_forget(s, slot);
     hg_seq_free(slot->seq);
     free(slot->codes);
+    atomic_fetch_sub(&s->n_running_of[r->task], 1);
     s->n_slots--;
     memmove(slot, slot + 1, (size_t)(s->n_slots - i) * sizeof *slot);
     s->slots[s->n_slots] = (struct hg_slot){0};
@@ -134,6 +135,7 @@ static enum hg_class class_of(enum hg_task task)
 void hg_slot_open(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *seq)
 {
     struct hg_slot *slot = &s->slots[s->n_slots++];
+    atomic_fetch_add(&s->n_running_of[r->task], 1);
     *slot = (struct hg_slot){.req = r, .seq = seq, .prefilled = -1, .stop.strings = &r->stop};
     hg_detok_init(&slot->detok, hg_model_tokenizer(s->model), false);
     atomic_store(&r->state, HG_REQUEST_RUNNING);
@@ -210,6 +212,7 @@ enum hg_status hg_scheduler_create(struct hg_model *m, const struct hg_scheduler
                                   .max_batch = (int)n};
     if (most < 0)
         p.max_queue_tokens = 0;
+    s->max_queue_tokens = p.max_queue_tokens;
     atomic_init(&s->stop_ns, INT64_MAX);
     hg_pieces_tell(s);
     enum hg_status status = hg_queue_init(&s->queue, &p, err);
@@ -306,6 +309,26 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
     out->queued_tokens = hg_queue_tokens(&s->queue);
     out->max_queued_tokens = s->queue.policy.options.max_queue_tokens;
     hg_ledger_stats(&s->ledger, &out->requests);
+}
+
+void hg_scheduler_glance(const struct hg_scheduler *s, struct hg_scheduler_glance *out)
+{
+    size_t waiting[HG_CLASS_COUNT];
+    *out = (struct hg_scheduler_glance){.max_waiting_tokens = s->max_queue_tokens,
+                                        .max_queue = (size_t)s->options.max_queue,
+                                        .n_steps = atomic_load(&s->n_steps),
+                                        .n_preempted = atomic_load(&s->n_preempted),
+                                        .n_pieces = atomic_load(&s->n_pieces),
+                                        .n_canaries = atomic_load(&s->n_canaries),
+                                        .n_numeric = atomic_load(&s->n_numeric),
+                                        .kv_blocks = (size_t)s->info.kv_blocks,
+                                        .kv_free = (size_t)hg_model_kv_free(s->model),
+                                        .n_quarantined = hg_model_kv_quarantined(s->model)};
+    hg_queue_glance(&s->queue, waiting, &out->waiting_tokens);
+    for (enum hg_task t = 0; t < HG_TASK_COUNT; t++) {
+        out->waiting[t] = waiting[class_of(t)];
+        out->running[t] = atomic_load(&s->n_running_of[t]);
+    }
 }
 
 int hg_scheduler_check(struct hg_scheduler *s, int64_t now_ns, int64_t grace_ns)

@@ -65,6 +65,17 @@ double hg_scheduler_retry_s(struct hg_scheduler *s, const struct hg_tenant *who,
 const struct hg_model_info *hg_scheduler_model_info(const struct hg_scheduler *s);
 void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out);
 
+/* What metrics and readiness are made of, without any lock: each figure as it was a moment ago. */
+struct hg_scheduler_glance {
+    size_t waiting[HG_TASK_COUNT], running[HG_TASK_COUNT];
+    int64_t waiting_tokens, max_waiting_tokens; /* the latter 0: no bound */
+    size_t max_queue;
+    uint64_t n_steps, n_preempted, n_pieces, n_canaries, n_numeric;
+    size_t kv_blocks, kv_free;
+    int n_quarantined;
+};
+void hg_scheduler_glance(const struct hg_scheduler *s, struct hg_scheduler_glance *out);
+
 /* Tell of requests that have not ended grace_ns after their deadline (once each); their number. */
 int hg_scheduler_check(struct hg_scheduler *s, int64_t now_ns, int64_t grace_ns);
 

@@ -34,11 +34,11 @@ bool hg_heart_beat_at(struct hg_heart *h, enum hg_piece piece, int64_t now_ns)
     uint64_t before = atomic_load(&h->beat);
     if (before != CONDEMNED) {
         enum hg_piece ended = piece_of(before);
-        int64_t took = now_ns - h->since_ns;
+        int64_t took = now_ns - (int64_t)atomic_load(&h->since_ns);
         if (ended != HG_PIECE_NONE && took > atomic_load(&h->longest_ns[ended]))
             atomic_store(&h->longest_ns[ended], took);
         atomic_fetch_add(&h->n[ended], 1);
-        h->since_ns = now_ns;
+        atomic_store(&h->since_ns, now_ns);
         h->n_beats++;
     }
     return before != CONDEMNED &&
@@ -72,6 +72,17 @@ int64_t hg_watch_limit(const struct hg_heart *h, enum hg_piece piece, int64_t li
     int64_t longest = LONGEST_SCALE * (int64_t)atomic_load(&h->longest_ns[piece]);
     bool first = piece != HG_PIECE_TURN && atomic_load(&h->n[piece]) < FIRST;
     return max((first ? FIRST_SCALE : 1) * limit_ns, longest);
+}
+
+bool hg_heart_is_young(const struct hg_heart *h, int64_t limit_ns, int64_t now_ns)
+{
+    /* The beat first: one that comes between the two only makes the piece look younger. */
+    uint64_t beat = atomic_load(&h->beat);
+    int64_t since = (int64_t)atomic_load(&h->since_ns);
+    enum hg_piece piece = piece_of(beat);
+    if (beat == CONDEMNED)
+        return false;
+    return piece == HG_PIECE_NONE || now_ns - since < hg_watch_limit(h, piece, limit_ns);
 }
 
 enum hg_piece hg_watch_look(struct hg_watch *w, int64_t now_ns)

@@ -33,7 +33,7 @@ enum hg_piece {
 struct hg_heart {
     atomic_uint_fast64_t beat; /* number of the beat, its lowest bits the piece; CONDEMNED */
     uint64_t n_beats;
-    int64_t since_ns; /* of the piece under way */
+    atomic_int_fast64_t since_ns; /* of the piece under way */
     atomic_int_fast64_t longest_ns[HG_PIECE_COUNT];
     atomic_uint_fast64_t n[HG_PIECE_COUNT]; /* that ended */
 };
@@ -43,6 +43,8 @@ void hg_heart_beat(struct hg_heart *h, enum hg_piece piece);
 /* The same at a time; false: condemned. */
 bool hg_heart_beat_at(struct hg_heart *h, enum hg_piece piece, int64_t now_ns);
 const char *hg_piece_name(enum hg_piece piece);
+/* [any] At rest, or the piece under way has not passed the limit that limit_ns gives it (below). */
+bool hg_heart_is_young(const struct hg_heart *h, int64_t limit_ns, int64_t now_ns);
 
 /* What the watchdog knows between two looks. */
 struct hg_watch {

@@ -16,4 +16,8 @@ void hg_load_meter_add(struct hg_load_meter *m, uint64_t bytes);
 /* The line at the end, with the sum over all that was read. */
 void hg_load_meter_end(const struct hg_load_meter *m, uint32_t crc32c);
 
+/* Of the last load of this process, 0..1, from any thread; *left_s: seconds at the pace so far, 0
+ * when not known. */
+double hg_load_meter_share(double *left_s);
+
 #endif

@@ -159,7 +159,7 @@ def check_connections_over_the_limit_wait_for_their_turn(build):
 
 
 def run_daemon(build, *args):
-    p = subprocess.run([os.path.join(ROOT, build, "healthgptd")] + list(args), stdout=subprocess.PIPE,
+    p = subprocess.run([os.path.join(ROOT, build, "healthgptd"), "--ops-listen", ""] + list(args), stdout=subprocess.PIPE,
                        stderr=subprocess.PIPE, cwd=ROOT, timeout=60)
     return p.returncode, p.stdout.decode(), p.stderr.decode()
 
@@ -174,8 +174,8 @@ def check_a_port_in_use_is_said_before_the_model_is_loaded(build):
 def check_ipv6_loopback(build):
     if not os.path.exists("/proc/net/if_inet6") or not open("/proc/net/if_inet6").read():
         raise Skip("no IPv6 here")
-    p = subprocess.Popen([os.path.join(ROOT, build, "healthgptd"), "--listen", "[::1]:0"], stdout=subprocess.PIPE,
-                         stderr=subprocess.DEVNULL, cwd=ROOT)
+    p = subprocess.Popen([os.path.join(ROOT, build, "healthgptd"), "--listen", "[::1]:0", "--ops-listen", ""],
+                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
     line = p.stdout.readline().decode()
     port = int(line.split("http://[::1]:")[1].split()[0])
     c = http.client.HTTPConnection("::1", port, timeout=60)

@@ -61,7 +61,7 @@ def limit(build):
 
 
 def run_program(build, program, *args, env=None):
-    p = subprocess.run([os.path.join(ROOT, build, program), "--listen", "127.0.0.1:0"] + list(args), cwd=ROOT,
+    p = subprocess.run([os.path.join(ROOT, build, program), "--listen", "127.0.0.1:0", "--ops-listen", ""] + list(args), cwd=ROOT,
                        env=dict(os.environ, **(env or {})), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
     return p.returncode, p.stdout.decode(), p.stderr.decode("utf-8", "replace")
 
@@ -355,7 +355,8 @@ def check_worker_does_not_outlive_its_supervisor(build):
 def activated(build, listener, n="1", *args):
     """As systemd does it: descriptor 3 and two variables, the pid being the daemon's."""
     script = 'exec 3<&%d; LISTEN_FDS=%s LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; exec "$@"' % (listener.fileno(), n)
-    return subprocess.Popen(["sh", "-c", script, "sh", os.path.join(ROOT, build, "healthgptd"), "--backend", "cpu"]
+    return subprocess.Popen(["sh", "-c", script, "sh", os.path.join(ROOT, build, "healthgptd"), "--backend", "cpu",
+                             "--ops-listen", ""]
                             + list(args), cwd=ROOT, pass_fds=(listener.fileno(),), stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE)
 

@@ -195,7 +195,8 @@ def check_sighup_reads_the_file_again(build):
 
 def check_a_broken_key_file_is_refused_at_the_start(build):
     with KeyFile(entry("a"), entry("a")) as f:
-        p = subprocess.run([os.path.join(ROOT, build, "healthgptd"), "--listen", "127.0.0.1:0", "--api-keys", f.path],
+        p = subprocess.run([os.path.join(ROOT, build, "healthgptd"), "--listen", "127.0.0.1:0", "--ops-listen", "",
+                            "--api-keys", f.path],
                            capture_output=True, text=True, timeout=60)
         equal(p.returncode, 65, "exit code")
         require("keys[1]: name \"a\" is in keys[0] already" in p.stderr, p.stderr)

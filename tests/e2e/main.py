@@ -10,6 +10,7 @@ MODULES = """
 check_runner
 check_cli
 check_terminal
+check_config
 check_bad_input
 check_body
 check_http
@@ -24,6 +25,9 @@ check_daemon
 check_keys
 check_streaming
 check_openai
+check_synthetic
+check_page
+check_browser
 check_device
 check_faults
 check_load
