@@ -23,6 +23,7 @@ check_mutants
 check_secrets
 check_daemon
 check_keys
+check_access
 check_streaming
 check_openai
 check_synthetic
