@@ -310,7 +310,7 @@ bool hg_api_choose_model(struct hg_ask *ask, const char *name, struct hg_api_err
         return true;
     }
     return !*rest || hg_api_refuse(e, 404, "model_not_found", "model",
-                                   "model: there is no \"%s\" here, but \"%s\"", ask->model, name);
+                                   "model: there is no \"%.64s\" here, but \"%s\"", ask->model, name);
 }
 
 bool hg_api_parse_json(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e)
