@@ -21,6 +21,7 @@ check_limits
 check_hosts
 check_mutants
 check_secrets
+check_errors
 check_remote
 check_daemon
 check_keys
