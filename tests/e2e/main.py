@@ -28,6 +28,7 @@ check_keys
 check_access
 check_streaming
 check_openai
+check_openapi
 check_synthetic
 check_page
 check_browser
