@@ -22,6 +22,7 @@ check_hosts
 check_mutants
 check_secrets
 check_errors
+check_fields
 check_remote
 check_daemon
 check_keys
