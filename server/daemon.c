@@ -125,6 +125,7 @@ static int next_signal(struct life *l, const sigset_t *signals, int64_t wait_ns)
     if (sig != SIGHUP)
         return sig;
     reload_keys(l->http_options.keys);
+    hg_audit_reopen(l->http_options.audit);
     return -1;
 }
 
@@ -233,6 +234,7 @@ static _Noreturn void leave_early(struct life *l, int sig)
     hg_ops_drain(l->ops);
     bool last = l->self.number >= 0 && !l->self.shared;
     hg_http_stop(l->http, FLUSH_MS, l->inherited && !last);
+    hg_audit_close(l->http_options.audit);
     hg_process_leave(0);
 }
 
@@ -326,6 +328,12 @@ static enum hg_status open_all(struct life *l, struct hg_error *err)
         HG_TRY(hg_keys_create(c->api_keys, &l->http_options.keys, err));
         hg_log(HG_LOG_INFO, "%zu API keys", hg_keys_count(l->http_options.keys));
     }
+    if (c->audit_log[0]) {
+        struct hg_audit_options o = {.path = c->audit_log,
+                                     .key_file = c->audit_key_file,
+                                     .fail_closed = strcmp(c->audit_fail, "closed") == 0};
+        HG_TRY(hg_audit_open(&o, &l->http_options.audit, err));
+    }
     HG_TRY(hg_daemon_socket(c, &l->address, &l->http_options.socket, &l->inherited, err));
     l->http_options.loopback = hg_listen_is_loopback(&l->address);
     /* Two for each connection (the guard's is a duplicate), and what is open anyway. */
@@ -344,6 +352,7 @@ static enum hg_status load_and_serve(struct life *l, struct hg_error *err)
     hg_fault_arm();
     HG_TRY(hg_scheduler_create(l->model, &l->s_options, &l->scheduler, err));
     atomic_store(&l->watched->scheduler, l->scheduler);
+    hg_audit_model(l->http_options.audit, hg_scheduler_model_info(l->scheduler));
     hg_log(HG_LOG_INFO, "memory: at most 64 KiB for each of %lld connections",
            (long long)l->config->max_connections);
     if (l->inherited)
@@ -372,6 +381,7 @@ enum hg_status hg_daemon_run(const struct hg_config *c, const sigset_t *signals,
      * daemon stops before the scheduler that its threads submit to is released. */
     bool last = self.number >= 0 && !self.shared && status == HG_STATUS_OK;
     hg_http_stop(l.http, FLUSH_MS, l.inherited && !last);
+    hg_audit_close(l.http_options.audit);
     if (l.scheduler && hg_scheduler_hung(l.scheduler))
         return status; /* its thread is still in there: main leaves without more */
     hg_ops_stop(l.ops);

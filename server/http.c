@@ -120,7 +120,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return false;
     if (!knows_key(x, path, method))
         return false;
-    if (!atomic_load(&x->http->serving))
+    if (!atomic_load(&x->http->serving) && !hg_http_is_page(x->http, path))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
     x->route = hg_route_find(path, x->id);
     if (!x->route || (x->route->id == HG_ROUTE_PAGE && x->http->no_page))
@@ -131,6 +131,8 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
                                                            : "this route takes POST only");
     if (strcmp(x->route->method, "POST") != 0)
         return true;
+    if (!hg_http_audit_begin(x))
+        return false;
     if (!type_is(x->facts.content_type, "multipart/form-data") &&
         !type_is(x->facts.content_type, "application/json"))
         return refuse(x, 415, "unsupported_media_type",
@@ -248,7 +250,6 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 {
     struct exchange *x = *con_cls;
     (void)cls;
-    (void)code;
     if (!x)
         return;
     *con_cls = NULL;
@@ -257,6 +258,8 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
     int status = sent ? (int)sent->http_status : 0;
     hg_metrics_http(x->route ? x->route->path : NULL, status, x->error.code);
+    if (x->audited)
+        hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     hg_http_leave(x);
     hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
@@ -340,6 +343,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->max_queue = o->max_queue;
     h->keys = o->keys;
     h->no_page = o->no_page;
+    h->audit = o->audit;
     h->strict = o->strict;
     if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
         h->nonce = (uint64_t)hg_now_ns();

@@ -375,9 +375,11 @@ enum MHD_Result hg_http_answer_task(struct exchange *x)
     }
     hg_ask_init_dialect(&ask, x->route->dialect);
     ask.tenant = x->who;
+    ask.audit = x->http->audit;
     ask.strict = x->http->strict;
     bool parsed = parse_body(x, &ask), wants_stream = ask.stream;
     hg_http_drop_body(x); /* the images are decoded: the body is not needed any more */
+    hg_http_audit_subject(x, &ask);
     enum hg_status status = parsed ? submit(x, &ask, &err) : HG_STATUS_OK;
     hg_ask_deinit(&ask);
     if (!parsed)

@@ -20,6 +20,7 @@ struct hg_http {
     struct hg_model_info info;
     struct hg_reply_context reply;
     struct hg_keys *keys;
+    struct hg_audit *audit;
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
@@ -54,6 +55,8 @@ struct exchange {
     size_t sent;
     int64_t sent_ns; /* when something was */
     bool end_written;
+    bool audited; /* its line of the audit log has a place */
+    char subject[HG_AUDIT_SUBJECT_CAP];
 };
 
 /* ---- http_answer.c: each queues the answer, or suspends the connection until there is one ---- */
@@ -69,11 +72,19 @@ enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
 void hg_http_leave(struct exchange *x);                 /* cancel and let go its requests */
 /* http.c: nothing more is needed of the body. */
 void hg_http_drop_body(struct exchange *x);
+/* http_page.c */
+bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
+enum MHD_Result hg_http_answer_page(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
 
-/* ---- http_page.c ---- */
-bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
-enum MHD_Result hg_http_answer_page(struct exchange *x);
+/* ---- http_audit.c ---- */
+/* Of an exchange that asks for work, once its key is known. false: x->error says why not. */
+bool hg_http_audit_begin(struct exchange *x);
+/* What the body says of whom it is about, when no header did. */
+void hg_http_audit_subject(struct exchange *x, const struct hg_ask *ask);
+/* At the end of one that has begun. status 0: no answer had begun; delivered: all of it was taken.
+ */
+void hg_http_audit_end(struct exchange *x, int status, bool delivered);
 
 #endif

@@ -87,6 +87,8 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
     } else if (strcasecmp(key, "Authorization") == 0) {
         w->n_authorization++;
         w->facts.authorization = v;
+    } else if (strcasecmp(key, "X-Audit-Subject") == 0) {
+        w->facts.audit_subject = v;
     } else if (strcasecmp(key, "Origin") == 0) {
         w->n_origin++;
         w->origin = v;

@@ -20,6 +20,7 @@ struct hg_gate_facts {
     bool encoded;              /* Content-Encoding: something */
     const char *content_type;  /* NULL: none; valid as long as the request */
     const char *authorization; /* the same */
+    const char *audit_subject; /* the same, X-Audit-Subject */
 };
 
 /* The request target as it was sent, before libmicrohttpd decodes it in place. */

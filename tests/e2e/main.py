@@ -27,7 +27,9 @@ check_remote
 check_daemon
 check_keys
 check_access
+check_audit
 check_streaming
+check_sse
 check_openai
 check_openapi
 check_synthetic
