@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "server/crash.h"
 #include "server/http.h"
 #include "server/notify.h"
 #include "server/ops.h"
@@ -351,6 +352,7 @@ static enum hg_status open_all(struct life *l, struct hg_error *err)
 static enum hg_status load_and_serve(struct life *l, struct hg_error *err)
 {
     HG_TRY(load_and_wait(l, err));
+    hg_crash_learn_modules();
     hg_fault_arm();
     HG_TRY(hg_scheduler_create(l->model, &l->s_options, &l->scheduler, err));
     atomic_store(&l->watched->scheduler, l->scheduler);

@@ -19,8 +19,14 @@ check_connections
 check_guard
 check_limits
 check_hosts
+check_mutants
+check_secrets
+check_errors
+check_fields
+check_remote
 check_daemon
 check_keys
+check_access
 check_audit
 check_streaming
 check_sse
