@@ -357,7 +357,7 @@ static enum hg_status load_and_serve(struct life *l, struct hg_error *err)
     HG_TRY(hg_scheduler_create(l->model, &l->s_options, &l->scheduler, err));
     atomic_store(&l->watched->scheduler, l->scheduler);
     hg_audit_model(l->http_options.audit, hg_scheduler_model_info(l->scheduler));
-    hg_log(HG_LOG_INFO, "memory: at most 64 KiB for each of %lld connections",
+    hg_log(HG_LOG_INFO, "memory: at most 24 KiB for each of %lld connections that wait",
            (long long)l->config->max_connections);
     if (l->inherited)
         HG_TRY(hg_http_start(&l->http_options, l->model, l->scheduler, &l->http, err));

@@ -21,7 +21,7 @@
 #include "server/notice.h"
 
 /* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
-enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
+enum { CONNECTION_MEMORY = 16 << 10, MAX_CHUNKS = 65536 };
 static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent for 60 s */
 
 /* ---- routing --------------------------------------------------------------------------------- */

@@ -8,7 +8,7 @@
 #include "common/clock.h"
 #include "server/openapi.h"
 
-enum { STREAM_BLOCK = 16 << 10 };
+enum { STREAM_BLOCK = 2 << 10 };
 
 /* ---- answers --------------------------------------------------------------------------------- */
 

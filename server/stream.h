@@ -35,14 +35,16 @@ struct hg_top_token {
     float logprob;
 };
 
+/* Small: a stream reserves one for each token that may come. */
 struct hg_event {
     enum hg_event_type type;
     int32_t id;
     float logprob;
-    int done, total, n_found, width, height;
-    double seconds_left; /* PROGRESS: at the pace so far, of the tokens; 0 with the first */
+    int done, total, n_found;
+    uint16_t width, height;
+    float seconds_left; /* PROGRESS: at the pace so far, of the tokens; 0 with the first */
     int n_top;
-    size_t top_at, text_at, n_text; /* places in the stream's own stores */
+    uint32_t top_at, text_at, n_text; /* places in the stream's own stores */
 };
 
 typedef void hg_stream_fn(void *ctx);
