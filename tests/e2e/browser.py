@@ -188,6 +188,22 @@ def looks(page, job):
     return dict(seen, overflow=overflow)
 
 
+def modules(page, job):
+    """examples/javascript in a page of the server's own origin, which is put in its place here: ours lets in no other script."""
+    for name in ("ask.mjs", "draw.mjs"):
+        path = os.path.join(job["modules"], name)
+        page.route("**/" + name, lambda route, _, path=path: route.fulfill(path=path, content_type="text/javascript"))
+    page.route("**/empty.html", lambda route: route.fulfill(body="<!doctype html><link rel=icon href=data:,>", content_type="text/html"))
+    page.goto(job["url"] + "empty.html")
+    return page.evaluate("""async job => {
+      const {ask} = await import('/ask.mjs'), {draw} = await import('/draw.mjs');
+      const seen = {pieces: [], progress: [], previews: 0};
+      seen.answer = await ask({question: job.question, onText: t => t && seen.pieces.push(t)});
+      const {blob} = await draw({prompt: job.prompt, seed: 3, onProgress: p => seen.progress.push(p), onPreview: () => seen.previews++});
+      return {...seen, size: blob.size};
+    }""", job)
+
+
 def main():
     job = json.loads(sys.argv[1])
     wrong = []
@@ -201,7 +217,8 @@ def main():
         page.on("pageerror", lambda e: wrong.append("exception: %s" % e))
         page.on("request", lambda r: r.url.startswith((job["url"], "blob:" + job["url"], "data:")) or wrong.append("request: " + r.url))
         open_page(page, job)
-        seen = {"ask": ask, "draw": draw, "keyboard": keyboard, "errors": errors, "key": key, "looks": looks}[job["step"]](page, job)
+        seen = {"ask": ask, "draw": draw, "keyboard": keyboard, "errors": errors, "key": key, "looks": looks,
+                "modules": modules}[job["step"]](page, job)
         browser.close()
     if wrong:
         sys.exit("the page: " + "; ".join(wrong[:5]))

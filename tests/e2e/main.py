@@ -26,6 +26,7 @@ check_openai
 check_synthetic
 check_page
 check_browser
+check_examples
 check_device
 check_faults
 check_load
