@@ -31,6 +31,7 @@ TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
 PAGE := $(OUT)/server/page_data
+OPENAPI := $(OUT)/server/openapi_data
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
 # the few files of common/ that they need.
 CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c kernels/quantise.c common/status.c common/log.c common/utf8.c \
@@ -187,10 +188,15 @@ $(PAGE).c: tools/build/page.py server/notice.h $(wildcard server/page/*)
 	@echo "PAGE $@"
 	@python3 $< $@
 
-$(PAGE).o: $(PAGE).c
+# The schemas of /openapi.json.
+$(OPENAPI).c: tools/build/embed.py server/openapi_schemas.json
+	@echo "EMBED $@"
+	@python3 $^ hg_openapi_schemas $@
+
+$(PAGE).o $(OPENAPI).o: %.o: %.c
 	@$(CC) $(CFLAGS_ALL) -c $< -o $@
 
-$(LIB): $(call obj,$(LIB_SRC)) $(PAGE).o
+$(LIB): $(call obj,$(LIB_SRC)) $(PAGE).o $(OPENAPI).o
 	@rm -f $@
 	@ar rcs $@ $^
 

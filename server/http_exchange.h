@@ -9,6 +9,7 @@
 #include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
+#include "server/routes.h"
 
 struct hg_http {
     struct MHD_Daemon *daemon;
@@ -32,22 +33,12 @@ struct hg_http {
 struct exchange;
 typedef enum MHD_Result answer_fn(struct exchange *x);
 
-/* A path may hold one "{id}", which stands for what is not a slash. */
-struct route {
-    const char *path, *method;
-    answer_fn *answer;
-    enum hg_dialect dialect; /* HG_DIALECT_COUNT: no work is done */
-    enum hg_task task;       /* that is counted with; a chat may ask for the other */
-};
-
-enum { HG_HTTP_ID_CAP = 112 };
-
 struct exchange {
     struct hg_http *http;
     struct MHD_Connection *connection;
     struct hg_guarded *guarded;
-    const struct route *route;
-    char id[HG_HTTP_ID_CAP]; /* what stands for {id} */
+    const struct hg_route *route;
+    char id[HG_ROUTE_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
     struct hg_tenant who;
     struct hg_gate_target target;
@@ -70,6 +61,7 @@ enum MHD_Result hg_http_answer_health(struct exchange *x);
 enum MHD_Result hg_http_answer_models(struct exchange *x);
 enum MHD_Result hg_http_answer_model(struct exchange *x);
 enum MHD_Result hg_http_answer_card(struct exchange *x);
+enum MHD_Result hg_http_answer_openapi(struct exchange *x);
 enum MHD_Result hg_http_answer_task(struct exchange *x);
 /* Of a task, once resumed. */
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x);

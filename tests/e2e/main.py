@@ -22,7 +22,9 @@ check_hosts
 check_daemon
 check_keys
 check_streaming
+check_sse
 check_openai
+check_openapi
 check_synthetic
 check_page
 check_browser
