@@ -12,8 +12,8 @@ from check_keys import KeyFile, entry
 from check_openai import python_with
 from harness import ROOT, Daemon, Fail, Skip, equal, png_rows, require, require_synthetic, test_image
 
-# So slow that what grows can be seen to grow.
-SLOW = "slow_step:ms=40,count=0"
+# So slow that what grows can be seen to grow; and so that there is time to stop it.
+SLOW, SLOWER = "slow_step:ms=12,count=0", "slow_step:ms=120,count=0"
 QUESTION = "What is shown in this image?"
 
 
@@ -103,7 +103,7 @@ def check_the_page_draws_and_the_picture_grows(build):
 
 
 def check_the_page_works_with_the_keyboard_only(build):
-    with Page(build) as page:
+    with Page(build, SLOWER) as page:
         seen = page.drive("keyboard", file="what's \"this\".png", question=QUESTION)
         order = seen["order"]
         equal([n for n in order if n in ("task", "files", "prompt", "send")], ["task", "files", "prompt", "send"], "order: %r" % order)
