@@ -157,6 +157,9 @@ SETTER(set_model)
     return true;
 }
 
+/* Opaque, and only held against others: a longer one is cut. */
+PLAIN(set_subject, snprintf(a->subject, sizeof a->subject, "%.*s", (int)v->n, v->text))
+
 SETTER(set_size)
 {
     bool good = v->n < sizeof a->image_size;
@@ -296,7 +299,8 @@ const struct hg_field hg_fields[] = {
      "Pictures of the rows so far, in a stream, under healthgpt.preview of a chunk.", "0", false},
     /* what clients send and what changes nothing here */
     {"user", TEXT, ALL, 0, 0, NULL, "Not used, not logged.", NULL, false},
-    {"safety_identifier", TEXT, OPENAI, 0, 0, NULL, "Not used, not logged.", NULL, false},
+    {"safety_identifier", TEXT, OPENAI, 0, 0, set_subject, "For the audit log, where there is one.",
+     NULL, false},
     {"metadata", HG_FIELD_IGNORED, OPENAI, 0, 0, NULL, "Not used, not logged.", NULL, false},
     {"store", HG_FIELD_IGNORED, CHAT, 0, 0, NULL, "Nothing is stored.", NULL, false},
     {"service_tier", HG_FIELD_IGNORED, CHAT, 0, 0, NULL, "Not used.", NULL, false},

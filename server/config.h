@@ -79,8 +79,17 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
     G("API")                                                                                       \
     B(strict, "refuse fields that are not known on OpenAI's routes too, instead of ignoring them") \
     B(no_page, "no web page at GET /")                                                             \
-    G("Log")                                                                                       \
-    B(log_json, "log JSON lines")
+    G("Logs")                                                                                      \
+    B(core_dumps, "allow core dumps and debuggers: they see patients' data")                       \
+    B(log_json, "log JSON lines")                                                                  \
+    T(audit_log, "", "FILE",                                                                       \
+      "file or named pipe that gets a line for each request (docs/audit.md); SIGHUP opens it "     \
+      "again")                                                                                     \
+    T(audit_key_file, "", "FILE",                                                                  \
+      "32 random bytes or more, the key of its fingerprints; none: random, new at each start")     \
+    E(audit_fail, "open", "POLICY", "open|closed",                                                 \
+      "when its lines cannot be written: go on and count (open), or refuse new requests with 503 " \
+      "(closed)")
 
 struct hg_config {
 #define HG_CONFIG_GROUP(title)

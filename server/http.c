@@ -116,6 +116,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
 {
     x->bad_framing = !hg_http_gate(x->connection, method, version, &x->target, &x->http->policy,
                                    &x->facts, &x->error);
+    hg_trace_begin(&x->trace, x->facts.request_id, x->facts.traceparent);
     if (x->bad_framing)
         return false;
     if (!knows_key(x, path, method))
@@ -131,6 +132,8 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
                                                            : "this route takes POST only");
     if (strcmp(x->route->method, "POST") != 0)
         return true;
+    if (!hg_http_audit_begin(x))
+        return false;
     if (!type_is(x->facts.content_type, "multipart/form-data") &&
         !type_is(x->facts.content_type, "application/json"))
         return refuse(x, 415, "unsupported_media_type",
@@ -159,7 +162,7 @@ static bool answer_at_once(const struct exchange *x)
 /* What tests look for: see common/fault.h. */
 static void plant(const char *data, size_t n)
 {
-    if (data[0] != '[')
+    if (!memmem(data, n, "\\ud800", 6))
         return;
     if (hg_fault(HG_FAULT_OVERREAD, NULL)) {
         char *copy = malloc(n);
@@ -243,20 +246,38 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connectio
     return x;
 }
 
+/* It is over, with or without an answer: to the metrics and the log. */
+/* Its HTTP status, 0: there was no answer. */
+static int tell_end(const struct exchange *x, struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *sent =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
+    struct hg_trace_end e = {.route = x->route ? x->route->path : NULL,
+                             .key = x->who.name,
+                             .model = x->route ? x->http->reply.model : NULL,
+                             .error = x->error.code,
+                             .status = sent ? (int)sent->http_status : 0,
+                             .stream = x->sent_ns != 0,
+                             .requests = x->answer.requests,
+                             .n_requests = x->answer.n_requests};
+    hg_metrics_http(e.route, e.status, e.error);
+    if (x->seen)
+        hg_trace_end(&x->trace, &e);
+    return e.status;
+}
+
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                          enum MHD_RequestTerminationCode code)
 {
     struct exchange *x = *con_cls;
     (void)cls;
-    (void)code;
     if (!x)
         return;
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
-    const union MHD_ConnectionInfo *sent =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
-    int status = sent ? (int)sent->http_status : 0;
-    hg_metrics_http(x->route ? x->route->path : NULL, status, x->error.code);
+    int status = tell_end(x, connection);
+    if (x->audited)
+        hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     hg_http_leave(x);
     hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
@@ -340,6 +361,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->max_queue = o->max_queue;
     h->keys = o->keys;
     h->no_page = o->no_page;
+    h->audit = o->audit;
     h->strict = o->strict;
     if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
         h->nonce = (uint64_t)hg_now_ns();

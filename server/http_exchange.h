@@ -10,6 +10,7 @@
 #include "server/http.h"
 #include "server/http_gate.h"
 #include "server/routes.h"
+#include "server/trace.h"
 
 struct hg_http {
     struct MHD_Daemon *daemon;
@@ -20,6 +21,7 @@ struct hg_http {
     struct hg_model_info info;
     struct hg_reply_context reply;
     struct hg_keys *keys;
+    struct hg_audit *audit;
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
@@ -40,6 +42,7 @@ struct exchange {
     const struct hg_route *route;
     char id[HG_ROUTE_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
+    struct hg_trace trace;
     struct hg_tenant who;
     struct hg_gate_target target;
     bool seen, bad_framing, refused;
@@ -54,6 +57,8 @@ struct exchange {
     size_t sent;
     int64_t sent_ns; /* when something was */
     bool end_written;
+    bool audited; /* its line of the audit log has a place */
+    char subject[HG_AUDIT_SUBJECT_CAP];
 };
 
 /* ---- http_answer.c: each queues the answer, or suspends the connection until there is one ---- */
@@ -74,5 +79,14 @@ bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is the
 enum MHD_Result hg_http_answer_page(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
+
+/* ---- http_audit.c ---- */
+/* Of an exchange that asks for work, once its key is known. false: x->error says why not. */
+bool hg_http_audit_begin(struct exchange *x);
+/* What the body says of whom it is about, when no header did. */
+void hg_http_audit_subject(struct exchange *x, const struct hg_ask *ask);
+/* At the end of one that has begun. status 0: no answer had begun; delivered: all of it was taken.
+ */
+void hg_http_audit_end(struct exchange *x, int status, bool delivered);
 
 #endif

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/model_path.h"
+#include "server/audit.h"
 #include "server/config_table.h"
 #include "server/keys.h"
 #include "server/listen.h"
@@ -143,6 +144,8 @@ static void check_meaning(struct hg_config_build *b, bool files_too)
     if (c->api_keys[0] && hg_keys_create(c->api_keys, &keys, &err) != HG_STATUS_OK)
         hg_config_error(b, "api_keys: %s", err.text);
     hg_keys_free(keys);
+    if (c->audit_key_file[0] && hg_audit_check_key(c->audit_key_file, &err) != HG_STATUS_OK)
+        hg_config_error(b, "%s", err.text);
     char path[HG_CONFIG_TEXT_CAP];
     if (hg_model_path_resolve(c->model[0] ? c->model : NULL, path, sizeof path, &err) !=
         HG_STATUS_OK)

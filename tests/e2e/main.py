@@ -19,8 +19,15 @@ check_connections
 check_guard
 check_limits
 check_hosts
+check_mutants
+check_secrets
+check_errors
+check_fields
+check_remote
 check_daemon
 check_keys
+check_access
+check_audit
 check_streaming
 check_sse
 check_openai
@@ -34,6 +41,11 @@ check_faults
 check_load
 check_memory
 check_kv_dtype
+check_ops
+check_metrics
+check_logs
+check_lifecycle
+check_nginx
 check_simt
 check_gpu_programme
 """.split()

@@ -57,6 +57,14 @@ static const struct hg_cli_command commands[] = {
      "Checksum of the weights, and the first tokens of a few fixed requests with their log\n"
      "probabilities. With weights as stored: not for int8, fp8 or int4.\n",
      hg_cli_canary},
+    {"audit", "verify FILE...", "is an audit log of healthgptd whole and unchanged?",
+     "  healthgpt audit verify /var/log/healthgpt/audit.jsonl.1 /var/log/healthgpt/audit.jsonl\n"
+     "Files of one chain, oldest first. Names the first line that is wrong (exit code 65). A "
+     "chain\n"
+     "alone cannot show that lines at its end are missing, or that all of it was written anew: "
+     "give\n"
+     "--anchor or --key-file (docs/audit.md).\n",
+     hg_cli_audit},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
