@@ -35,6 +35,7 @@ check_openapi
 check_synthetic
 check_page
 check_browser
+check_examples
 check_device
 check_faults
 check_load
