@@ -30,6 +30,8 @@ TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>
 TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
+PAGE := $(OUT)/server/page_data
+OPENAPI := $(OUT)/server/openapi_data
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
 # the few files of common/ that they need.
 CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c kernels/quantise.c common/status.c common/log.c common/utf8.c \
@@ -51,7 +53,7 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz format format-check lint layers \
   schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
@@ -89,6 +91,9 @@ endif
 
 form: ## check registers, spills and instructions of the CUDA kernels; needs nvcc, no GPU
 	@python3 tools/build/form.py --nvcc "$(NVCC)" $(CUDA_ARCHS)
+
+clients: ## build/venv-clients (openai, playwright, schemathesis from PyPI) and chromium, for the checks that need them
+	@tools/build/clients.sh
 
 demo: check-deps ## build, draw a chest X-ray, ask about it (and about IMAGE=file)
 	@$(MAKE) -s all
@@ -178,7 +183,20 @@ $(OUT)/%.o: %.c
 	@echo "CC $<"
 	@$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) $(call simd_flags,$<) -c $< -o $@
 
-$(LIB): $(call obj,$(LIB_SRC))
+# The page of GET /, embedded.
+$(PAGE).c: tools/build/page.py server/notice.h $(wildcard server/page/*)
+	@echo "PAGE $@"
+	@python3 $< $@
+
+# The schemas of /openapi.json.
+$(OPENAPI).c: tools/build/embed.py server/openapi_schemas.json
+	@echo "EMBED $@"
+	@python3 $^ hg_openapi_schemas $@
+
+$(PAGE).o $(OPENAPI).o: %.o: %.c
+	@$(CC) $(CFLAGS_ALL) -c $< -o $@
+
+$(LIB): $(call obj,$(LIB_SRC)) $(PAGE).o $(OPENAPI).o
 	@rm -f $@
 	@ar rcs $@ $^
 

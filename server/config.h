@@ -78,6 +78,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
     N(max_restarts, 5, 0, 100, "with supervise: restarts within ten minutes; then it ends (70)")   \
     G("API")                                                                                       \
     B(strict, "refuse fields that are not known on OpenAI's routes too, instead of ignoring them") \
+    B(no_page, "no web page at GET /")                                                             \
     G("Logs")                                                                                      \
     B(log_json, "log JSON lines")                                                                  \
     T(audit_log, "", "FILE",                                                                       \

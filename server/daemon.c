@@ -298,6 +298,7 @@ static void set_options(struct life *l)
     l->http_options.max_connections_per_address = (int)c->max_connections_per_address;
     l->http_options.allowed_hosts = c->allowed_hosts;
     l->http_options.strict = c->strict;
+    l->http_options.no_page = c->no_page;
     l->http_options.ping_ns = c->ping_s * second_ns;
     l->http_options.stall_ns = c->stall_s * second_ns;
     l->http_options.n_restarts = l->self.number > 0 ? l->self.number : 0;

@@ -18,6 +18,7 @@
 #include "common/fault.h"
 #include "common/log.h"
 #include "server/metrics.h"
+#include "server/notice.h"
 
 /* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
 enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
@@ -25,53 +26,14 @@ static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent
 
 /* ---- routing --------------------------------------------------------------------------------- */
 
-static const struct route routes[] = {
-    {"/health", "GET", hg_http_answer_health, HG_DIALECT_COUNT, HG_TASK_COUNT},
-    {"/v1/models", "GET", hg_http_answer_models, HG_DIALECT_COUNT, HG_TASK_COUNT},
-    {"/v1/models/{id}", "GET", hg_http_answer_model, HG_DIALECT_COUNT, HG_TASK_COUNT},
-    {"/v1/models/{id}/card", "GET", hg_http_answer_card, HG_DIALECT_COUNT, HG_TASK_COUNT},
-    {"/v1/vqa", "POST", hg_http_answer_task, HG_DIALECT_VQA, HG_TASK_COMPREHENSION},
-    {"/v1/draw", "POST", hg_http_answer_task, HG_DIALECT_DRAW, HG_TASK_GENERATION},
-    {"/v1/chat/completions", "POST", hg_http_answer_task, HG_DIALECT_CHAT, HG_TASK_COMPREHENSION},
-    {"/v1/completions", "POST", hg_http_answer_task, HG_DIALECT_COMPLETION, HG_TASK_COMPREHENSION},
-    {"/v1/images/generations", "POST", hg_http_answer_task, HG_DIALECT_IMAGES, HG_TASK_GENERATION},
-    {"/v1/images/edits", "POST", hg_http_answer_task, HG_DIALECT_EDITS, HG_TASK_GENERATION},
+static answer_fn *const answers[HG_ROUTE_ID_COUNT] = {
+    [HG_ROUTE_PAGE] = hg_http_answer_page,       [HG_ROUTE_HEALTH] = hg_http_answer_health,
+    [HG_ROUTE_OPENAPI] = hg_http_answer_openapi, [HG_ROUTE_MODELS] = hg_http_answer_models,
+    [HG_ROUTE_MODEL] = hg_http_answer_model,     [HG_ROUTE_CARD] = hg_http_answer_card,
+    [HG_ROUTE_WORK] = hg_http_answer_task,
 };
 
-/* Does `path` have this pattern? Doubled slashes and one at the end are forgiven: clients join base
- * URLs and paths in every way. */
-static bool path_fits(const char *pattern, const char *path, char id[HG_HTTP_ID_CAP])
-{
-    static const char place[] = "{id}";
-    while (*pattern) {
-        if (*path == '/')
-            while (path[1] == '/')
-                path++;
-        if (strncmp(pattern, place, sizeof place - 1) != 0) {
-            if (*pattern++ != *path++)
-                return false;
-            continue;
-        }
-        size_t n = strcspn(path, "/");
-        if (n == 0 || n >= HG_HTTP_ID_CAP)
-            return false;
-        memcpy(id, path, n);
-        id[n] = '\0';
-        path += n;
-        pattern += sizeof place - 1;
-    }
-    return path[strspn(path, "/")] == '\0';
-}
-
-static const struct route *route_of(const char *path, char id[HG_HTTP_ID_CAP])
-{
-    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
-        if (path_fits(routes[i].path, path, id))
-            return &routes[i];
-    return NULL;
-}
-
-static bool method_fits(const struct route *r, const char *method)
+static bool method_fits(const struct hg_route *r, const char *method)
 {
     return strcmp(r->method, method) == 0 ||
            (strcmp(r->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
@@ -95,7 +57,8 @@ static bool refuse(struct exchange *x, int http, const char *code, const char *t
 static bool knows_key(struct exchange *x, const char *path, const char *method)
 {
     bool reads = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
-    if (!x->http->keys || (reads && strcmp(path, "/health") == 0))
+    if (!x->http->keys ||
+        (reads && (strcmp(path, "/health") == 0 || hg_http_is_page(x->http, path))))
         return true;
     switch (hg_keys_check(x->http->keys, x->facts.authorization, reads, &x->who)) {
     case HG_KEYS_OK:
@@ -159,11 +122,9 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return false;
     if (!atomic_load(&x->http->serving))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
-    x->route = route_of(path, x->id);
-    if (!x->route)
-        return refuse(x, 404, "unknown_route",
-                      "no such route: see /v1/models, /v1/chat/completions, "
-                      "/v1/images/generations, /v1/vqa, /v1/draw, /health");
+    x->route = hg_route_find(path, x->id);
+    if (!x->route || (x->route->id == HG_ROUTE_PAGE && x->http->no_page))
+        return refuse(x, 404, "unknown_route", "no such route: see GET /openapi.json");
     if (!method_fits(x->route, method))
         return refuse(x, 405, "method_not_allowed",
                       strcmp(x->route->method, "GET") == 0 ? "this route takes GET and HEAD only"
@@ -262,7 +223,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     }
     if (x->refused)
         return hg_http_send_error(x);
-    return x->answer.n_requests > 0 ? hg_http_answer_when_ended(x) : x->route->answer(x);
+    return x->answer.n_requests > 0 ? hg_http_answer_when_ended(x) : answers[x->route->id](x);
 }
 
 /* ---- life of an exchange, life of the daemon ------------------------------------------------- */
@@ -363,8 +324,9 @@ void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_schedu
     h->scheduler = s;
     h->info = *hg_scheduler_model_info(s);
     h->reply.model = h->info.name;
-    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use";
+    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : HG_NOTICE;
     h->reply.tokenizer = hg_model_tokenizer(m);
+    h->reply.weights_crc32c = h->info.weights_crc32c;
     h->reply.n_image_rows = h->info.n_image_rows;
     snprintf(h->reply.fingerprint, sizeof h->reply.fingerprint, "fp_%08x_%.*s",
              h->info.weights_crc32c, (int)strcspn(h->info.backend, " ,("), h->info.backend);
@@ -381,6 +343,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     h->max_queue = o->max_queue;
     h->keys = o->keys;
     h->audit = o->audit;
+    h->no_page = o->no_page;
     h->strict = o->strict;
     if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
         h->nonce = (uint64_t)hg_now_ns();

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "server/openapi.h"
 
 enum { STREAM_BLOCK = 16 << 10 };
 
@@ -18,7 +19,7 @@ static bool add_common_headers(struct MHD_Response *r, const char *type)
            MHD_add_response_header(r, "Cache-Control", "no-store") == MHD_YES;
 }
 
-static const char *allowed(const struct route *r)
+static const char *allowed(const struct hg_route *r)
 {
     return strcmp(r->method, "GET") == 0 ? "GET, HEAD" : r->method;
 }
@@ -175,6 +176,12 @@ enum MHD_Result hg_http_answer_model(struct exchange *x)
 enum MHD_Result hg_http_answer_card(struct exchange *x)
 {
     return send_model(x, hg_reply_card);
+}
+
+enum MHD_Result hg_http_answer_openapi(struct exchange *x)
+{
+    struct hg_buf b = {0};
+    return send_document(x, 200, hg_openapi_write(&x->http->info, &b), &b);
 }
 
 /* ---- POST: a question, a drawing ------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 #include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
+#include "server/routes.h"
 
 struct hg_http {
     struct MHD_Daemon *daemon;
@@ -23,7 +24,7 @@ struct hg_http {
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
-    bool strict;
+    bool strict, no_page;
     struct hg_gate_policy policy;
     atomic_bool serving; /* before that: no model, no scheduler, no info */
     atomic_bool draining;
@@ -33,22 +34,12 @@ struct hg_http {
 struct exchange;
 typedef enum MHD_Result answer_fn(struct exchange *x);
 
-/* A path may hold one "{id}", which stands for what is not a slash. */
-struct route {
-    const char *path, *method;
-    answer_fn *answer;
-    enum hg_dialect dialect; /* HG_DIALECT_COUNT: no work is done */
-    enum hg_task task;       /* that is counted with; a chat may ask for the other */
-};
-
-enum { HG_HTTP_ID_CAP = 112 };
-
 struct exchange {
     struct hg_http *http;
     struct MHD_Connection *connection;
     struct hg_guarded *guarded;
-    const struct route *route;
-    char id[HG_HTTP_ID_CAP]; /* what stands for {id} */
+    const struct hg_route *route;
+    char id[HG_ROUTE_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
     struct hg_tenant who;
     struct hg_gate_target target;
@@ -73,6 +64,7 @@ enum MHD_Result hg_http_answer_health(struct exchange *x);
 enum MHD_Result hg_http_answer_models(struct exchange *x);
 enum MHD_Result hg_http_answer_model(struct exchange *x);
 enum MHD_Result hg_http_answer_card(struct exchange *x);
+enum MHD_Result hg_http_answer_openapi(struct exchange *x);
 enum MHD_Result hg_http_answer_task(struct exchange *x);
 /* Of a task, once resumed. */
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x);
@@ -91,5 +83,9 @@ void hg_http_audit_subject(struct exchange *x, const struct hg_ask *ask);
 /* At the end of one that has begun. status 0: no answer had begun; delivered: all of it was taken.
  */
 void hg_http_audit_end(struct exchange *x, int status, bool delivered);
+
+/* ---- http_page.c ---- */
+bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
+enum MHD_Result hg_http_answer_page(struct exchange *x);
 
 #endif

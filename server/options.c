@@ -10,6 +10,7 @@
 #include "server/config_table.h"
 #include "server/keys.h"
 #include "server/listen.h"
+#include "server/notice.h"
 #include "server/version.h"
 
 #define OPTION_ROW(name, argument, help) {name, argument, help},
@@ -179,7 +180,7 @@ static bool inform(const struct asked *a, int *exit_code)
     if (a->help)
         status = hg_options_help(&text);
     else if (a->version)
-        status = hg_buf_append_str(&text, "healthgptd " HG_VERSION "\n");
+        status = hg_buf_append_str(&text, "healthgptd " HG_VERSION "\n" HG_NOTICE "\n");
     else if (a->schema)
         status = hg_config_schema(&text);
     else if (a->completion)

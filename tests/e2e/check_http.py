@@ -20,7 +20,7 @@ def check_routes_methods_and_types(build):
         equal(d.request("HEAD", "/health")[0], 200, "HEAD")
         models = json.loads(d.request("GET", "/v1/models")[2])
         equal(models["data"][0]["id"], health["model"], "/v1/models")
-        for path in ("/", "/v1", "/v1/vqa/x", "/v1/chat", "/V1/VQA", "/v1/models/a/b"):
+        for path in ("/v1", "/v1/vqa/x", "/v1/chat", "/V1/VQA", "/v1/models/a/b"):
             status, _, data = d.request("GET", path)
             require_error(status, json.loads(data), 404, "unknown_route")
         for method, path, allow in (("GET", "/v1/vqa", "POST"), ("DELETE", "/v1/vqa", "POST"),

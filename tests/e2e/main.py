@@ -24,6 +24,10 @@ check_keys
 check_audit
 check_streaming
 check_openai
+check_openapi
+check_synthetic
+check_page
+check_browser
 check_device
 check_faults
 check_load

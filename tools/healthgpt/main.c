@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "server/notice.h"
 #include "server/process.h"
 #include "server/version.h"
 #include "tools/healthgpt/cli.h"
@@ -142,7 +143,7 @@ static int run(int argc, char **argv)
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (asks_help && argc == 2))
         return usage(stdout);
     if (has_flag(argc - 1, argv + 1, "--version")) {
-        puts("healthgpt " HG_VERSION);
+        puts("healthgpt " HG_VERSION "\n" HG_NOTICE);
         return 0;
     }
     const struct hg_cli_command *command = find_command(argv[asks_help ? 2 : 1]);
