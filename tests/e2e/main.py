@@ -21,6 +21,7 @@ check_limits
 check_hosts
 check_daemon
 check_keys
+check_rates
 check_audit
 check_streaming
 check_openai
