@@ -27,7 +27,7 @@ LDFLAGS_ALL := -pie -rdynamic -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-
 LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path server/git_commit.c ! -path 'kernels/cuda/*'))
 CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c)) tools/bench/peak.c
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>/dev/null))
-TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' 2>/dev/null))
+TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' ! -path 'tests/http/*' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
 PAGE := $(OUT)/server/page_data
@@ -53,7 +53,7 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
   schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
@@ -120,7 +120,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults $(OUT)/h1mut
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
@@ -134,6 +134,10 @@ golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads P
 
 fuzz: ## build the libFuzzer targets with clang into build/fuzz
 	@tools/build/fuzz.sh
+
+fuzz-http: check-deps ## mutated requests against the daemon under AddressSanitizer and UBSan (COUNT=150000, SEED=)
+	@$(MAKE) -s SANITIZE=address,undefined programs build/address-undefined/healthgptd-faults build/address-undefined/h1mut
+	@python3 tests/http/fuzz.py build/address-undefined $(or $(COUNT),150000) $(SEED)
 
 C_FILES = $(shell git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 format: ## reformat every source file in place
@@ -239,6 +243,10 @@ $(OUT)/greedy: $(call obj,tools/gpu/greedy.c) $(LIB)
 $(OUT)/healthgpt-load: $(call obj,tools/load/main.c $(LOAD_SRC)) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/h1mut: $(call obj,$(sort $(wildcard tests/http/*.c)))
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ -o $@
 
 $(OUT)/random-model: $(call obj,$(sort $(wildcard tools/random_model/*.c)))
 	@echo "LD $@"

@@ -87,6 +87,14 @@ void hg_sha256(const void *data, size_t n, uint8_t out[HG_SHA256_BYTES])
     hg_sha256_final(&s, out);
 }
 
+unsigned hg_sha256_equal(const uint8_t a[HG_SHA256_BYTES], const uint8_t b[HG_SHA256_BYTES])
+{
+    unsigned differ = 0;
+    for (int i = 0; i < HG_SHA256_BYTES; i++)
+        differ |= (unsigned)(a[i] ^ b[i]);
+    return (differ - 1) >> 31;
+}
+
 void hg_hmac_init(struct hg_hmac *h, const void *key, size_t n_key)
 {
     uint8_t block[64] = {0}, digest[HG_SHA256_BYTES];

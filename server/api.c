@@ -307,7 +307,7 @@ bool hg_api_choose_model(struct hg_ask *ask, const char *name, struct hg_api_err
     int task = ask->model[0] ? task_of_model(ask->model, name) : HG_TASK_COUNT;
     if (task < 0)
         return hg_api_refuse(e, 404, "model_not_found", "model",
-                             "model: there is no \"%s\" here, but \"%s\"", ask->model, name);
+                             "model: there is no \"%.64s\" here, but \"%s\"", ask->model, name);
     if (task < HG_TASK_COUNT && !talks && task != (int)ask->task)
         return hg_api_refuse(e, 400, "unsupported_value", "model",
                              "model: %s is not for this route", ask->model);
@@ -350,6 +350,12 @@ static bool short_text(const char *data, size_t n, char out[64])
     return true;
 }
 
+/* As JSON writes them: strtod and strtoll also read blanks, '+', hexadecimal and "inf". */
+static bool looks_like_number(const char *s)
+{
+    return (*s == '-' || (*s >= '0' && *s <= '9')) && !s[strspn(s, "0123456789.eE+-")];
+}
+
 static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const struct hg_body *body,
                           const struct hg_body_part *p, struct hg_api_error *e)
 {
@@ -375,10 +381,12 @@ static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const st
     bool is_short = short_text(data, p->n, text);
     errno = 0;
     if (f->kind == HG_FIELD_REAL) {
+        is_short = is_short && looks_like_number(text);
         value.real = is_short ? strtod(text, &end) : 0;
         if (!is_short || end == text || *end || errno)
             return hg_api_refuse_type(e, f->name, "a number");
     } else if (f->kind == HG_FIELD_INT) {
+        is_short = is_short && looks_like_number(text);
         value.integer = is_short ? strtoll(text, &end, 10) : 0;
         if (!is_short || end == text || *end || errno)
             return hg_api_refuse_type(e, f->name, "a whole number");

@@ -82,6 +82,7 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
     B(strict, "refuse fields that are not known on OpenAI's routes too, instead of ignoring them") \
     B(no_page, "no web page at GET /")                                                             \
     G("Logs")                                                                                      \
+    B(core_dumps, "allow core dumps and debuggers: they see patients' data")                       \
     B(log_json, "log JSON lines")                                                                  \
     T(audit_log, "", "FILE",                                                                       \
       "file or named pipe that gets a line for each request (docs/audit.md); SIGHUP opens it "     \

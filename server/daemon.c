@@ -8,13 +8,14 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "server/crash.h"
 #include "server/http.h"
 #include "server/notify.h"
 #include "server/ops.h"
 #include "server/process.h"
 
 /* EXTEND_S: what a service manager is to wait for more, told every TELL_S while the model loads. */
-enum { FLUSH_MS = 2000, TELL_S = 1, EXTEND_S = 30, LOADED_SIGNAL = SIGUSR1 };
+enum { FLUSH_MS = 2000, REFUSED_MS = 200, TELL_S = 1, EXTEND_S = 30, LOADED_SIGNAL = SIGUSR1 };
 
 static const int64_t second_ns = 1000000000;
 
@@ -232,7 +233,7 @@ static _Noreturn void leave_early(struct life *l, int sig)
     hg_notify(&l->notify, "STOPPING=1\nSTATUS=stopped while loading");
     hg_ops_drain(l->ops);
     bool last = l->self.number >= 0 && !l->self.shared;
-    hg_http_stop(l->http, FLUSH_MS, l->inherited && !last);
+    hg_http_stop(l->http, REFUSED_MS, l->inherited && !last);
     hg_audit_close(l->http_options.audit);
     hg_process_leave(0);
 }
@@ -339,8 +340,12 @@ static enum hg_status open_all(struct life *l, struct hg_error *err)
     /* Two for each connection (the guard's is a duplicate), and what is open anyway. */
     hg_process_want_files(2 * c->max_connections + 128);
     HG_TRY(start_ops(l, err));
-    if (!l->inherited)
+    if (!l->inherited) {
+        char url[HG_LISTEN_ADDR_CAP + 24];
         HG_TRY(hg_http_start(&l->http_options, NULL, NULL, &l->http, err));
+        hg_listen_url(&l->address, url);
+        hg_log(HG_LOG_INFO, "main port: %s, \"loading\" until the model is there", url);
+    }
     return hg_watchdog_start(l->heart, (int64_t)(c->step_timeout_s * 1000), on_hung, l->watched,
                              &l->watchdog, err);
 }
@@ -348,6 +353,7 @@ static enum hg_status open_all(struct life *l, struct hg_error *err)
 static enum hg_status load_and_serve(struct life *l, struct hg_error *err)
 {
     HG_TRY(load_and_wait(l, err));
+    hg_crash_learn_modules();
     hg_fault_arm();
     HG_TRY(hg_scheduler_create(l->model, &l->s_options, &l->scheduler, err));
     atomic_store(&l->watched->scheduler, l->scheduler);

@@ -17,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -489,6 +490,7 @@ static void *guard_main(void *arg)
     struct hg_guard *g = arg;
     struct epoll_event events[MAX_EVENTS];
     int64_t next = hg_now_ns();
+    prctl(PR_SET_NAME, "hg-guard");
     for (;;) {
         int64_t now = hg_now_ns(), left = (next - now + 999999) / 1000000;
         int n = epoll_wait(g->epoll, events, MAX_EVENTS, left > 0 ? (int)left : 0);

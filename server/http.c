@@ -118,11 +118,12 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
 {
     x->bad_framing = !hg_http_gate(x->connection, method, version, &x->target, &x->http->policy,
                                    &x->facts, &x->error);
+    hg_trace_begin(&x->trace, x->facts.request_id, x->facts.traceparent);
     if (x->bad_framing)
         return false;
     if (!knows_key(x, path, method))
         return false;
-    if (!atomic_load(&x->http->serving))
+    if (!atomic_load(&x->http->serving) && !hg_http_is_page(x->http, path))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
     x->route = hg_route_find(path, x->id);
     if (!x->route || (x->route->id == HG_ROUTE_PAGE && x->http->no_page))
@@ -163,7 +164,7 @@ static bool answer_at_once(const struct exchange *x)
 /* What tests look for: see common/fault.h. */
 static void plant(const char *data, size_t n)
 {
-    if (data[0] != '[')
+    if (!memmem(data, n, "\\ud800", 6))
         return;
     if (hg_fault(HG_FAULT_OVERREAD, NULL)) {
         char *copy = malloc(n);
@@ -247,6 +248,26 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connectio
     return x;
 }
 
+/* It is over, with or without an answer: to the metrics and the log. */
+/* Its HTTP status, 0: there was no answer. */
+static int tell_end(const struct exchange *x, struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *sent =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
+    struct hg_trace_end e = {.route = x->route ? x->route->path : NULL,
+                             .key = x->who.name,
+                             .model = x->route ? x->http->reply.model : NULL,
+                             .error = x->error.code,
+                             .status = sent ? (int)sent->http_status : 0,
+                             .stream = x->sent_ns != 0,
+                             .requests = x->answer.requests,
+                             .n_requests = x->answer.n_requests};
+    hg_metrics_http(e.route, e.status, e.error);
+    if (x->seen)
+        hg_trace_end(&x->trace, &e);
+    return e.status;
+}
+
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                          enum MHD_RequestTerminationCode code)
 {
@@ -256,10 +277,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         return;
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
-    const union MHD_ConnectionInfo *sent =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
-    int status = sent ? (int)sent->http_status : 0;
-    hg_metrics_http(x->route ? x->route->path : NULL, status, x->error.code);
+    int status = tell_end(x, connection);
     if (x->audited)
         hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     hg_http_rate_settle(x);
@@ -352,8 +370,8 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         return hg_fail(err, HG_STATUS_NO_MEMORY, "http: out of memory");
     h->max_queue = o->max_queue;
     h->keys = o->keys;
-    h->audit = o->audit;
     h->no_page = o->no_page;
+    h->audit = o->audit;
     h->strict = o->strict;
     if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
         h->nonce = (uint64_t)hg_now_ns();

@@ -13,9 +13,10 @@ enum { STREAM_BLOCK = 16 << 10 };
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
-static bool add_common_headers(struct MHD_Response *r, const char *type)
+static bool add_common_headers(const struct exchange *x, struct MHD_Response *r, const char *type)
 {
-    return MHD_add_response_header(r, "Content-Type", type) == MHD_YES &&
+    return MHD_add_response_header(r, "X-Request-Id", x->trace.request_id) == MHD_YES &&
+           MHD_add_response_header(r, "Content-Type", type) == MHD_YES &&
            MHD_add_response_header(r, "X-Content-Type-Options", "nosniff") == MHD_YES &&
            MHD_add_response_header(r, "Cache-Control", "no-store") == MHD_YES;
 }
@@ -87,7 +88,7 @@ static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *
     hg_guard_answer(x->guarded, b->len);
     *b = (struct hg_buf){0};
     enum MHD_Result ok = MHD_NO;
-    if (add_common_headers(r, "application/json")) {
+    if (add_common_headers(x, r, "application/json")) {
         if (http >= 400)
             add_refusal_headers(x, r);
         else
@@ -303,7 +304,7 @@ static enum MHD_Result start_stream(struct exchange *x)
     if (!r)
         return MHD_NO;
     enum MHD_Result ok = MHD_NO;
-    if (add_common_headers(r, x->form->stream_type) &&
+    if (add_common_headers(x, r, x->form->stream_type) &&
         MHD_add_response_header(r, "X-Accel-Buffering", "no") == MHD_YES) {
         mark_synthetic(x, r);
         attach(x, false);

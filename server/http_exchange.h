@@ -11,6 +11,7 @@
 #include "server/http_gate.h"
 #include "server/rate.h"
 #include "server/routes.h"
+#include "server/trace.h"
 
 struct hg_http_rates {
     struct hg_buckets *requests, *tokens; /* by tenant */
@@ -49,6 +50,7 @@ struct exchange {
     const struct hg_route *route;
     char id[HG_ROUTE_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
+    struct hg_trace trace;
     struct hg_tenant who;
     struct hg_gate_target target;
     bool seen, bad_framing, refused;
@@ -82,6 +84,9 @@ enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
 void hg_http_leave(struct exchange *x);                 /* cancel and let go its requests */
 /* http.c: nothing more is needed of the body. */
 void hg_http_drop_body(struct exchange *x);
+/* http_page.c */
+bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
+enum MHD_Result hg_http_answer_page(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
 
@@ -104,9 +109,5 @@ void hg_http_audit_subject(struct exchange *x, const struct hg_ask *ask);
 /* At the end of one that has begun. status 0: no answer had begun; delivered: all of it was taken.
  */
 void hg_http_audit_end(struct exchange *x, int status, bool delivered);
-
-/* ---- http_page.c ---- */
-bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
-enum MHD_Result hg_http_answer_page(struct exchange *x);
 
 #endif

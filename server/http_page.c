@@ -31,7 +31,7 @@ enum MHD_Result hg_http_answer_page(struct exchange *x)
         ok = MHD_add_response_header(r, headers[i][0], headers[i][1]);
     if (ok == MHD_YES) {
         hg_guard_answer(x->guarded, hg_page.n);
-        ok = MHD_queue_response(x->connection, MHD_HTTP_OK, r);
+        ok = hg_http_queue(x, MHD_HTTP_OK, r);
     }
     MHD_destroy_response(r);
     return ok;

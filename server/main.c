@@ -11,6 +11,8 @@
 
 #include "common/fault.h"
 #include "common/log.h"
+#include "server/config.h"
+#include "server/crash.h"
 #include "server/daemon.h"
 #include "server/keys.h"
 #include "server/options.h"
@@ -67,6 +69,7 @@ int main(int argc, char **argv)
         break;
     }
     hg_log_set(HG_LOG_INFO, config.log_json);
+    hg_crash_install(config.core_dumps, config.log_json);
     struct hg_worker self = hg_worker_self();
     if (hg_fault_plant(self.number > 0 ? self.number : 0, &err) != HG_STATUS_OK)
         return fail(&err);

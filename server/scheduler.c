@@ -17,6 +17,7 @@
  * A request's tokens do not depend on what else is in the batch, so the plan is free to change. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -44,6 +45,10 @@ void hg_engine_end(struct hg_scheduler *s, struct hg_request *r)
                                                      : &s->n_failed,
                      1);
     hg_request_end(r);
+    if (hg_log_is_json()) { /* the line of the HTTP request says more (server/trace.h) */
+        hg_request_unref(r);
+        return;
+    }
     /* Numbers only: no text, no pixels, no names ever reach the log. */
     hg_log(status == HG_STATUS_OK || status == HG_STATUS_CANCELLED ? HG_LOG_INFO : HG_LOG_WARN,
            "request %llu %s%s%s: %s, %d prompt + %d tokens, queue %.1f ms, first token %.1f ms, "
@@ -154,6 +159,7 @@ void hg_slot_open(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *s
 static void *engine_main(void *ctx)
 {
     struct hg_scheduler *s = ctx;
+    prctl(PR_SET_NAME, "hg-engine");
     for (;;) {
         hg_heart_beat(s->options.heart, HG_PIECE_TURN);
         while (s->n_slots == 0 && hg_model_steps_in_flight(s->model) > 0)

@@ -17,6 +17,8 @@ static const char xmp[] = "<?xpacket begin=\"\xef\xbb\xbf\" id=\"W5M0MpCehiHzreS
                           "</Iptc4xmpExt:DigitalSourceType></rdf:Description></rdf:RDF></x:xmpmeta>"
                           "<?xpacket end=\"r\"?>";
 
+static const char software[] = "healthgpt " HG_VERSION;
+
 enum { PREVIEW_LEVEL = 1 };
 
 /* tEXt is ASCII here: what a model's name has beyond that becomes "?". */
@@ -47,10 +49,9 @@ enum hg_status hg_synthetic_png(const struct hg_image *im, const struct hg_synth
         status = hg_fail(err, HG_STATUS_NO_MEMORY, "image: out of memory for its marks");
     } else {
         only_ascii(&facts);
-        const char *const text[] = {"Software", "healthgpt " HG_VERSION,
-                                    "Source",   "AI generated; not for diagnosis",
-                                    "Comment",  facts.data,
-                                    NULL};
+        const char *const text[] = {
+            "Software", software,   "Source", "AI generated; not for diagnosis",
+            "Comment",  facts.data, NULL};
         const struct hg_png_options png = {
             .text = text, .xmp = xmp, .level = preview ? PREVIEW_LEVEL : HG_PNG_LEVEL};
         status = hg_image_encode_png(im, &png, out, err);

@@ -1,15 +1,16 @@
 
 'use strict';
 // The page of healthgptd: forms out, lines of JSON in (docs/streaming.md). No framework, no other origin, nothing stored.
+// Paths are relative, so that a proxy may serve it all under a prefix.
 const MAX_FILES = 4, MAX_RESULTS = 12, PREVIEWS = 8;
 const TASKS = {
   ask: {
-    name: 'comprehension', path: '/v1/vqa', field: 'question', label: 'Question', button: 'Ask', title: 'Question',
+    name: 'comprehension', path: 'v1/vqa', field: 'question', label: 'Question', button: 'Ask', title: 'Question',
     hint: 'What would you like to know?',
     examples: ['What is shown in this image?', 'Is there evidence of pneumonia?'],
   },
   draw: {
-    name: 'generation', path: '/v1/draw', field: 'prompt', label: 'Instruction', button: 'Make', title: 'Image',
+    name: 'generation', path: 'v1/draw', field: 'prompt', label: 'Instruction', button: 'Make', title: 'Image',
     hint: 'Which image should be made? An image above is worked on.',
     examples: ['Draw a chest X-ray with pneumonia.', 'Draw a chest X-ray.', 'Reconstruct the image.'],
   },
@@ -57,6 +58,7 @@ function plainly(t) {
     return ['The request is too large.', 'Send a smaller image, fewer of them, or a shorter text.'];
   case 'rate_limit_exceeded': return ['This API key has reached its limit.', wait];
   case 'queue_full': return ['The server is busy.', wait + ' Others are being served.'];
+  case 'loading': return ['The server is still loading the model.', wait];
   case 'shutting_down': return ['The server is shutting down or starting again.', wait];
   case 'deadline_exceeded': return ['It took longer than this server allows.', 'Try again when the server is less busy.'];
   case 'numeric_fault': return ['The model computed something that is not a number.', 'Other requests are not affected. Try again. ' + operator];
@@ -75,12 +77,12 @@ const auth = () => $('key').value.trim() ? {Authorization: 'Bearer ' + $('key').
 async function call(path, options) {
   let r;
   try {
-    r = await fetch(path, {cache: 'no-store', credentials: 'omit', redirect: 'error', headers: auth(), ...options});
+    r = await fetch(path, {cache: 'no-store', redirect: 'error', headers: auth(), ...options});
   } catch (e) {
     if (e.name === 'AbortError') throw e;
     throw new Trouble(0, {code: 'no_connection'});
   }
-  if (r.ok || path === '/health') return r;
+  if (r.ok || path === 'health') return r;
   let body = {};
   try { body = await r.json(); } catch (e) { /* a proxy's own page: the status has to do */ }
   if (r.status === 401) $('key-field').hidden = false;
@@ -114,7 +116,8 @@ async function* lines(response) {
 async function look() {
   const dot = (state, text) => { $('health').dataset.state = state; $('health').textContent = text; };
   try {
-    const h = await (await call('/health')).json();
+    const h = await (await call('health')).json();
+    if (h.error) { dot('wait', h.error.code === 'loading' ? 'loading the model' : 'not ready'); return; }
     const waiting = h.queue.depth;
     $('facts').textContent = h.model + ' on ' + h.backend;
     $('card').textContent = h.notice;
@@ -175,7 +178,7 @@ function compose() {
 
 function curlOf(q) {
   const shell = s => "'" + s.replaceAll("'", "'\\''") + "'";
-  const parts = ['curl -sN ' + location.origin + q.path];
+  const parts = ['curl -sN ' + new URL(q.path, location.href).href];
   if (auth().Authorization) parts.push('-H "Authorization: Bearer $HEALTHGPT_API_KEY"');
   for (const f of q.files) parts.push('-F ' + shell('image=@"' + f.name.replace(/[\\"]/g, '\\$&') + '"'));
   for (const [name, value] of q.fields) parts.push('--form-string ' + shell(name + '=' + value));
@@ -297,7 +300,7 @@ function finish(c, e) {
   say(c.q.kind === 'draw' ? 'The image is finished.' : 'The answer is complete.');
   if (!c.result) return;
   const use = kind => () => {
-    files = [{blob: c.result.blob, name: 'synthetic.png', url: c.result.url}];
+    files = [{blob: c.result.blob, name: 'synthetic.png', url: URL.createObjectURL(c.result.blob)}];
     showFiles();
     document.querySelector('[value=' + kind + ']').click();
     $('prompt').value = '';
@@ -404,4 +407,4 @@ document.addEventListener('visibilitychange', () => { if (!document.hidden) look
 setInterval(() => { if (!document.hidden && !running) look(); }, 15000);
 changeTask();
 look();
-call('/v1/models').catch(() => {}); // a server with keys says so now, not after the first question
+call('v1/models').catch(() => {}); // a server with keys says so now, not after the first question

@@ -40,7 +40,7 @@ LOOKS = """() => {
 }"""
 FOCUS = "() => { const e = document.activeElement; return e.name || e.id || e.tagName.toLowerCase(); }"
 # A control is named by its label, its aria-label or its text.
-UNLABELLED = """() => [...document.querySelectorAll('input, textarea, button, [tabindex]')].filter(e => e.checkVisibility() &&
+UNLABELLED = """() => [...document.querySelectorAll('input, textarea, button, [tabindex]')].filter(e =>
   !(e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim())).map(e => e.outerHTML.slice(0, 80))"""
 
 

@@ -1,5 +1,5 @@
 """The page of GET / in a real browser: Debian's chromium without a window, driven by Playwright (browser.py, run with the Python
-that has it: $HG_BROWSER_PYTHON, or build/venv-clients of `make clients`)."""
+that has it: $HG_BROWSER_PYTHON, $HG_CLIENTS_PYTHON, or build/venv-clients of `make clients`)."""
 import base64
 import json
 import os
@@ -9,6 +9,7 @@ import tempfile
 
 from check_faults import Faulty
 from check_keys import KeyFile, entry
+from check_openai import python_with
 from harness import ROOT, Daemon, Fail, Skip, equal, png_rows, require, require_synthetic, test_image
 
 # So slow that what grows can be seen to grow.
@@ -18,12 +19,8 @@ QUESTION = "What is shown in this image?"
 
 def browser():
     """(python, chromium), or a skip that says what is missing."""
-    python = os.environ.get("HG_BROWSER_PYTHON") or os.path.join(ROOT, "build", "venv-clients", "bin", "python")
+    python = os.environ.get("HG_BROWSER_PYTHON") or python_with("playwright")
     chromium = shutil.which("chromium")
-    if not os.access(python, os.X_OK):
-        raise Skip("no $HG_BROWSER_PYTHON and no build/venv-clients: make clients")
-    if subprocess.run([python, "-c", "import playwright"], stderr=subprocess.DEVNULL).returncode != 0:
-        raise Skip("%s has no playwright: make clients" % python)
     if not chromium:
         raise Skip("chromium is not here: make clients as root, or apt-get install chromium")
     return python, chromium

@@ -211,7 +211,7 @@ def aborts(d, n, seed):
 
 def check_a_thousand_aborts_leak_nothing(build):
     n = 100 if is_sanitized(build) else 1000
-    with Daemon(build, "--threads", "1", "--max-batch", "4", "--max-queue", "16", "--forget") as d:
+    with Daemon(build, "--threads", "1", "--max-batch", "4", "--max-queue", "16", "--forget", "--core-dumps") as d:
         w = Watch(d)
         aborts(d, n // 4, 1)
         h, _ = w.wait(lambda h: h["open"] == NOBODY)

@@ -1,11 +1,14 @@
 """The page of GET /: what is sent, and that nothing outside it is needed or allowed. What it does is in check_browser."""
 import base64
 import hashlib
+import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 
+from check_faults import until
 from check_keys import KeyFile, auth, entry
 from harness import ROOT, Daemon, equal, require, require_error
 
@@ -89,6 +92,36 @@ def check_the_page_needs_no_key_and_gives_none_away(build):
         for path in ("/v1/models", "/page.js", "//"):
             status, _, reply = d.request("GET", path)
             require_error(status, json.loads(reply), 401, "missing_api_key")
+
+
+def check_the_page_is_there_while_the_model_loads(build):
+    """As on a big model's start: the port is open, the work is refused."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    p = subprocess.Popen([os.path.join(ROOT, build, "healthgptd-faults"), "--listen", "127.0.0.1:%d" % port, "--ops-listen", ""],
+                         env=dict(os.environ, HG_FAULT="step_hang:piece=load"), stderr=subprocess.DEVNULL)
+    try:
+        def ask(path):
+            c = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            c.request("GET", path)
+            r = c.getresponse()
+            return r.status, r.read()
+
+        def listens():
+            try:
+                return ask("/")
+            except ConnectionRefusedError:
+                return None
+        until(listens, "the port is open")
+        status, body = ask("/")
+        equal(status, 200, "GET / while loading")
+        require(b"</html>" in body, "the page: %r" % body[:100])
+        status, reply = ask("/v1/models")
+        require_error(status, json.loads(reply), 503, "loading")
+    finally:
+        p.kill()
+        p.wait()
 
 
 def check_the_notice_is_worded_once(build):

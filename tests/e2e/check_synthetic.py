@@ -10,6 +10,15 @@ PROMPT = "Draw a chest X-ray with pneumonia."
 SECRET = "Jane Q. Public, born 1931"
 
 
+PICTURE = "data:image/png;base64," + b64(test_image(3))
+
+
+def sse(d, path, value):
+    status, headers, data = d.request("POST", path, json.dumps(value), {"Content-Type": "application/json"})
+    equal((status, headers.get("X-Synthetic-Image")), (200, "true"), "status and header of " + path)
+    return [json.loads(line[6:]) for line in data.decode().split("\n") if line.startswith("data: {")]
+
+
 def check_png_has_marking(build):
     with Daemon(build) as d, tempfile.TemporaryDirectory() as folder:
         lines, headers = d.stream("/v1/draw", {"prompt": PROMPT, "seed": 5, "previews": 4})
@@ -25,6 +34,15 @@ def check_png_has_marking(build):
         equal(base64.b64decode(reply["image"]["b64_json"]), final, "the same request, the same bytes")
         images = d.post_ok("/v1/images/generations", {"prompt": PROMPT, "seed": 5})
         equal(base64.b64decode(images["data"][0]["b64_json"]), final, "the images route")
+        chat = {"messages": [{"role": "user", "content": PROMPT}], "modalities": ["text", "image"], "seed": 5}
+        url = d.post_ok("/v1/chat/completions", chat)["choices"][0]["message"]["images"][0]["image_url"]["url"]
+        equal(base64.b64decode(url.partition(",")[2]), final, "the picture of a chat")
+        for path, ask in (("/v1/images/generations", {"prompt": PROMPT}),
+                          ("/v1/images/edits", {"prompt": "Reconstruct the image.", "images": [{"image_url": PICTURE}]})):
+            events = sse(d, path, dict(ask, seed=5, stream=True, partial_images=2))
+            require(len(events) >= 2, "%s: events %r" % (path, [e["type"] for e in events]))
+            for e in events:
+                require_synthetic(base64.b64decode(e["b64_json"]), **facts)
         other = base64.b64decode(d.post_ok("/v1/draw", {"prompt": PROMPT, "seed": 6})["image"]["b64_json"])
         require_synthetic(other, seed=6)
         require(png_rows(other) != png_rows(final), "another seed, another picture")

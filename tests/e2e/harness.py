@@ -182,7 +182,8 @@ def cli_ok(build, *args, **kw):
 class Daemon:
     """healthgptd on a free port; leaving the block stops it and checks exit code and log."""
 
-    def __init__(self, build, *args, expect_exit=0, env=None, program="healthgptd", under=(), any_address=False):
+    def __init__(self, build, *args, expect_exit=0, env=None, program="healthgptd", under=(), any_address=False, cwd=None,
+                 preexec=None):
         self.expect_exit = expect_exit
         if "simt" in args and "--canary-interval-s" not in args:
             args += ("--canary-interval-s", "0")  # the emulation takes 6 s for it
@@ -190,7 +191,8 @@ class Daemon:
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             list(under) + [os.path.join(ROOT, build, program), "--listen", "127.0.0.1:0", "--ops-listen", ""] + list(args),
-            stdout=subprocess.PIPE, stderr=self.log, cwd=ROOT, env=dict(os.environ, **(env or {})))
+            stdout=subprocess.PIPE, stderr=self.log, cwd=cwd or ROOT, env=dict(os.environ, **(env or {})),
+            preexec_fn=preexec)
         line = self.process.stdout.readline().decode()
         address = r"0\.0\.0\.0" if any_address else r"127\.0\.0\.1"
         m = re.search(r"^healthgptd: listening on http://%s:(\d+) \(model .+, backend .+\)$" % address, line)
