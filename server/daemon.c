@@ -296,6 +296,7 @@ static void set_options(struct life *l)
     l->http_options.n_threads = (int)c->http_threads;
     l->http_options.max_connections = (int)c->max_connections;
     l->http_options.max_queue = (int)c->max_queue;
+    l->http_options.auth_failures_per_minute = (double)c->auth_failures_per_minute;
     l->http_options.max_connections_per_address = (int)c->max_connections_per_address;
     l->http_options.allowed_hosts = c->allowed_hosts;
     l->http_options.strict = c->strict;

@@ -3,6 +3,7 @@
  */
 #include "server/http_exchange.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -29,6 +30,11 @@ static const char *allowed(const struct hg_route *r)
 static void add_retry_after(struct exchange *x, struct MHD_Response *r)
 {
     char seconds[24];
+    if (x->retry_s > 0) { /* it is known exactly */
+        snprintf(seconds, sizeof seconds, "%.0f", ceil(x->retry_s));
+        MHD_add_response_header(r, "Retry-After", seconds);
+        return;
+    }
     if (!atomic_load(&x->http->serving)) {
         double left_s;
         hg_model_load_share(&left_s);
@@ -48,6 +54,7 @@ enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Resp
 {
     if (x->last && !MHD_get_response_header(r, "Connection"))
         MHD_add_response_header(r, "Connection", "close");
+    hg_http_rate_headers(x, r);
     return MHD_queue_response(x->connection, http, r);
 }
 
@@ -352,6 +359,7 @@ static enum hg_status submit(struct exchange *x, struct hg_ask *ask, struct hg_e
             return status;
         }
     }
+    hg_http_rate_reserve(x);
     return HG_STATUS_OK;
 }
 

@@ -117,6 +117,18 @@ void hg_stream_wait(struct hg_stream *s, size_t at)
     pthread_mutex_unlock(&s->lock);
 }
 
+int hg_stream_tokens(struct hg_stream *s)
+{
+    int n = 0;
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->n; i++) {
+        const struct hg_event *e = &s->events[i];
+        n = e->type == HG_EVENT_PROGRESS ? e->done : n + (e->type == HG_EVENT_TOKEN && e->id >= 0);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return n;
+}
+
 bool hg_stream_ended(struct hg_stream *s)
 {
     pthread_mutex_lock(&s->lock);

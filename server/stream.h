@@ -81,6 +81,7 @@ enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event,
 bool hg_stream_read(struct hg_stream *s, size_t at, struct hg_event *event, struct hg_buf *text,
                     struct hg_top_token *tops);
 void hg_stream_wait(struct hg_stream *s, size_t at); /* until event number `at` is there */
+int hg_stream_tokens(struct hg_stream *s);           /* generated so far */
 bool hg_stream_ended(struct hg_stream *s);           /* suspends an attached reader when false */
 
 void hg_stream_attach(struct hg_stream *s, hg_stream_fn *suspend, hg_stream_fn *resume, void *ctx,
