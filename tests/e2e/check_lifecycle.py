@@ -82,7 +82,7 @@ def check_watchdog_is_fed_while_the_engine_goes_on(build):
         s = connect(d, draw(1))
         read_until(s, lambda g: b'"progress"' in g)
         fed = m.count("WATCHDOG=1")
-        read_until(s, lambda g: b'"done"' in g)
+        read_until(s, lambda g: b'"type":"done"' in g)
         s.close()
         until(lambda: m.count("WATCHDOG=1") >= fed + 2, "fed at work and after it")
 

@@ -314,7 +314,7 @@ def check_a_drained_replica_loses_none_of_200(build):
         ends = run_200(t.proxy.port, lambda: t.daemons[0].process.send_signal(signal.SIGTERM), only=lambda i: i % 4 != 3)
         equal(tally(ends), {("done", None): 200}, "ends")
         for got, s in zip(begun, streams):
-            require(b'"type":"done"' in got + read_until(s, lambda g: b'"done"' in g), "a stream that ran")
+            require(b'"type":"done"' in got + read_until(s, lambda g: b'"type":"done"' in g), "a stream that ran")
             s.close()
         t.daemons[0].expect_end()
         after = t.daemons[1].health()["requests"]["done"]
