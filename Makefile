@@ -27,9 +27,11 @@ LDFLAGS_ALL := -pie -rdynamic -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-
 LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path server/git_commit.c ! -path 'kernels/cuda/*'))
 CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c)) tools/bench/peak.c
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>/dev/null))
-TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' 2>/dev/null))
+TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' ! -path 'tests/http/*' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
+PAGE := $(OUT)/server/page_data
+OPENAPI := $(OUT)/server/openapi_data
 # The cuda backend as a shared object, by g++ on the emulation of tests/simt or by nvcc; both hold their own copy of
 # the few files of common/ that they need.
 CUDA_C := $(sort $(wildcard kernels/cuda/*.c)) kernels/check.c kernels/quantise.c common/status.c common/log.c common/utf8.c \
@@ -51,8 +53,8 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz format format-check lint layers \
-  install clean help report programs check-deps
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
+  schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
 	@cp -f $(PROGRAMS) build/
@@ -90,6 +92,9 @@ endif
 form: ## check registers, spills and instructions of the CUDA kernels; needs nvcc, no GPU
 	@python3 tools/build/form.py --nvcc "$(NVCC)" $(CUDA_ARCHS)
 
+clients: ## build/venv-clients (openai, playwright, schemathesis from PyPI) and chromium, for the checks that need them
+	@tools/build/clients.sh
+
 demo: check-deps ## build, draw a chest X-ray, ask about it (and about IMAGE=file)
 	@$(MAKE) -s all
 	@tools/demo/demo.sh build "$(IMAGE)"
@@ -115,7 +120,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults $(OUT)/h1mut
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
@@ -129,6 +134,10 @@ golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads P
 
 fuzz: ## build the libFuzzer targets with clang into build/fuzz
 	@tools/build/fuzz.sh
+
+fuzz-http: check-deps ## mutated requests against the daemon under AddressSanitizer and UBSan (COUNT=150000, SEED=)
+	@$(MAKE) -s SANITIZE=address,undefined programs build/address-undefined/healthgptd-faults build/address-undefined/h1mut
+	@python3 tests/http/fuzz.py build/address-undefined $(or $(COUNT),150000) $(SEED)
 
 C_FILES = $(shell git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 format: ## reformat every source file in place
@@ -144,12 +153,23 @@ lint: ## clang-tidy, and the limits: functions <= 80 lines, files <= 600
 layers: ## fail when a folder includes what stands to its right
 	@tools/build/layers.sh
 
-install: all ## install programs, the CUDA backend if it was built, the demo model and the service files under PREFIX
+schema: all ## write config/schema.json from the table in server/config.h
+	@build/healthgptd --print-schema > build/schema.json && cp build/schema.json config/schema.json
+
+SHARE = $(DESTDIR)$(PREFIX)/share
+install: all ## install programs, the CUDA backend if it was built, demo model, manual pages, completions, service files under PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/healthgpt/models
 	install -m 755 build/healthgpt build/healthgptd $(DESTDIR)$(PREFIX)/bin
 	[ ! -f $(CUDA) ] || { install -d $(DESTDIR)$(PREFIX)/lib && install -m 755 $(CUDA) $(DESTDIR)$(PREFIX)/lib; }
 	cp -R config/models/demo $(DESTDIR)$(PREFIX)/share/healthgpt/models/
-	cp -R deploy config/default.json $(DESTDIR)$(PREFIX)/share/healthgpt/
+	cp -R deploy config/default.json config/schema.json $(DESTDIR)$(PREFIX)/share/healthgpt/
+	install -d $(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions
+	build/healthgptd --man 1 > $(SHARE)/man/man1/healthgptd.1
+	build/healthgptd --man 5 > $(SHARE)/man/man5/healthgptd.conf.5
+	build/healthgptd --completion bash > $(SHARE)/bash-completion/completions/healthgptd
+	build/healthgptd --completion zsh > $(SHARE)/zsh/site-functions/_healthgptd
+	chmod 644 $(SHARE)/man/man1/healthgptd.1 $(SHARE)/man/man5/healthgptd.conf.5 \
+	  $(SHARE)/bash-completion/completions/healthgptd $(SHARE)/zsh/site-functions/_healthgptd
 
 clean: ## remove build/
 	rm -rf build
@@ -167,7 +187,20 @@ $(OUT)/%.o: %.c
 	@echo "CC $<"
 	@$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) $(call simd_flags,$<) -c $< -o $@
 
-$(LIB): $(call obj,$(LIB_SRC))
+# The page of GET /, embedded.
+$(PAGE).c: tools/build/page.py server/notice.h $(wildcard server/page/*)
+	@echo "PAGE $@"
+	@python3 $< $@
+
+# The schemas of /openapi.json.
+$(OPENAPI).c: tools/build/embed.py server/openapi_schemas.json
+	@echo "EMBED $@"
+	@python3 $^ hg_openapi_schemas $@
+
+$(PAGE).o $(OPENAPI).o: %.o: %.c
+	@$(CC) $(CFLAGS_ALL) -c $< -o $@
+
+$(LIB): $(call obj,$(LIB_SRC)) $(PAGE).o $(OPENAPI).o
 	@rm -f $@
 	@ar rcs $@ $^
 
@@ -210,6 +243,10 @@ $(OUT)/greedy: $(call obj,tools/gpu/greedy.c) $(LIB)
 $(OUT)/healthgpt-load: $(call obj,tools/load/main.c $(LOAD_SRC)) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/h1mut: $(call obj,$(sort $(wildcard tests/http/*.c)))
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ -o $@
 
 $(OUT)/random-model: $(call obj,$(sort $(wildcard tools/random_model/*.c)))
 	@echo "LD $@"

@@ -17,7 +17,8 @@ static struct fault faults[HG_FAULT_COUNT];
 static bool armed;
 
 static const char *const names[HG_FAULT_COUNT] = {"step_hang",  "step_err",  "nan_row",
-                                                  "kv_exhaust", "slow_step", "load_corrupt"};
+                                                  "kv_exhaust", "slow_step", "load_corrupt",
+                                                  "open_gate",  "overread",  "crash"};
 
 struct word {
     const char *text;

@@ -10,6 +10,9 @@
  *   kv_exhaust    the KV cache has no block free
  *   slow_step     a step takes ms=N more milliseconds
  *   load_corrupt  a bit of a tensor is flipped on its way to the device
+ *   open_gate     every header passes that libmicrohttpd lets through (server/http_gate.h)
+ *   overread      a body whose first byte is '[' is read one byte too far
+ *   crash         a request's thread writes to address 0 when its body begins with '['
  * after=N: the first N passes go well (0). count=N: then so many fail (1), 0: all that follow.
  * start=N: only in the process that is the N-th restart of a supervisor (any).
  * All but load_corrupt and piece=load sleep until hg_fault_arm(), so that numbers count from there.
@@ -31,6 +34,9 @@ enum hg_fault_point {
     HG_FAULT_KV_EXHAUST,
     HG_FAULT_SLOW_STEP,
     HG_FAULT_LOAD_CORRUPT,
+    HG_FAULT_OPEN_GATE,
+    HG_FAULT_OVERREAD,
+    HG_FAULT_CRASH,
     HG_FAULT_COUNT
 };
 

@@ -38,9 +38,19 @@ enum hg_status hg_image_decode(const void *data, size_t n, struct hg_image *out,
 /* A file of at most HG_IMAGE_MAX_FILE bytes (TOO_LARGE). */
 enum hg_status hg_image_read(const char *path, struct hg_image *out, struct hg_error *err);
 
-/* Append a PNG (8-bit RGB, zlib level 6). `text` is NULL or a NULL-terminated list of
- * key, value, key, value ... written as uncompressed tEXt chunks (marks synthetic images). */
-enum hg_status hg_image_encode_png(const struct hg_image *im, const char *const *text,
+/* text: NULL or a NULL-terminated list of key, value, key, value ... in printable ASCII, written as
+ * uncompressed tEXt chunks. xmp: NULL or an XMP packet (UTF-8), written as the iTXt chunk
+ * XML:com.adobe.xmp (XMP specification part 3, PNG). level: of zlib, 1 to 9; 0: HG_PNG_LEVEL. */
+struct hg_png_options {
+    const char *const *text;
+    const char *xmp;
+    int level;
+};
+enum { HG_PNG_LEVEL = 6 };
+
+/* Append a PNG: 8-bit grey where every pixel has R = G = B, else 8-bit RGB. o NULL: no text. The
+ * same pixels and options give the same bytes. */
+enum hg_status hg_image_encode_png(const struct hg_image *im, const struct hg_png_options *o,
                                    struct hg_buf *out, struct hg_error *err);
 
 #endif

@@ -23,6 +23,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -115,6 +116,7 @@ static void *member_main(void *arg)
 {
     struct member *m = arg;
     struct hg_pool *p = m->pool;
+    prctl(PR_SET_NAME, "hg-pool");
     unsigned seen = 0;
     for (;;) {
         wait_new_epoch(p, seen);

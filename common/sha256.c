@@ -86,3 +86,54 @@ void hg_sha256(const void *data, size_t n, uint8_t out[HG_SHA256_BYTES])
     hg_sha256_update(&s, data, n);
     hg_sha256_final(&s, out);
 }
+
+unsigned hg_sha256_equal(const uint8_t a[HG_SHA256_BYTES], const uint8_t b[HG_SHA256_BYTES])
+{
+    unsigned differ = 0;
+    for (int i = 0; i < HG_SHA256_BYTES; i++)
+        differ |= (unsigned)(a[i] ^ b[i]);
+    return (differ - 1) >> 31;
+}
+
+void hg_hmac_init(struct hg_hmac *h, const void *key, size_t n_key)
+{
+    uint8_t block[64] = {0}, digest[HG_SHA256_BYTES];
+    if (n_key > sizeof block) {
+        hg_sha256(key, n_key, digest);
+        key = digest;
+        n_key = sizeof digest;
+    }
+    memcpy(block, key, n_key);
+    for (size_t i = 0; i < sizeof block; i++)
+        block[i] ^= 0x36;
+    hg_sha256_init(&h->inner);
+    hg_sha256_update(&h->inner, block, sizeof block);
+    for (size_t i = 0; i < sizeof block; i++)
+        block[i] ^= 0x36 ^ 0x5c;
+    hg_sha256_init(&h->outer);
+    hg_sha256_update(&h->outer, block, sizeof block);
+    explicit_bzero(block, sizeof block);
+    explicit_bzero(digest, sizeof digest);
+}
+
+void hg_hmac_update(struct hg_hmac *h, const void *data, size_t n)
+{
+    hg_sha256_update(&h->inner, data, n);
+}
+
+void hg_hmac_final(struct hg_hmac *h, uint8_t out[HG_SHA256_BYTES])
+{
+    hg_sha256_final(&h->inner, out);
+    hg_sha256_update(&h->outer, out, HG_SHA256_BYTES);
+    hg_sha256_final(&h->outer, out);
+}
+
+void hg_hex(const uint8_t *data, size_t n, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < n; i++) {
+        *out++ = digits[data[i] >> 4];
+        *out++ = digits[data[i] & 15];
+    }
+    *out = '\0';
+}

@@ -22,7 +22,7 @@ enum hg_status hg_sampling_check(const struct hg_sampling *s, struct hg_error *e
 {
     HG_TRY(check_range("temperature", (double)s->temperature, 0, 2, err));
     HG_TRY(check_range("top_k", s->top_k, 0, 1000000, err));
-    HG_TRY(check_range("top_p", (double)s->top_p, 0.0001, 1, err));
+    HG_TRY(check_range("top_p", (double)s->top_p, (double)0.0001F, 1, err));
     HG_TRY(check_range("max_tokens", s->max_tokens, 0, 1000000, err));
     HG_TRY(check_range("top_logprobs", s->n_top, 0, HG_MAX_TOP, err));
     if (s->repetition_penalty != 0.0f)

@@ -135,8 +135,8 @@ static void put_images(struct hg_json_out *o, const struct hg_answer *a, const s
 {
     static const char head[] = "data:image/png;base64,";
     struct hg_buf png = {0};
-    (void)a;
-    if (hg_synthetic_png(&r->result.image, &png, NULL) != HG_STATUS_OK)
+    struct hg_synthetic mark = hg_reply_mark(a->context, r);
+    if (hg_synthetic_png(&r->result.image, &mark, false, &png, NULL) != HG_STATUS_OK)
         o->failed = true;
     hg_out_open(o, "images", '[');
     hg_out_open(o, NULL, '{');
@@ -267,7 +267,7 @@ static enum hg_status put_preview(struct hg_answer *a, const struct hg_event *e,
     hg_out_open(&o, "preview", '{');
     hg_out_int(&o, "done", e->done);
     hg_out_int(&o, "total", e->total);
-    hg_put_png(&o, &im);
+    hg_put_png(&o, a->context, a->requests[a->choice], &im, true);
     hg_put_image_facts(&o, &im);
     hg_out_close(&o, '}');
     hg_out_close(&o, '}');

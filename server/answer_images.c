@@ -84,7 +84,7 @@ static enum hg_status stream_event(struct hg_answer *a, const struct hg_event *e
         return HG_STATUS_OK;
     HG_TRY(open_event(&o, a, "partial_image", out));
     hg_out_int(&o, "partial_image_index", a->n_previews++);
-    hg_put_png(&o, &im);
+    hg_put_png(&o, a->context, a->requests[a->choice], &im, true);
     put_kind(&o, &im);
     return close_event(&o, out);
 }
@@ -96,7 +96,7 @@ static enum hg_status stream_end(struct hg_answer *a, struct hg_buf *out)
     if (r->result.error.status != HG_STATUS_OK)
         return hg_sse_error(r, out);
     HG_TRY(open_event(&o, a, "completed", out));
-    hg_put_png(&o, &r->result.image);
+    hg_put_png(&o, a->context, r, &r->result.image, false);
     put_kind(&o, &r->result.image);
     put_counts(&o, a, a->choice, a->choice + 1);
     put_ours(&o, a, r);
@@ -120,7 +120,7 @@ static enum hg_status whole(struct hg_answer *a, struct hg_buf *out)
     hg_out_open(&o, "data", '[');
     for (int i = 0; i < a->n_requests; i++) {
         hg_out_open(&o, NULL, '{');
-        hg_put_png(&o, &a->requests[i]->result.image);
+        hg_put_png(&o, a->context, a->requests[i], &a->requests[i]->result.image, false);
         hg_out_close(&o, '}');
     }
     hg_out_close(&o, ']');

@@ -287,30 +287,36 @@ static bool is_complete(const struct hg_ask *ask, struct hg_api_error *e)
     return true;
 }
 
-bool hg_api_choose_model(struct hg_ask *ask, const char *name, struct hg_api_error *e)
+/* The task that the name asks for, or HG_TASK_COUNT: none; -1: it is no name of the model. */
+static int task_of_model(const char *wanted, const char *name)
 {
     size_t n = strlen(name);
-    const char *rest = ask->model + n;
-    if (!ask->model[0])
-        return true;
-    if (strncmp(ask->model, name, n) != 0)
-        rest = "?";
-    for (int t = 0; *rest == ':' && t < HG_TASK_COUNT; t++) {
-        if (strcmp(rest + 1, hg_task_name((enum hg_task)t)) != 0)
-            continue;
-        bool drawing_only = ask->dialect == HG_DIALECT_DRAW || ask->dialect == HG_DIALECT_IMAGES ||
-                            ask->dialect == HG_DIALECT_EDITS;
-        bool asking_only = ask->dialect == HG_DIALECT_VQA;
-        if ((drawing_only && t != HG_TASK_GENERATION) ||
-            (asking_only && t != HG_TASK_COMPREHENSION))
-            return hg_api_refuse(e, 400, "unsupported_value", "model",
-                                 "model: %s is not for this route", ask->model);
-        if (t == HG_TASK_GENERATION)
-            ask->task = HG_TASK_GENERATION;
-        return true;
-    }
-    return !*rest || hg_api_refuse(e, 404, "model_not_found", "model",
-                                   "model: there is no \"%s\" here, but \"%s\"", ask->model, name);
+    if (strncmp(wanted, name, n) != 0 || (wanted[n] && wanted[n] != ':'))
+        return -1;
+    if (!wanted[n])
+        return HG_TASK_COUNT;
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        if (strcmp(wanted + n + 1, hg_task_name((enum hg_task)t)) == 0)
+            return t;
+    return -1;
+}
+
+bool hg_api_choose_model(struct hg_ask *ask, const char *name, struct hg_api_error *e)
+{
+    bool talks = ask->dialect == HG_DIALECT_CHAT || ask->dialect == HG_DIALECT_COMPLETION;
+    int task = ask->model[0] ? task_of_model(ask->model, name) : HG_TASK_COUNT;
+    if (task < 0)
+        return hg_api_refuse(e, 404, "model_not_found", "model",
+                             "model: there is no \"%.64s\" here, but \"%s\"", ask->model, name);
+    if (task < HG_TASK_COUNT && !talks && task != (int)ask->task)
+        return hg_api_refuse(e, 400, "unsupported_value", "model",
+                             "model: %s is not for this route", ask->model);
+    if (task == HG_TASK_GENERATION)
+        ask->task = HG_TASK_GENERATION;
+    /* A chat's limit is meant for text; a picture has the tokens that it has. */
+    if (talks && ask->task == HG_TASK_GENERATION)
+        ask->sampling.max_tokens = 0;
+    return true;
 }
 
 bool hg_api_parse_json(const struct hg_body *body, struct hg_ask *ask, struct hg_api_error *e)
@@ -344,6 +350,12 @@ static bool short_text(const char *data, size_t n, char out[64])
     return true;
 }
 
+/* As JSON writes them: strtod and strtoll also read blanks, '+', hexadecimal and "inf". */
+static bool looks_like_number(const char *s)
+{
+    return (*s == '-' || (*s >= '0' && *s <= '9')) && !s[strspn(s, "0123456789.eE+-")];
+}
+
 static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const struct hg_body *body,
                           const struct hg_body_part *p, struct hg_api_error *e)
 {
@@ -369,10 +381,12 @@ static bool set_from_part(struct hg_ask *ask, const struct hg_field *f, const st
     bool is_short = short_text(data, p->n, text);
     errno = 0;
     if (f->kind == HG_FIELD_REAL) {
+        is_short = is_short && looks_like_number(text);
         value.real = is_short ? strtod(text, &end) : 0;
         if (!is_short || end == text || *end || errno)
             return hg_api_refuse_type(e, f->name, "a number");
     } else if (f->kind == HG_FIELD_INT) {
+        is_short = is_short && looks_like_number(text);
         value.integer = is_short ? strtoll(text, &end, 10) : 0;
         if (!is_short || end == text || *end || errno)
             return hg_api_refuse_type(e, f->name, "a whole number");

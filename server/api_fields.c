@@ -73,6 +73,7 @@ bool hg_ask_copy_text(struct hg_ask *ask, char **dst, const char *text, size_t n
 
 PLAIN(set_max_tokens, a->sampling.max_tokens = (int)v->integer)
 PLAIN(set_temperature, (a->sampling.temperature = (float)v->real, a->has_temperature = true))
+PLAIN(set_top_p, a->sampling.top_p = (float)v->real)
 PLAIN(set_top_k, a->sampling.top_k = (int)v->integer)
 PLAIN(set_penalty, a->sampling.repetition_penalty = (float)v->real)
 PLAIN(set_timeout, a->timeout_ms = (int)v->integer)
@@ -102,15 +103,6 @@ SETTER(set_question)
 SETTER(set_system)
 {
     return hg_ask_copy_text(a, &a->system, v->text, v->n, "system", e);
-}
-
-SETTER(set_top_p)
-{
-    if (v->real <= 0)
-        return hg_api_refuse(e, 400, "invalid_value", "top_p",
-                             "top_p: expected a number in (0, 1]");
-    a->sampling.top_p = (float)v->real;
-    return true;
 }
 
 SETTER(set_stop)
@@ -164,6 +156,9 @@ SETTER(set_model)
     a->model[v->n] = '\0';
     return true;
 }
+
+/* Opaque, and only held against others: a longer one is cut. */
+PLAIN(set_subject, snprintf(a->subject, sizeof a->subject, "%.*s", (int)v->n, v->text))
 
 SETTER(set_size)
 {
@@ -220,7 +215,7 @@ enum {
 };
 
 #define MAX_SEED 9223372036854774784.0 /* the largest double below 2^63 */
-#define MAX_COUNT (1 << 20)
+#define MAX_COUNT 1000000
 #define MAX_CHOICES HG_REQUEST_MAX_CHOICES
 #define MAX_PREVIEWS HG_REQUEST_MAX_PREVIEWS
 #define TEXT HG_FIELD_TEXT
@@ -255,8 +250,8 @@ const struct hg_field hg_fields[] = {
     {"temperature", REAL, OWN | TALK, 0, 2, set_temperature,
      "0 is greedy. Without it answers are greedy and pictures from text alone are drawn at 0.9.",
      NULL, false},
-    {"top_p", REAL, OWN | TALK, 0, 1, set_top_p, "Nucleus sampling, above 0.", "1", false},
-    {"top_k", INT, OWN, 0, MAX_COUNT, set_top_k, "0: off.", "0", false},
+    {"top_p", REAL, OWN | TALK, 0.0001, 1, set_top_p, "Nucleus sampling.", "1", false},
+    {"top_k", INT, OWN, 0, 1000000, set_top_k, "0: off.", "0", false},
     {"repetition_penalty", REAL, OWN, 0.1, 10, set_penalty, "1: off.", NULL, false},
     {"seed", INT, ALL, 0, MAX_SEED, set_seed,
      "The same seed gives the same bytes. Choice i of n has seed + i.", NULL, false},
@@ -295,8 +290,8 @@ const struct hg_field hg_fields[] = {
     {"healthgpt.plugin", TEXT, TALK, 0, 0, set_plugin,
      "\"comprehension\", \"generation\", or \"none\" for the model without plug-in.", NULL, false},
     {"healthgpt.temperature", REAL, PICTURE, 0, 2, set_temperature, "As in a chat.", NULL, false},
-    {"healthgpt.top_p", REAL, PICTURE, 0, 1, set_top_p, "As in a chat.", NULL, false},
-    {"healthgpt.top_k", INT, OPENAI, 0, MAX_COUNT, set_top_k, "0: off.", "0", false},
+    {"healthgpt.top_p", REAL, PICTURE, 0.0001, 1, set_top_p, "As in a chat.", NULL, false},
+    {"healthgpt.top_k", INT, OPENAI, 0, 1000000, set_top_k, "0: off.", "0", false},
     {"healthgpt.repetition_penalty", REAL, OPENAI, 0.1, 10, set_penalty, "1: off.", NULL, false},
     {"healthgpt.timeout_ms", INT, OPENAI, 1, 86400000, set_timeout, "Give up after this time.",
      NULL, false},
@@ -304,7 +299,8 @@ const struct hg_field hg_fields[] = {
      "Pictures of the rows so far, in a stream, under healthgpt.preview of a chunk.", "0", false},
     /* what clients send and what changes nothing here */
     {"user", TEXT, ALL, 0, 0, NULL, "Not used, not logged.", NULL, false},
-    {"safety_identifier", TEXT, OPENAI, 0, 0, NULL, "Not used, not logged.", NULL, false},
+    {"safety_identifier", TEXT, OPENAI, 0, 0, set_subject, "For the audit log, where there is one.",
+     NULL, false},
     {"metadata", HG_FIELD_IGNORED, OPENAI, 0, 0, NULL, "Not used, not logged.", NULL, false},
     {"store", HG_FIELD_IGNORED, CHAT, 0, 0, NULL, "Nothing is stored.", NULL, false},
     {"service_tier", HG_FIELD_IGNORED, CHAT, 0, 0, NULL, "Not used.", NULL, false},

@@ -1,214 +1,271 @@
-/* server/config.c - one row per key; file and flags go through the same setters. */
+/* server/config.c - a configuration from its sources: environment, flags, the list of errors; and
+ * how it is shown. The file is in config_file.c. */
 #include "server/config.h"
 
-#include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/file.h"
+#include "server/config_table.h"
 #include "server/json_text.h"
 
-enum kind { KIND_TEXT, KIND_NUMBER, KIND_FLAG, KIND_REAL };
-enum { CONFIG_MAX_BYTES = 1 << 20 };
+enum { GOT_CAP = 64 };
 
-struct row {
-    const char *key, *argument, *help, *text;
-    enum kind kind;
-    size_t offset;
-    int64_t number, min, max;
-    double real, real_min, real_max;
-};
-
-#define TEXT_ROW(k, value, arg, h)                                                                 \
-    {#k, arg, h, value, KIND_TEXT, offsetof(struct hg_config, k), 0, 0, 0, 0, 0, 0},
-#define NUMBER_ROW(k, value, lo, hi, h)                                                            \
-    {#k, "N", h, #value, KIND_NUMBER, offsetof(struct hg_config, k), value, lo, hi, 0, 0, 0},
-#define FLAG_ROW(k, h) {#k, "", h, "", KIND_FLAG, offsetof(struct hg_config, k), 0, 0, 0, 0, 0, 0},
-#define REAL_ROW(k, value, lo, hi, h)                                                              \
-    {#k, "X", h, #value, KIND_REAL, offsetof(struct hg_config, k), 0, 0, 0, value, lo, hi},
-static const struct row rows[] = {HG_CONFIG_MAP(TEXT_ROW, NUMBER_ROW, FLAG_ROW, REAL_ROW)};
-enum { N_ROWS = sizeof rows / sizeof rows[0] };
-
-static void *field(struct hg_config *c, const struct row *r)
+void hg_config_begin(struct hg_config_build *b)
 {
-    return (char *)c + r->offset;
+    memset(b, 0, sizeof *b);
+    hg_config_default(&b->config);
 }
 
-static enum hg_status set_text(struct hg_config *c, const struct row *r, const char *s,
-                               struct hg_error *err)
+void hg_config_deinit(struct hg_config_build *b)
 {
-    size_t n = strlen(s);
-    if (n >= HG_CONFIG_TEXT_CAP)
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: longer than %d bytes", r->key,
-                       HG_CONFIG_TEXT_CAP - 1);
-    memcpy(field(c, r), s, n + 1);
-    return HG_STATUS_OK;
+    hg_buf_deinit(&b->errors);
 }
 
-static enum hg_status set_number(struct hg_config *c, const struct row *r, int64_t v,
-                                 struct hg_error *err)
+/* One line, whatever bytes were in the value. */
+void hg_config_error(struct hg_config_build *b, const char *format, ...)
 {
-    if (v < r->min || v > r->max)
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected %lld..%lld, got %lld",
-                       r->key, (long long)r->min, (long long)r->max, (long long)v);
-    memcpy(field(c, r), &v, sizeof v);
-    return HG_STATUS_OK;
+    char line[1024];
+    va_list args;
+    if (b->n_errors++ >= HG_CONFIG_MAX_ERRORS)
+        return;
+    va_start(args, format);
+    vsnprintf(line, sizeof line - 1, format, args);
+    va_end(args);
+    for (char *p = line; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
+    (void)hg_buf_printf(&b->errors, "%s\n", line); /* out of memory: n_errors tells */
 }
 
-static enum hg_status set_real(struct hg_config *c, const struct row *r, double v,
-                               struct hg_error *err)
+static void refused(struct hg_config_build *b, const char *name, const struct hg_config_row *r,
+                    const char *got)
 {
-    if (!(v >= r->real_min && v <= r->real_max))
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected %g..%g, got %g", r->key,
-                       r->real_min, r->real_max, v);
-    memcpy(field(c, r), &v, sizeof v);
-    return HG_STATUS_OK;
+    struct hg_buf expected = {0};
+    hg_config_expected(r, false, &expected);
+    hg_config_error(b, "%s: expected %s, got \"%.*s\"", name, expected.data ? expected.data : "",
+                    GOT_CAP, got);
+    hg_buf_deinit(&expected);
 }
 
-static void set_flag(struct hg_config *c, const struct row *r, bool v)
+void hg_config_add_flag(struct hg_config_build *b, const char *flag, const char *value)
 {
-    memcpy(field(c, r), &v, sizeof v);
-}
-
-void hg_config_default(struct hg_config *c)
-{
-    *c = (struct hg_config){0};
-    for (size_t i = 0; i < N_ROWS; i++) {
-        if (rows[i].kind == KIND_TEXT)
-            set_text(c, &rows[i], rows[i].text, NULL);
-        else if (rows[i].kind == KIND_NUMBER)
-            set_number(c, &rows[i], rows[i].number, NULL);
-        else if (rows[i].kind == KIND_REAL)
-            set_real(c, &rows[i], rows[i].real, NULL);
+    const struct hg_config_row *r = hg_config_row_of_flag(flag);
+    char name[80];
+    snprintf(name, sizeof name, "--%.64s", flag);
+    if (!r) {
+        char near[80] = "";
+        char written[80];
+        snprintf(written, sizeof written, "%.64s", flag);
+        for (char *p = written; *p; p++)
+            *p = *p == '-' ? '_' : *p;
+        const char *key = hg_config_nearest(written);
+        if (key)
+            hg_config_flag_name(key, near, sizeof near);
+        hg_config_error(b, "unknown option %s: %s%s%s", name,
+                        key ? "did you mean --" : "see --help", near, key ? "?" : "");
+    } else if (!value && r->kind != HG_CONFIG_IS_FLAG) {
+        hg_config_error(b, "option %s: expected a value", name);
+    } else if (hg_config_put_text(&b->config, r, value ? value : "true")) {
+        b->source[r->offset] = HG_CONFIG_FROM_FLAG;
+    } else {
+        refused(b, name, r, value ? value : "true");
     }
 }
 
-static const struct row *row_of_key(const char *key)
+/* ---- environment ----------------------------------------------------------------------------- */
+
+static bool ends_in(const char *s, size_t n, const char *end)
 {
-    for (size_t i = 0; i < N_ROWS; i++)
-        if (strcmp(rows[i].key, key) == 0)
-            return &rows[i];
-    return NULL;
+    size_t len = strlen(end);
+    return n >= len && memcmp(s + n - len, end, len) == 0;
 }
 
-static enum hg_status set_json(struct hg_config *c, const char *key, const json_t *v,
-                               struct hg_error *err)
+/* A service called healthgpt, or healthgpt-gpu, puts HEALTHGPT_SERVICE_HOST, HEALTHGPT_PORT,
+ * HEALTHGPT_GPU_PORT_8080_TCP_ADDR and so on into every container of its namespace
+ * (kubernetes.io/docs/concepts/services-networking/service, "environment variables"). */
+static bool is_of_kubernetes(const char *name, size_t n)
 {
-    const struct row *r = row_of_key(key);
-    if (!r)
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "config: unknown key \"%.64s\"", key);
-    switch (r->kind) {
-    case KIND_TEXT:
-        if (json_is_string(v))
-            return set_text(c, r, json_string_value(v), err);
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected a string", key);
-    case KIND_NUMBER:
-        if (json_is_integer(v))
-            return set_number(c, r, json_integer_value(v), err);
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected a whole number", key);
-    case KIND_REAL:
-        if (json_is_number(v))
-            return set_real(c, r, json_number_value(v), err);
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected a number", key);
-    default:
-        if (!json_is_boolean(v))
-            return hg_fail(err, HG_STATUS_BAD_REQUEST, "config %s: expected true or false", key);
-        set_flag(c, r, json_is_true(v));
-        return HG_STATUS_OK;
+    char s[256];
+    if (n >= sizeof s)
+        return false;
+    memcpy(s, name, n);
+    s[n] = '\0';
+    return ends_in(s, n, "_SERVICE_HOST") || strstr(s, "_SERVICE_PORT") || ends_in(s, n, "_PORT") ||
+           (strstr(s, "_PORT_") && (strstr(s, "_TCP") || strstr(s, "_UDP") || strstr(s, "_SCTP")));
+}
+
+static void add_variable(struct hg_config_build *b, const char *name, const char *value)
+{
+    char key[64], near_name[96];
+    size_t n = strlen(name) - strlen(HG_CONFIG_ENVIRONMENT_PREFIX);
+    bool fits = n < sizeof key;
+    for (size_t i = 0; fits && i <= n; i++) {
+        char c = name[strlen(HG_CONFIG_ENVIRONMENT_PREFIX) + i];
+        fits = !(c >= 'a' && c <= 'z'); /* HEALTHGPT_max_queue is another variable */
+        key[i] = c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+    }
+    const struct hg_config_row *r = fits ? hg_config_row_of_key(key) : NULL;
+    if (!r) {
+        const char *near = fits ? hg_config_nearest(key) : NULL;
+        if (near)
+            hg_config_environment_name(near, near_name, sizeof near_name);
+        hg_config_error(b, "environment: %.80s: there is no such key%s%s%s", name,
+                        near ? "; did you mean " : "", near ? near_name : "", near ? "?" : "");
+    } else if (hg_config_put_text(&b->config, r, value)) {
+        b->source[r->offset] = HG_CONFIG_FROM_ENVIRONMENT;
+    } else {
+        char shown[128];
+        snprintf(shown, sizeof shown, "environment: %.80s", name);
+        refused(b, shown, r, value);
     }
 }
 
-enum hg_status hg_config_parse(struct hg_config *c, char *s, size_t n, struct hg_error *err)
+void hg_config_add_environment(struct hg_config_build *b, char *const *environment,
+                               const char *skip)
 {
-    json_t *root = NULL;
-    hg_json_strip_comments(s, n);
-    enum hg_status status = hg_json_body_parse(s, n, &root, err);
-    if (status == HG_STATUS_OK && !json_is_object(root))
-        status = hg_fail(err, HG_STATUS_BAD_REQUEST, "config: expected one JSON object");
-    const char *key;
-    json_t *value;
-    if (status == HG_STATUS_OK) {
-        json_object_foreach(root, key, value)
-        {
-            if (strcmp(key, "$schema") != 0)
-                HG_TRY_OUT(set_json(c, key, value, err));
+    static const char prefix[] = HG_CONFIG_ENVIRONMENT_PREFIX;
+    for (; environment && *environment; environment++) {
+        const char *eq = strchr(*environment, '=');
+        if (!eq || !eq[1] || strncmp(*environment, prefix, sizeof prefix - 1) != 0)
+            continue;
+        size_t n = (size_t)(eq - *environment);
+        char *name = strndup(*environment, n);
+        if (!name) {
+            hg_config_error(b, "environment: out of memory");
+            return;
         }
+        if (!is_of_kubernetes(name, n) && strcmp(name, skip) != 0)
+            add_variable(b, name, eq + 1);
+        free(name);
     }
-out:
-    json_decref(root);
-    return status;
 }
 
-enum hg_status hg_config_read(struct hg_config *c, const char *path, struct hg_error *err)
+/* ---- shown ----------------------------------------------------------------------------------- */
+
+static void put_value(struct hg_json_out *o, const char *key, const struct hg_config *c,
+                      const struct hg_config_row *r)
 {
-    struct hg_buf text = {0};
-    struct hg_error why = {0};
-    enum hg_status status = hg_file_read(path, CONFIG_MAX_BYTES, &text, err);
-    if (status == HG_STATUS_OK) {
-        status = hg_config_parse(c, text.data ? text.data : (char[]){""}, text.len, &why);
-        if (status != HG_STATUS_OK)
-            hg_fail(err, status, "%.90s: %s", path, why.text);
+    const char *at = (const char *)c + r->offset;
+    switch (r->kind) {
+    case HG_CONFIG_IS_NUMBER: {
+        int64_t v;
+        memcpy(&v, at, sizeof v);
+        hg_out_int(o, key, v);
+        break;
     }
-    hg_buf_deinit(&text);
-    return status;
+    case HG_CONFIG_IS_REAL: {
+        double v;
+        memcpy(&v, at, sizeof v);
+        hg_out_real(o, key, v, 9);
+        break;
+    }
+    case HG_CONFIG_IS_FLAG: {
+        bool v;
+        memcpy(&v, at, sizeof v);
+        hg_out_bool(o, key, v);
+        break;
+    }
+    default:
+        hg_out_string(o, key, at);
+    }
 }
 
-/* "max-queue" and "max_queue" name the same key. */
-static const struct row *row_of_flag(const char *flag)
+/* A line break and an indent, where the writer itself puts none. */
+static void new_line(struct hg_json_out *o, const char *indent)
 {
-    char key[64];
-    size_t n = strlen(flag);
-    if (n >= sizeof key)
-        return NULL;
-    for (size_t i = 0; i <= n; i++)
-        key[i] = flag[i] == '-' ? '_' : flag[i];
-    return row_of_key(key);
+    bool comma = o->comma;
+    if (comma)
+        (void)hg_buf_append_str(o->buf, ",");
+    if (hg_buf_printf(o->buf, "\n%s", indent) != HG_STATUS_OK)
+        o->failed = true;
+    o->comma = false;
 }
 
-int hg_config_flag_takes_value(const char *flag)
+enum hg_status hg_config_show(const struct hg_config_build *b, struct hg_buf *out)
 {
-    const struct row *r = row_of_flag(flag);
-    return r ? r->kind != KIND_FLAG : -1;
+    static const char *const sources[] = {"default", "file", "environment", "flag"};
+    size_t n;
+    const struct hg_config_row *rows = hg_config_rows(&n);
+    struct hg_json_out o;
+    hg_out_begin(&o, out);
+    hg_out_open(&o, NULL, '{');
+    for (size_t i = 0; i < n; i++) {
+        if (rows[i].kind == HG_CONFIG_IS_GROUP)
+            continue;
+        new_line(&o, "    ");
+        hg_out_open(&o, rows[i].key, '{');
+        put_value(&o, "value", &b->config, &rows[i]);
+        hg_out_string(&o, "from", sources[b->source[rows[i].offset]]);
+        hg_out_close(&o, '}');
+    }
+    o.comma = false;
+    new_line(&o, "");
+    hg_out_close(&o, '}');
+    return o.failed ? HG_STATUS_NO_MEMORY : hg_buf_append_str(out, "\n");
 }
 
-enum hg_status hg_config_set(struct hg_config *c, const char *flag, const char *value,
-                             struct hg_error *err)
+static void schema_of(struct hg_json_out *o, const struct hg_config *defaults,
+                      const struct hg_config_row *r)
 {
-    const struct row *r = row_of_flag(flag);
-    if (!r)
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "unknown option --%.64s", flag);
-    if (r->kind == KIND_TEXT)
-        return set_text(c, r, value, err);
-    if (r->kind == KIND_FLAG) {
-        if (value)
-            return hg_fail(err, HG_STATUS_BAD_REQUEST, "option --%s takes no value", flag);
-        set_flag(c, r, true);
-        return HG_STATUS_OK;
+    hg_out_open(o, r->key, '{');
+    switch (r->kind) {
+    case HG_CONFIG_IS_CHOICE:
+        hg_out_open(o, "enum", '[');
+        for (const char *p = r->choices; *p; p += strcspn(p, "|"), p += *p == '|')
+            hg_out_string_n(o, NULL, p, strcspn(p, "|"));
+        hg_out_close(o, ']');
+        break;
+    case HG_CONFIG_IS_NUMBER:
+        hg_out_string(o, "type", "integer");
+        hg_out_int(o, "minimum", r->min);
+        hg_out_int(o, "maximum", r->max);
+        break;
+    case HG_CONFIG_IS_REAL:
+        hg_out_string(o, "type", "number");
+        hg_out_real(o, "minimum", r->real_min, 9);
+        hg_out_real(o, "maximum", r->real_max, 9);
+        break;
+    case HG_CONFIG_IS_FLAG:
+        hg_out_string(o, "type", "boolean");
+        break;
+    default:
+        hg_out_string(o, "type", "string");
+        hg_out_int(o, "maxLength", HG_CONFIG_TEXT_CAP - 1);
     }
-    char *end;
-    errno = 0;
-    if (r->kind == KIND_REAL) {
-        double real = strtod(value, &end);
-        if (errno || end == value || *end)
-            return hg_fail(err, HG_STATUS_BAD_REQUEST, "option --%s: expected a number", flag);
-        return set_real(c, r, real, err);
-    }
-    long long v = strtoll(value, &end, 10);
-    if (errno || end == value || *end)
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "option --%s: expected a whole number", flag);
-    return set_number(c, r, v, err);
+    put_value(o, "default", defaults, r);
+    new_line(o, "            ");
+    hg_out_string(o, "description", r->help);
+    hg_out_close(o, '}');
 }
 
-enum hg_status hg_config_help(struct hg_buf *out)
+enum hg_status hg_config_schema(struct hg_buf *out)
 {
-    for (size_t i = 0; i < N_ROWS; i++) {
-        char flag[64];
-        snprintf(flag, sizeof flag, "--%s %s", rows[i].key, rows[i].argument);
-        for (char *p = flag + 2; *p && *p != ' '; p++)
-            *p = *p == '_' ? '-' : *p;
-        const char *text = rows[i].text;
-        HG_TRY(hg_buf_printf(out, "  %-24s %s%s%s%s\n", flag, rows[i].help,
-                             *text ? " (default " : "", text, *text ? ")" : ""));
+    struct hg_config defaults;
+    size_t n;
+    const struct hg_config_row *rows = hg_config_rows(&n);
+    struct hg_json_out o;
+    hg_config_default(&defaults);
+    HG_TRY(hg_buf_append_str(
+        out, "{\n    \"$schema\": \"https://json-schema.org/draft/2020-12/schema\",\n"
+             "    \"title\": \"healthgptd configuration (JSON with // and /* */ comments)\",\n"
+             "    \"$comment\": \"Made from server/config.h by make schema.\",\n"
+             "    \"type\": \"object\",\n    \"additionalProperties\": false,\n"
+             "    \"properties\": "));
+    hg_out_begin(&o, out);
+    hg_out_open(&o, NULL, '{');
+    new_line(&o, "        ");
+    hg_out_open(&o, "$schema", '{');
+    hg_out_string(&o, "type", "string");
+    hg_out_close(&o, '}');
+    for (size_t i = 0; i < n; i++) {
+        if (rows[i].kind == HG_CONFIG_IS_GROUP)
+            continue;
+        new_line(&o, "        ");
+        schema_of(&o, &defaults, &rows[i]);
     }
-    return HG_STATUS_OK;
+    o.comma = false;
+    new_line(&o, "    ");
+    hg_out_close(&o, '}');
+    return o.failed ? HG_STATUS_NO_MEMORY : hg_buf_append_str(out, "\n}\n");
 }

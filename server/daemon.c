@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "server/crash.h"
 #include "server/http.h"
 #include "server/notify.h"
 #include "server/ops.h"
@@ -124,6 +125,7 @@ static int next_signal(struct life *l, const sigset_t *signals, int64_t wait_ns)
     if (sig != SIGHUP)
         return sig;
     reload_keys(l->http_options.keys);
+    hg_audit_reopen(l->http_options.audit);
     return -1;
 }
 
@@ -232,6 +234,7 @@ static _Noreturn void leave_early(struct life *l, int sig)
     hg_ops_drain(l->ops);
     bool last = l->self.number >= 0 && !l->self.shared;
     hg_http_stop(l->http, REFUSED_MS, l->inherited && !last);
+    hg_audit_close(l->http_options.audit);
     hg_process_leave(0);
 }
 
@@ -293,13 +296,19 @@ static void set_options(struct life *l)
     l->http_options.n_threads = (int)c->http_threads;
     l->http_options.max_connections = (int)c->max_connections;
     l->http_options.max_queue = (int)c->max_queue;
+    l->http_options.max_connections_per_address = (int)c->max_connections_per_address;
+    l->http_options.allowed_hosts = c->allowed_hosts;
     l->http_options.strict = c->strict;
+    l->http_options.no_page = c->no_page;
     l->http_options.ping_ns = c->ping_s * second_ns;
     l->http_options.stall_ns = c->stall_s * second_ns;
     l->http_options.n_restarts = l->self.number > 0 ? l->self.number : 0;
     hg_guard_limits_default(g);
     g->header_ns = c->header_timeout_s * second_ns;
     g->body_ns = c->body_timeout_s * second_ns;
+    g->idle_ns = c->idle_timeout_s * second_ns;
+    g->n_requests = (uint64_t)c->connection_requests;
+    g->life_ns = c->connection_s * second_ns;
     g->send_ns = c->send_timeout_s * second_ns;
     g->rate = c->min_rate;
     g->max_unsent = (size_t)c->max_unsent_kib << 10;
@@ -319,6 +328,12 @@ static enum hg_status open_all(struct life *l, struct hg_error *err)
         HG_TRY(hg_keys_create(c->api_keys, &l->http_options.keys, err));
         hg_log(HG_LOG_INFO, "%zu API keys", hg_keys_count(l->http_options.keys));
     }
+    if (c->audit_log[0]) {
+        struct hg_audit_options o = {.path = c->audit_log,
+                                     .key_file = c->audit_key_file,
+                                     .fail_closed = strcmp(c->audit_fail, "closed") == 0};
+        HG_TRY(hg_audit_open(&o, &l->http_options.audit, err));
+    }
     HG_TRY(hg_daemon_socket(c, &l->address, &l->http_options.socket, &l->inherited, err));
     l->http_options.loopback = hg_listen_is_loopback(&l->address);
     /* Two for each connection (the guard's is a duplicate), and what is open anyway. */
@@ -337,9 +352,11 @@ static enum hg_status open_all(struct life *l, struct hg_error *err)
 static enum hg_status load_and_serve(struct life *l, struct hg_error *err)
 {
     HG_TRY(load_and_wait(l, err));
+    hg_crash_learn_modules();
     hg_fault_arm();
     HG_TRY(hg_scheduler_create(l->model, &l->s_options, &l->scheduler, err));
     atomic_store(&l->watched->scheduler, l->scheduler);
+    hg_audit_model(l->http_options.audit, hg_scheduler_model_info(l->scheduler));
     hg_log(HG_LOG_INFO, "memory: at most 64 KiB for each of %lld connections",
            (long long)l->config->max_connections);
     if (l->inherited)
@@ -368,6 +385,7 @@ enum hg_status hg_daemon_run(const struct hg_config *c, const sigset_t *signals,
      * daemon stops before the scheduler that its threads submit to is released. */
     bool last = self.number >= 0 && !self.shared && status == HG_STATUS_OK;
     hg_http_stop(l.http, FLUSH_MS, l.inherited && !last);
+    hg_audit_close(l.http_options.audit);
     if (l.scheduler && hg_scheduler_hung(l.scheduler))
         return status; /* its thread is still in there: main leaves without more */
     hg_ops_stop(l.ops);

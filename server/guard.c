@@ -17,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -39,6 +40,10 @@ struct hg_guarded {
     int fd; /* a duplicate */
     enum phase phase;
     bool gone, cut;
+    struct hg_guarded *older, *newer; /* among those without a whole header; see fresh */
+    bool fresh;
+    int64_t born_ns;
+    uint64_t n_requests;
     int64_t since_ns, deadline_ns;
     size_t n_bytes; /* of the body */
     /* work */
@@ -62,7 +67,9 @@ struct hg_guard {
     int epoll, wake;
     pthread_t thread;
     pthread_mutex_t lock;
-    struct hg_guarded *table, *free; /* [n_connections] */
+    struct hg_guarded *table, *free;    /* [n_connections] */
+    struct hg_guarded *oldest, *newest; /* of the fresh ones, n_fresh of them */
+    int n_fresh;
     struct hg_guard_stats stats;
 };
 
@@ -81,6 +88,7 @@ const char *hg_cut_name(enum hg_cut c)
         [HG_CUT_NOT_READING] = "not_reading",
         [HG_CUT_SLOW_READING] = "slow_reading",
         [HG_CUT_REFUSED] = "refused",
+        [HG_CUT_CROWDED] = "crowded",
     };
     return names[c];
 }
@@ -91,6 +99,8 @@ void hg_guard_limits_default(struct hg_guard_limits *l)
                                   .idle_ns = 75 * second_ns,
                                   .body_ns = 60 * second_ns,
                                   .send_ns = 30 * second_ns,
+                                  .n_requests = 1000,
+                                  .life_ns = 3600 * second_ns,
                                   .rate = 16 << 10,
                                   .max_unsent = 256 << 10};
 }
@@ -271,6 +281,41 @@ static void enter(struct hg_guarded *c, enum phase phase, int64_t allowed_ns)
     c->queued = 0;
 }
 
+/* The lock is held, here and in the next two. */
+static void leave_fresh(struct hg_guarded *c)
+{
+    struct hg_guard *g = c->guard;
+    if (!c->fresh)
+        return;
+    *(c->older ? &c->older->newer : &g->oldest) = c->newer;
+    *(c->newer ? &c->newer->older : &g->newest) = c->older;
+    c->fresh = false;
+    g->n_fresh--;
+}
+
+static void enter_fresh(struct hg_guarded *c)
+{
+    struct hg_guard *g = c->guard;
+    c->fresh = true;
+    c->older = g->newest;
+    c->newer = NULL;
+    *(g->newest ? &g->newest->newer : &g->oldest) = c;
+    g->newest = c;
+    g->n_fresh++;
+}
+
+/* Connections that only wait must not take every place. */
+static void make_room_for_fresh(struct hg_guard *g)
+{
+    int most = g->limits.n_connections / 4;
+    if (g->n_fresh < (most > 8 ? most : 8))
+        return;
+    struct hg_guarded *c = g->oldest;
+    leave_fresh(c);
+    if (!c->cut)
+        cut(c, HG_CUT_CROWDED);
+}
+
 static bool watch(struct hg_guard *g, int fd, struct hg_guarded *c)
 {
     struct epoll_event e = {.events = EPOLLRDHUP | EPOLLHUP | EPOLLERR | EPOLLONESHOT};
@@ -295,7 +340,11 @@ struct hg_guarded *hg_guard_add(struct hg_guard *g, int fd)
         g->stats.n_open++;
         hg_metrics_connection(1);
         c->gone = c->cut = false;
+        c->n_requests = 0;
         enter(c, PHASE_HEADER, g->limits.header_ns);
+        c->born_ns = c->since_ns;
+        make_room_for_fresh(g);
+        enter_fresh(c);
     } else {
         g->stats.n_cut[HG_CUT_REFUSED]++;
         hg_metrics_cut(HG_CUT_REFUSED);
@@ -308,6 +357,7 @@ struct hg_guarded *hg_guard_add(struct hg_guard *g, int fd)
 /* The lock is held. */
 static void let_go(struct hg_guarded *c)
 {
+    leave_fresh(c);
     epoll_ctl(c->guard->epoll, EPOLL_CTL_DEL, c->fd, NULL);
     close(c->fd);
     c->fd = -1;
@@ -341,6 +391,18 @@ void hg_guard_remove(struct hg_guarded *c)
         return;
     let_go(c);
     unlock(g);
+}
+
+bool hg_guard_request(struct hg_guarded *c)
+{
+    struct hg_guard *g = lock(c);
+    if (!g)
+        return true;
+    leave_fresh(c);
+    bool last =
+        ++c->n_requests >= g->limits.n_requests || hg_now_ns() - c->born_ns >= g->limits.life_ns;
+    unlock(g);
+    return last;
 }
 
 void hg_guard_idle(struct hg_guarded *c)
@@ -428,6 +490,7 @@ static void *guard_main(void *arg)
     struct hg_guard *g = arg;
     struct epoll_event events[MAX_EVENTS];
     int64_t next = hg_now_ns();
+    prctl(PR_SET_NAME, "hg-guard");
     for (;;) {
         int64_t now = hg_now_ns(), left = (next - now + 999999) / 1000000;
         int n = epoll_wait(g->epoll, events, MAX_EVENTS, left > 0 ? (int)left : 0);

@@ -31,6 +31,7 @@
 #define HG_SERVER_GUARD_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,8 +43,10 @@ struct hg_guarded; /* one connection */
 struct hg_guard_limits {
     int n_connections;
     int64_t header_ns, idle_ns, body_ns, send_ns;
-    int64_t rate;      /* bytes per second, of a body and of the rest of an answer */
-    size_t max_unsent; /* bytes */
+    uint64_t n_requests; /* of one connection, and the time from accept on: */
+    int64_t life_ns;     /* then hg_guard_request */
+    int64_t rate;        /* bytes per second, of a body and of the rest of an answer */
+    size_t max_unsent;   /* bytes */
 };
 
 enum hg_cut {
@@ -53,6 +56,7 @@ enum hg_cut {
     HG_CUT_NOT_READING,  /* no progress */
     HG_CUT_SLOW_READING, /* too much has waited for too long, or the answer took too long */
     HG_CUT_REFUSED,      /* could not be guarded */
+    HG_CUT_CROWDED,      /* the oldest of too many without a whole header */
     HG_CUT_COUNT
 };
 const char *hg_cut_name(enum hg_cut c); /* "slow_header" */
@@ -62,7 +66,7 @@ struct hg_guard_stats {
     uint64_t n_cut[HG_CUT_COUNT];
 };
 
-/* 10 s, 75 s, 60 s, 30 s, 16 KiB/s, 256 KiB; n_connections 0. */
+/* 10 s, 75 s, 60 s, 30 s, 1000, 1 h, 16 KiB/s, 256 KiB; n_connections 0. */
 void hg_guard_limits_default(struct hg_guard_limits *l);
 
 /* `tick` (may be NULL) is called by the guard's thread about four times a second, no lock held. */
@@ -73,10 +77,13 @@ enum hg_status hg_guard_create(const struct hg_guard_limits *l, hg_guard_tick_fn
 void hg_guard_free(struct hg_guard *g);
 
 /* A new connection, waiting for headers. NULL: it cannot be watched and must be closed. The
- * functions below do nothing for NULL. */
+ * functions below do nothing for NULL. At most a quarter of the connections (8 are always good) may
+ * be without a whole header since they were accepted: for one more, the oldest of them is cut. */
 struct hg_guarded *hg_guard_add(struct hg_guard *g, int fd);
 void hg_guard_remove(struct hg_guarded *c);
 
+/* A request's headers are there. True: it is the last one that this connection may send. */
+bool hg_guard_request(struct hg_guarded *c);
 /* Headers of the next request from now on; afterwards no callback of the last one runs. */
 void hg_guard_idle(struct hg_guarded *c);
 void hg_guard_body(struct hg_guarded *c);

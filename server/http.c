@@ -15,8 +15,10 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/fault.h"
 #include "common/log.h"
 #include "server/metrics.h"
+#include "server/notice.h"
 
 /* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
 enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
@@ -24,53 +26,14 @@ static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent
 
 /* ---- routing --------------------------------------------------------------------------------- */
 
-static const struct route routes[] = {
-    {"/health", "GET", hg_http_answer_health, HG_DIALECT_COUNT, HG_TASK_COUNT},
-    {"/v1/models", "GET", hg_http_answer_models, HG_DIALECT_COUNT, HG_TASK_COUNT},
-    {"/v1/models/{id}", "GET", hg_http_answer_model, HG_DIALECT_COUNT, HG_TASK_COUNT},
-    {"/v1/models/{id}/card", "GET", hg_http_answer_card, HG_DIALECT_COUNT, HG_TASK_COUNT},
-    {"/v1/vqa", "POST", hg_http_answer_task, HG_DIALECT_VQA, HG_TASK_COMPREHENSION},
-    {"/v1/draw", "POST", hg_http_answer_task, HG_DIALECT_DRAW, HG_TASK_GENERATION},
-    {"/v1/chat/completions", "POST", hg_http_answer_task, HG_DIALECT_CHAT, HG_TASK_COMPREHENSION},
-    {"/v1/completions", "POST", hg_http_answer_task, HG_DIALECT_COMPLETION, HG_TASK_COMPREHENSION},
-    {"/v1/images/generations", "POST", hg_http_answer_task, HG_DIALECT_IMAGES, HG_TASK_GENERATION},
-    {"/v1/images/edits", "POST", hg_http_answer_task, HG_DIALECT_EDITS, HG_TASK_GENERATION},
+static answer_fn *const answers[HG_ROUTE_ID_COUNT] = {
+    [HG_ROUTE_PAGE] = hg_http_answer_page,       [HG_ROUTE_HEALTH] = hg_http_answer_health,
+    [HG_ROUTE_OPENAPI] = hg_http_answer_openapi, [HG_ROUTE_MODELS] = hg_http_answer_models,
+    [HG_ROUTE_MODEL] = hg_http_answer_model,     [HG_ROUTE_CARD] = hg_http_answer_card,
+    [HG_ROUTE_WORK] = hg_http_answer_task,
 };
 
-/* Does `path` have this pattern? Doubled slashes and one at the end are forgiven: clients join base
- * URLs and paths in every way. */
-static bool path_fits(const char *pattern, const char *path, char id[HG_HTTP_ID_CAP])
-{
-    static const char place[] = "{id}";
-    while (*pattern) {
-        if (*path == '/')
-            while (path[1] == '/')
-                path++;
-        if (strncmp(pattern, place, sizeof place - 1) != 0) {
-            if (*pattern++ != *path++)
-                return false;
-            continue;
-        }
-        size_t n = strcspn(path, "/");
-        if (n == 0 || n >= HG_HTTP_ID_CAP)
-            return false;
-        memcpy(id, path, n);
-        id[n] = '\0';
-        path += n;
-        pattern += sizeof place - 1;
-    }
-    return path[strspn(path, "/")] == '\0';
-}
-
-static const struct route *route_of(const char *path, char id[HG_HTTP_ID_CAP])
-{
-    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
-        if (path_fits(routes[i].path, path, id))
-            return &routes[i];
-    return NULL;
-}
-
-static bool method_fits(const struct route *r, const char *method)
+static bool method_fits(const struct hg_route *r, const char *method)
 {
     return strcmp(r->method, method) == 0 ||
            (strcmp(r->method, "GET") == 0 && strcmp(method, "HEAD") == 0);
@@ -94,7 +57,8 @@ static bool refuse(struct exchange *x, int http, const char *code, const char *t
 static bool knows_key(struct exchange *x, const char *path, const char *method)
 {
     bool reads = strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
-    if (!x->http->keys || (reads && strcmp(path, "/health") == 0))
+    if (!x->http->keys ||
+        (reads && (strcmp(path, "/health") == 0 || hg_http_is_page(x->http, path))))
         return true;
     switch (hg_keys_check(x->http->keys, x->facts.authorization, reads, &x->who)) {
     case HG_KEYS_OK:
@@ -139,34 +103,43 @@ static bool begin_body(struct exchange *x)
     return false;
 }
 
+/* Versions of libmicrohttpd before 1.0 let a bare LF pass in chunk lines, where another reader may
+ * see one line: nothing that stands behind a chunked body is read as a request. */
+static bool is_last(const struct exchange *x)
+{
+    return hg_guard_request(x->guarded) || x->facts.chunked;
+}
+
 /* Everything that can be decided from the headers; false: x->error says why not. */
 static bool look_at_headers(struct exchange *x, const char *path, const char *method,
                             const char *version)
 {
-    x->bad_framing = !hg_http_gate(x->connection, method, version, x->bad_uri, x->http->loopback,
+    x->bad_framing = !hg_http_gate(x->connection, method, version, &x->target, &x->http->policy,
                                    &x->facts, &x->error);
     hg_trace_begin(&x->trace, x->facts.request_id, x->facts.traceparent);
     if (x->bad_framing)
         return false;
     if (!knows_key(x, path, method))
         return false;
-    if (!atomic_load(&x->http->serving))
+    if (!atomic_load(&x->http->serving) && !hg_http_is_page(x->http, path))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
-    x->route = route_of(path, x->id);
-    if (!x->route)
-        return refuse(x, 404, "unknown_route",
-                      "no such route: see /v1/models, /v1/chat/completions, "
-                      "/v1/images/generations, /v1/vqa, /v1/draw, /health");
+    x->route = hg_route_find(path, x->id);
+    if (!x->route || (x->route->id == HG_ROUTE_PAGE && x->http->no_page))
+        return refuse(x, 404, "unknown_route", "no such route: see GET /openapi.json");
     if (!method_fits(x->route, method))
         return refuse(x, 405, "method_not_allowed",
                       strcmp(x->route->method, "GET") == 0 ? "this route takes GET and HEAD only"
                                                            : "this route takes POST only");
     if (strcmp(x->route->method, "POST") != 0)
         return true;
+    if (!hg_http_audit_begin(x))
+        return false;
     if (!type_is(x->facts.content_type, "multipart/form-data") &&
         !type_is(x->facts.content_type, "application/json"))
         return refuse(x, 415, "unsupported_media_type",
                       "expected Content-Type application/json or multipart/form-data");
+    if (x->facts.encoded)
+        return refuse(x, 415, "unsupported_encoding", "expected a body without Content-Encoding");
     if (x->facts.content_length > HG_API_MAX_BODY)
         return refuse(x, 413, "body_too_large", "the body is larger than 24 MiB");
     const char *trouble = hg_scheduler_trouble(x->http->scheduler);
@@ -184,6 +157,23 @@ static bool answer_at_once(const struct exchange *x)
 {
     return x->bad_framing || x->facts.expects_continue ||
            x->facts.content_length > 2 * (int64_t)HG_API_MAX_BODY;
+}
+
+/* What tests look for: see common/fault.h. */
+static void plant(const char *data, size_t n)
+{
+    if (data[0] != '[')
+        return;
+    if (hg_fault(HG_FAULT_OVERREAD, NULL)) {
+        char *copy = malloc(n);
+        if (copy) {
+            memcpy(copy, data, n);
+            hg_log(HG_LOG_DEBUG, "planted: %d", ((volatile char *)copy)[n]);
+        }
+        free(copy);
+    }
+    if (hg_fault(HG_FAULT_CRASH, NULL))
+        *(volatile int *)NULL = 1;
 }
 
 static enum MHD_Result take_body(struct exchange *x, const char *data, size_t n)
@@ -215,6 +205,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     if (!x->seen) {
         x->seen = true;
         x->refused = !look_at_headers(x, path, method, version);
+        x->last = is_last(x);
         if (x->refused && answer_at_once(x))
             return hg_http_send_error(x);
         hg_guard_body(x->guarded);
@@ -224,6 +215,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     if (*upload_size > 0) {
         size_t n = *upload_size;
         *upload_size = 0;
+        plant(upload, n);
         return take_body(x, upload, n);
     }
     if (x->body && !x->body->ended && !hg_body_end(x->body, &x->error)) {
@@ -232,7 +224,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     }
     if (x->refused)
         return hg_http_send_error(x);
-    return x->answer.n_requests > 0 ? hg_http_answer_when_ended(x) : x->route->answer(x);
+    return x->answer.n_requests > 0 ? hg_http_answer_when_ended(x) : answers[x->route->id](x);
 }
 
 /* ---- life of an exchange, life of the daemon ------------------------------------------------- */
@@ -249,13 +241,14 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connectio
     x->guarded = guarded;
     x->http = h;
     x->connection = connection;
-    x->bad_uri = hg_http_uri_is_bad(uri);
+    x->target = hg_http_target(uri);
     atomic_fetch_add(&h->n_exchanges, 1);
     return x;
 }
 
 /* It is over, with or without an answer: to the metrics and the log. */
-static void tell_end(const struct exchange *x, struct MHD_Connection *connection)
+/* Its HTTP status, 0: there was no answer. */
+static int tell_end(const struct exchange *x, struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *sent =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
@@ -270,6 +263,7 @@ static void tell_end(const struct exchange *x, struct MHD_Connection *connection
     hg_metrics_http(e.route, e.status, e.error);
     if (x->seen)
         hg_trace_end(&x->trace, &e);
+    return e.status;
 }
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
@@ -277,12 +271,13 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
 {
     struct exchange *x = *con_cls;
     (void)cls;
-    (void)code;
     if (!x)
         return;
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
-    tell_end(x, connection);
+    int status = tell_end(x, connection);
+    if (x->audited)
+        hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     hg_http_leave(x);
     hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
@@ -337,6 +332,7 @@ static struct MHD_Daemon *start_daemon(const struct hg_http_options *o, struct h
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)o->max_connections,
         MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)(o->limits.idle_ns / 1000000000),
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)o->max_connections_per_address,
         n_threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, n_threads, MHD_OPTION_END);
 }
 
@@ -346,8 +342,9 @@ void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_schedu
     h->scheduler = s;
     h->info = *hg_scheduler_model_info(s);
     h->reply.model = h->info.name;
-    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : "not for clinical use";
+    h->reply.notice = h->info.notice && *h->info.notice ? h->info.notice : HG_NOTICE;
     h->reply.tokenizer = hg_model_tokenizer(m);
+    h->reply.weights_crc32c = h->info.weights_crc32c;
     h->reply.n_image_rows = h->info.n_image_rows;
     snprintf(h->reply.fingerprint, sizeof h->reply.fingerprint, "fp_%08x_%.*s",
              h->info.weights_crc32c, (int)strcspn(h->info.backend, " ,("), h->info.backend);
@@ -363,11 +360,15 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         return hg_fail(err, HG_STATUS_NO_MEMORY, "http: out of memory");
     h->max_queue = o->max_queue;
     h->keys = o->keys;
-    h->loopback = o->loopback;
+    h->no_page = o->no_page;
+    h->audit = o->audit;
     h->strict = o->strict;
     if (getrandom(&h->nonce, sizeof h->nonce, 0) != (ssize_t)sizeof h->nonce)
         h->nonce = (uint64_t)hg_now_ns();
     h->ping_ns = o->ping_ns ? o->ping_ns : ping_default_ns;
+    h->policy.allowed = o->allowed_hosts ? o->allowed_hosts : "";
+    h->policy.hosts = o->loopback || *h->policy.allowed;
+    h->policy.origins = h->policy.hosts && !o->keys;
     h->reply.n_restarts = o->n_restarts;
     if (s)
         hg_http_serve(h, m, s);

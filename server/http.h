@@ -11,6 +11,7 @@
 
 #include "common/status.h"
 #include "model/healthgpt.h"
+#include "server/audit.h"
 #include "server/guard.h"
 #include "server/keys.h"
 #include "server/scheduler.h"
@@ -18,14 +19,18 @@
 struct hg_http;
 
 struct hg_http_options {
-    int socket;      /* bound (hg_listen_bind) */
-    bool loopback;   /* bound to loopback: only local names are good in Host */
-    bool strict;     /* refuse fields that are not known on OpenAI's routes too */
-    int64_t ping_ns; /* of an idle stream; 0: 15 s */
+    int socket;                /* bound (hg_listen_bind) */
+    bool loopback;             /* bound to loopback: only local names are good in Host */
+    const char *allowed_hosts; /* and these: "a.example,b.example"; NULL or "": none */
+    bool strict;               /* refuse fields that are not known on OpenAI's routes too */
+    int64_t ping_ns;           /* of an idle stream; 0: 15 s */
     int n_threads, max_connections, max_queue;
-    struct hg_keys *keys;          /* who may ask, GET /health apart; NULL: everybody */
-    struct hg_guard_limits limits; /* n_connections is taken from max_connections */
+    int max_connections_per_address; /* 0: as many as there are */
+    struct hg_keys *keys;            /* who may ask, GET /health apart; NULL: everybody */
+    struct hg_audit *audit;          /* NULL: none is written */
+    struct hg_guard_limits limits;   /* n_connections is taken from max_connections */
     int64_t stall_ns; /* a request that has not ended so long after its deadline is told of */
+    bool no_page;     /* GET / is 404 */
     int n_restarts;   /* of this process by its supervisor, for /health */
 };
 

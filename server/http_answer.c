@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "server/openapi.h"
 
 enum { STREAM_BLOCK = 16 << 10 };
 
@@ -19,7 +20,7 @@ static bool add_common_headers(const struct exchange *x, struct MHD_Response *r,
            MHD_add_response_header(r, "Cache-Control", "no-store") == MHD_YES;
 }
 
-static const char *allowed(const struct route *r)
+static const char *allowed(const struct hg_route *r)
 {
     return strcmp(r->method, "GET") == 0 ? "GET, HEAD" : r->method;
 }
@@ -40,6 +41,14 @@ static void add_retry_after(struct exchange *x, struct MHD_Response *r)
     double spread = (double)((uint64_t)hg_now_ns() * 0x9e3779b97f4a7c15u >> 40) / (1 << 24);
     snprintf(seconds, sizeof seconds, "%d", (int)(s * (0.5 + spread) + 0.5));
     MHD_add_response_header(r, "Retry-After", seconds);
+}
+
+/* Every answer goes this way. */
+enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r)
+{
+    if (x->last && !MHD_get_response_header(r, "Connection"))
+        MHD_add_response_header(r, "Connection", "close");
+    return MHD_queue_response(x->connection, http, r);
 }
 
 static void add_refusal_headers(struct exchange *x, struct MHD_Response *r)
@@ -77,7 +86,7 @@ static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *
             add_refusal_headers(x, r);
         else
             mark_synthetic(x, r);
-        ok = MHD_queue_response(x->connection, (unsigned)http, r);
+        ok = hg_http_queue(x, (unsigned)http, r);
     }
     MHD_destroy_response(r);
     return ok;
@@ -168,6 +177,12 @@ enum MHD_Result hg_http_answer_model(struct exchange *x)
 enum MHD_Result hg_http_answer_card(struct exchange *x)
 {
     return send_model(x, hg_reply_card);
+}
+
+enum MHD_Result hg_http_answer_openapi(struct exchange *x)
+{
+    struct hg_buf b = {0};
+    return send_document(x, 200, hg_openapi_write(&x->http->info, &b), &b);
 }
 
 /* ---- POST: a question, a drawing ------------------------------------------------------------- */
@@ -289,7 +304,7 @@ static enum MHD_Result start_stream(struct exchange *x)
         x->sent_ns = hg_now_ns();
         if (x->form->ping)
             hg_guard_nudge(x->guarded, x->http->ping_ns, nudge);
-        ok = MHD_queue_response(x->connection, 200, r);
+        ok = hg_http_queue(x, 200, r);
     }
     MHD_destroy_response(r);
     return ok;
@@ -361,9 +376,11 @@ enum MHD_Result hg_http_answer_task(struct exchange *x)
     }
     hg_ask_init_dialect(&ask, x->route->dialect);
     ask.tenant = x->who;
+    ask.audit = x->http->audit;
     ask.strict = x->http->strict;
     bool parsed = parse_body(x, &ask), wants_stream = ask.stream;
     hg_http_drop_body(x); /* the images are decoded: the body is not needed any more */
+    hg_http_audit_subject(x, &ask);
     enum hg_status status = parsed ? submit(x, &ask, &err) : HG_STATUS_OK;
     hg_ask_deinit(&ask);
     if (!parsed)

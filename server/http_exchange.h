@@ -9,6 +9,7 @@
 #include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
+#include "server/routes.h"
 #include "server/trace.h"
 
 struct hg_http {
@@ -20,11 +21,13 @@ struct hg_http {
     struct hg_model_info info;
     struct hg_reply_context reply;
     struct hg_keys *keys;
+    struct hg_audit *audit;
     int max_queue;
+    int64_t ping_ns; /* of an idle stream */
+    uint64_t nonce;  /* of this process, in the names of answers */
+    bool strict, no_page;
+    struct hg_gate_policy policy;
     atomic_bool serving; /* before that: no model, no scheduler, no info */
-    int64_t ping_ns;     /* of an idle stream */
-    uint64_t nonce;      /* of this process, in the names of answers */
-    bool loopback, strict;
     atomic_bool draining;
     atomic_int n_exchanges;
 };
@@ -32,26 +35,18 @@ struct hg_http {
 struct exchange;
 typedef enum MHD_Result answer_fn(struct exchange *x);
 
-/* A path may hold one "{id}", which stands for what is not a slash. */
-struct route {
-    const char *path, *method;
-    answer_fn *answer;
-    enum hg_dialect dialect; /* HG_DIALECT_COUNT: no work is done */
-    enum hg_task task;       /* that is counted with; a chat may ask for the other */
-};
-
-enum { HG_HTTP_ID_CAP = 112 };
-
 struct exchange {
     struct hg_http *http;
     struct MHD_Connection *connection;
     struct hg_guarded *guarded;
-    const struct route *route;
-    char id[HG_HTTP_ID_CAP]; /* what stands for {id} */
+    const struct hg_route *route;
+    char id[HG_ROUTE_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
     struct hg_trace trace;
     struct hg_tenant who;
-    bool seen, bad_uri, bad_framing, refused;
+    struct hg_gate_target target;
+    bool seen, bad_framing, refused;
+    bool last;     /* of its connection, which closes behind the answer */
     bool may_stay; /* refused for want of room: the connection is good for another try */
     struct hg_api_error error;
     struct hg_body *body;    /* of a POST that was not refused, until it is parsed */
@@ -62,6 +57,8 @@ struct exchange {
     size_t sent;
     int64_t sent_ns; /* when something was */
     bool end_written;
+    bool audited; /* its line of the audit log has a place */
+    char subject[HG_AUDIT_SUBJECT_CAP];
 };
 
 /* ---- http_answer.c: each queues the answer, or suspends the connection until there is one ---- */
@@ -69,6 +66,7 @@ enum MHD_Result hg_http_answer_health(struct exchange *x);
 enum MHD_Result hg_http_answer_models(struct exchange *x);
 enum MHD_Result hg_http_answer_model(struct exchange *x);
 enum MHD_Result hg_http_answer_card(struct exchange *x);
+enum MHD_Result hg_http_answer_openapi(struct exchange *x);
 enum MHD_Result hg_http_answer_task(struct exchange *x);
 /* Of a task, once resumed. */
 enum MHD_Result hg_http_answer_when_ended(struct exchange *x);
@@ -76,5 +74,19 @@ enum MHD_Result hg_http_send_error(struct exchange *x); /* x->error */
 void hg_http_leave(struct exchange *x);                 /* cancel and let go its requests */
 /* http.c: nothing more is needed of the body. */
 void hg_http_drop_body(struct exchange *x);
+/* http_page.c */
+bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
+enum MHD_Result hg_http_answer_page(struct exchange *x);
+/* Every answer leaves through it: the last one of a connection says so. */
+enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
+
+/* ---- http_audit.c ---- */
+/* Of an exchange that asks for work, once its key is known. false: x->error says why not. */
+bool hg_http_audit_begin(struct exchange *x);
+/* What the body says of whom it is about, when no header did. */
+void hg_http_audit_subject(struct exchange *x, const struct hg_ask *ask);
+/* At the end of one that has begun. status 0: no answer had begun; delivered: all of it was taken.
+ */
+void hg_http_audit_end(struct exchange *x, int status, bool delivered);
 
 #endif

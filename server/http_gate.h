@@ -2,7 +2,9 @@
  *
  * Debian 12 ships 0.9.75, and every version below 1.0.5 accepts requests that two parsers read in
  * two ways (double Content-Length, Transfer-Encoding twice or in HTTP/1.0, several Hosts, any byte
- * in a header name, "%00" in the path). The gate runs before routing on the raw connection. */
+ * in a header name, "%00" in the path). Versions before 1.0 also cut values at a NUL and take bare
+ * LF and folded lines; they leave the bytes of the header in memory, where http_raw.h looks at
+ * them. The gate runs before routing on the raw connection. */
 #ifndef HG_SERVER_HTTP_GATE_H
 #define HG_SERVER_HTTP_GATE_H
 
@@ -15,17 +17,36 @@
 struct hg_gate_facts {
     int64_t content_length; /* -1: none declared */
     bool chunked, expects_continue;
+    bool encoded;                         /* Content-Encoding: something */
     const char *content_type;             /* NULL: none; valid as long as the request */
     const char *authorization;            /* the same */
+    const char *audit_subject;            /* the same, X-Audit-Subject */
     const char *request_id, *traceparent; /* the same; NULL too when there are several */
 };
 
-/* `raw_uri` before decoding. `loopback`: only local Host names pass (DNS rebinding). False: *e is
- * filled and the connection must be closed after the answer. */
+/* The request target as it was sent, before libmicrohttpd decodes it in place. */
+struct hg_gate_target {
+    const char *at; /* NULL: none */
+    size_t n;
+    bool bad;
+};
+
+/* Whose names are good in Host, and who may ask from a page of another site. */
+struct hg_gate_policy {
+    bool hosts;          /* only local names and `allowed` are good in Host (DNS rebinding) */
+    bool origins;        /* so it is in Origin, where it is given; else 403 */
+    const char *allowed; /* "a.example,b.example": without ports; may be "" */
+};
+
+/* False: *e is filled and the connection must be closed after the answer. */
 bool hg_http_gate(struct MHD_Connection *connection, const char *method, const char *version,
-                  bool bad_uri, bool loopback, struct hg_gate_facts *facts, struct hg_api_error *e);
-/* Longer than 2 KiB, control bytes, or an encoded NUL. */
-bool hg_http_uri_is_bad(const char *raw_uri);
-bool hg_http_host_is_local(const char *host); /* "localhost:8080", "127.0.0.1", "[::1]:80" */
+                  const struct hg_gate_target *target, const struct hg_gate_policy *policy,
+                  struct hg_gate_facts *facts, struct hg_api_error *e);
+/* What on_uri gets. Bad: longer than 2 KiB, not of the form "/path?query", bytes that a URI cannot
+ * hold, a '%' without two hex digits, an encoded control byte. */
+struct hg_gate_target hg_http_target(const char *raw_uri);
+/* "localhost:8080", "127.0.0.1", "[::1]:80", or a name of the list with or without a port. */
+bool hg_http_host_is_good(const char *host, const char *allowed);
+bool hg_http_origin_is_good(const char *origin, const char *allowed);
 
 #endif

@@ -218,15 +218,6 @@ size_t hg_keys_count(struct hg_keys *k)
     return n;
 }
 
-/* 1 when equal, else 0, after the same work. */
-static unsigned equal_digests(const uint8_t *a, const uint8_t *b)
-{
-    unsigned differ = 0;
-    for (int i = 0; i < HG_SHA256_BYTES; i++)
-        differ |= (unsigned)(a[i] ^ b[i]);
-    return (differ - 1) >> 31;
-}
-
 /* The key in "Bearer <key>", or NULL. */
 static const char *bearer(const char *authorization, size_t *n)
 {
@@ -252,7 +243,7 @@ enum hg_keys_verdict hg_keys_check(struct hg_keys *k, const char *authorization,
     pthread_mutex_lock(&k->lock);
     size_t found = k->table.n;
     for (size_t i = 0; i < k->table.n; i++) {
-        size_t hit = 0 - (size_t)equal_digests(digest, k->table.keys[i].digest);
+        size_t hit = 0 - (size_t)hg_sha256_equal(digest, k->table.keys[i].digest);
         found = (i & hit) | (found & ~hit);
     }
     if (found < k->table.n) {

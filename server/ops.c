@@ -22,6 +22,7 @@ enum { MAX_CONNECTIONS = 64, IDLE_S = 10, CONNECTION_MEMORY = 16 << 10 };
 static const int64_t STALLED_NS = 2000000000;
 
 struct hg_ops {
+    struct hg_gate_policy policy;
     struct MHD_Daemon *daemon;
     struct hg_ops_options options;
     int64_t start_ns;
@@ -253,14 +254,30 @@ static ops_fn *route_of(const char *path)
     return NULL;
 }
 
-/* Where con_cls points to between two calls. */
-static char uri_is_good, uri_is_bad, body_is_read;
+/* One request. */
+struct visit {
+    struct hg_gate_target target;
+    bool seen;
+};
 
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
 {
     (void)cls;
     (void)connection;
-    return hg_http_uri_is_bad(uri) ? &uri_is_bad : &uri_is_good;
+    struct visit *v = calloc(1, sizeof *v);
+    if (v)
+        v->target = hg_http_target(uri);
+    return v;
+}
+
+static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)cls;
+    (void)connection;
+    (void)code;
+    free(*con_cls);
+    *con_cls = NULL;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *path,
@@ -268,13 +285,15 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
                                   size_t *upload_size, void **con_cls)
 {
     struct hg_ops *o = cls;
+    struct visit *v = *con_cls;
     struct hg_gate_facts facts;
     struct hg_api_error e = {0};
-    bool bad_uri = *con_cls == &uri_is_bad, first = *con_cls != &body_is_read;
+    if (!v)
+        return MHD_NO;
     (void)upload;
-    if (first) {
-        *con_cls = &body_is_read;
-        if (!hg_http_gate(c, method, version, bad_uri, o->options.loopback, &facts, &e) ||
+    if (!v->seen) {
+        v->seen = true;
+        if (!hg_http_gate(c, method, version, &v->target, &o->policy, &facts, &e) ||
             !knows_key(o, &facts, &e))
             return send_error(c, &e);
         if (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0)
@@ -307,14 +326,17 @@ enum hg_status hg_ops_start(const struct hg_ops_options *options, struct hg_ops 
     *out = NULL;
     if (o && listen(options->socket, SOMAXCONN) == 0) {
         o->options = *options;
+        o->policy = (struct hg_gate_policy){.hosts = options->loopback,
+                                            .origins = options->loopback && !options->keys,
+                                            .allowed = ""};
         o->start_ns = hg_now_ns();
         atomic_init(&o->phase, "weights");
         o->daemon = MHD_start_daemon(
             MHD_USE_POLL_INTERNAL_THREAD, 0, NULL, NULL, on_request, o, MHD_OPTION_LISTEN_SOCKET,
-            options->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, o, MHD_OPTION_STRICT_FOR_CLIENT,
-            1, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-            MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
-            (unsigned)IDLE_S, MHD_OPTION_END);
+            options->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, o, MHD_OPTION_NOTIFY_COMPLETED,
+            on_completed, o, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+            (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
+            MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_END);
     }
     if (o && o->daemon) {
         *out = o;

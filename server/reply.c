@@ -39,9 +39,9 @@ enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out)
     return hg_line_close(&o);
 }
 
-enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_event *e,
-                              const struct hg_buf *text, const struct hg_top_token *tops,
-                              struct hg_buf *out)
+enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_request *r,
+                              const struct hg_event *e, const struct hg_buf *text,
+                              const struct hg_top_token *tops, struct hg_buf *out)
 {
     struct hg_json_out o;
     if (e->type == HG_EVENT_PREFILL) {
@@ -64,7 +64,7 @@ enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_
         hg_line_open(&o, out, "preview");
         hg_out_int(&o, "done", e->done);
         hg_out_int(&o, "total", e->total);
-        hg_put_png(&o, &im);
+        hg_put_png(&o, c, r, &im, true);
         hg_put_image_facts(&o, &im);
         return hg_line_close(&o);
     }
@@ -93,7 +93,7 @@ enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_re
     }
     if (r->result.image.rgb) {
         hg_line_open(&o, out, "image");
-        hg_put_png(&o, &r->result.image);
+        hg_put_png(&o, c, r, &r->result.image, false);
         hg_put_image_facts(&o, &r->result.image);
         HG_TRY(hg_line_close(&o));
     }
@@ -129,7 +129,7 @@ enum hg_status hg_reply_answer(const struct hg_reply_context *c, struct hg_reque
     hg_out_int(&o, "created", (int64_t)time(NULL));
     if (r->task == HG_TASK_GENERATION) {
         hg_out_open(&o, "image", '{');
-        hg_put_png(&o, &r->result.image);
+        hg_put_png(&o, c, r, &r->result.image, false);
         hg_put_image_facts(&o, &r->result.image);
         hg_out_close(&o, '}');
     } else {
@@ -151,7 +151,7 @@ static enum hg_status lines_event(struct hg_answer *a, const struct hg_event *e,
                                   const struct hg_buf *text, const struct hg_top_token *tops,
                                   struct hg_buf *out)
 {
-    return hg_reply_event(a->context, e, text, tops, out);
+    return hg_reply_event(a->context, a->requests[a->choice], e, text, tops, out);
 }
 
 static enum hg_status lines_end(struct hg_answer *a, struct hg_buf *out)

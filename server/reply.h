@@ -13,10 +13,12 @@
 #include "server/json_text.h"
 #include "server/request.h"
 #include "server/scheduler.h"
+#include "server/synthetic.h"
 
 struct hg_reply_context {
     const char *model, *notice;
     const struct hg_tokenizer *tokenizer; /* names of alternatives */
+    uint32_t weights_crc32c;              /* hg_model_info */
     int n_restarts;                       /* of the process, by its supervisor */
     char fingerprint[48]; /* of what computes: "fp_<CRC-32C of the weights>_<backend>" */
     int n_image_rows;     /* prompt tokens of an image */
@@ -24,9 +26,8 @@ struct hg_reply_context {
 
 const char *hg_finish_name(enum hg_finish f); /* "stop", "length" */
 
-/* A PNG that says in its text chunks that it is synthetic and not for clinical use. */
-enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out,
-                                struct hg_error *err);
+/* What every picture of a request says of itself. */
+struct hg_synthetic hg_reply_mark(const struct hg_reply_context *c, const struct hg_request *r);
 
 /* What a client is told of a request that failed or was cancelled. Who reads that it was cancelled
  * because the client has left has closed half of the connection: 499, client_closed. */
@@ -34,9 +35,9 @@ void hg_reply_error_of(const struct hg_request *r, struct hg_api_error *e);
 
 enum hg_status hg_reply_queued(const struct hg_request *r, struct hg_buf *out);
 /* One line for any event but END. */
-enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_event *e,
-                              const struct hg_buf *text, const struct hg_top_token *tops,
-                              struct hg_buf *out);
+enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_request *r,
+                              const struct hg_event *e, const struct hg_buf *text,
+                              const struct hg_top_token *tops, struct hg_buf *out);
 /* The last lines of a stream whose END was read: "image" when there is one, then "done" or "error".
  */
 enum hg_status hg_reply_end(const struct hg_reply_context *c, const struct hg_request *r,

@@ -1,19 +1,17 @@
 /* server/reply_parts.c - pieces of JSON that several dialects share. */
 #include "server/reply_parts.h"
 
-#include "server/version.h"
-
 const char *hg_finish_name(enum hg_finish f)
 {
     return f == HG_FINISH_LENGTH ? "length" : f == HG_FINISH_ERROR ? "error" : "stop";
 }
 
-enum hg_status hg_synthetic_png(const struct hg_image *im, struct hg_buf *out, struct hg_error *err)
+struct hg_synthetic hg_reply_mark(const struct hg_reply_context *c, const struct hg_request *r)
 {
-    static const char software[] = "healthgpt " HG_VERSION;
-    static const char comment[] = "synthetic image made by healthgpt, not for clinical use";
-    static const char *const pairs[] = {"Software", software, "Comment", comment, NULL};
-    return hg_image_encode_png(im, pairs, out, err);
+    return (struct hg_synthetic){.model = c->model,
+                                 .plugin = r->no_plugin ? "none" : hg_task_name(r->task),
+                                 .weights_crc32c = c->weights_crc32c,
+                                 .seed = r->sampling.seed};
 }
 
 enum hg_status hg_out_status(const struct hg_json_out *o)
@@ -99,10 +97,12 @@ void hg_put_transforms(struct hg_json_out *o, const struct hg_request *r)
     hg_out_close(o, ']');
 }
 
-void hg_put_png(struct hg_json_out *o, const struct hg_image *im)
+void hg_put_png(struct hg_json_out *o, const struct hg_reply_context *c, const struct hg_request *r,
+                const struct hg_image *im, bool preview)
 {
     struct hg_buf png = {0};
-    if (hg_synthetic_png(im, &png, NULL) != HG_STATUS_OK)
+    struct hg_synthetic mark = hg_reply_mark(c, r);
+    if (hg_synthetic_png(im, &mark, preview, &png, NULL) != HG_STATUS_OK)
         o->failed = true;
     hg_out_base64(o, "b64_json", png.data, png.len);
     hg_buf_deinit(&png);

@@ -173,7 +173,7 @@ enum hg_status hg_reply_card(const struct hg_reply_context *c, const struct hg_m
     hg_out_int(&o, "image_tokens", info->n_image_rows);
     hg_out_int(&o, "output_side", info->output_side);
     hg_out_int(&o, "output_tokens", (int64_t)info->grid_h * info->grid_w);
-    hg_out_string(&o, "intended_use", HG_NOTICE_RESEARCH);
+    hg_out_string(&o, "intended_use", HG_NOTICE);
     hg_out_string(&o, "notice", c->notice);
     return hg_line_close(&o);
 }

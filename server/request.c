@@ -2,6 +2,7 @@
 #include "server/request.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "common/clock.h"
@@ -93,6 +94,31 @@ static enum hg_status prepare(const struct hg_model *m, const struct hg_ask *ask
     return HG_STATUS_OK;
 }
 
+static void take_fingerprints(const struct hg_ask *ask, struct hg_audit_input *out)
+{
+    struct hg_hmac h;
+    if (!ask->audit)
+        return;
+    hg_audit_text_begin(ask->audit, &h);
+    hg_audit_text_add(&h, ask->system ? ask->system : "", ask->system ? strlen(ask->system) : 0);
+    if (!ask->n_turns)
+        hg_audit_text_add(&h, ask->question ? ask->question : "", ask->n_question);
+    for (size_t i = 0; i < ask->n_turns; i++) {
+        const struct hg_ask_turn *t = &ask->turns[i];
+        hg_audit_text_add(&h, t->question, t->n_question);
+        if (t->answer)
+            hg_audit_text_add(&h, t->answer, t->n_answer);
+    }
+    hg_audit_text_end(&h, out->text);
+    out->has_text = true;
+    out->n_images = ask->n_images < HG_AUDIT_MAX_IMAGES ? ask->n_images : HG_AUDIT_MAX_IMAGES;
+    for (size_t i = 0; i < out->n_images; i++) {
+        out->images[i].width = ask->images[i].width;
+        out->images[i].height = ask->images[i].height;
+        hg_audit_pixels(ask->audit, &ask->images[i], out->images[i].mac);
+    }
+}
+
 enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *ask,
                                  struct hg_request **out, struct hg_error *err)
 {
@@ -105,6 +131,7 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
     r->number = atomic_fetch_add(&next_number, 1);
     r->task = ask->task;
     r->tenant = ask->tenant;
+    take_fingerprints(ask, &r->fingerprints);
     r->timeout_ms = ask->timeout_ms;
     r->n_previews = ask->stream && ask->task == HG_TASK_GENERATION ? ask->previews : 0;
     r->sampling = sampling_of(ask);

@@ -13,6 +13,7 @@
 #include "common/image_io.h"
 #include "common/status.h"
 #include "model/healthgpt.h"
+#include "server/audit.h"
 #include "server/ledger.h"
 #include "server/policy.h"
 #include "server/stop.h"
@@ -70,8 +71,10 @@ struct hg_ask {
     int timeout_ms;         /* 0: the server's limit */
     int previews; /* of a picture that is streamed while it grows, 0..HG_REQUEST_MAX_PREVIEWS */
     bool stream, no_plugin;
-    const struct hg_body *body; /* while it is parsed: where its pictures are; else NULL */
-    struct hg_tenant tenant;    /* not the client's to say: of its API key */
+    const struct hg_body *body;   /* while it is parsed: where its pictures are; else NULL */
+    struct hg_tenant tenant;      /* not the client's to say: of its API key */
+    const struct hg_audit *audit; /* whose fingerprints are taken of what is asked; NULL: none */
+    char subject[129];            /* of the audit log, as the client wrote it; "": none */
 };
 void hg_ask_init(struct hg_ask *a, enum hg_task task); /* in our own dialect */
 void hg_ask_init_dialect(struct hg_ask *a, enum hg_dialect d);
@@ -105,6 +108,7 @@ struct hg_request {
     atomic_bool cancelled; /* set by the reader, read by the engine between steps */
     uint64_t number;       /* for logs and replies */
     enum hg_task task;
+    struct hg_audit_input fingerprints;
     struct hg_sampling sampling;
     struct hg_stop_strings stop;
     struct hg_prepared *prepared; /* until a sequence takes it */

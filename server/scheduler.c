@@ -17,6 +17,7 @@
  * A request's tokens do not depend on what else is in the batch, so the plan is free to change. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -158,6 +159,7 @@ void hg_slot_open(struct hg_scheduler *s, struct hg_request *r, struct hg_seq *s
 static void *engine_main(void *ctx)
 {
     struct hg_scheduler *s = ctx;
+    prctl(PR_SET_NAME, "hg-engine");
     for (;;) {
         hg_heart_beat(s->options.heart, HG_PIECE_TURN);
         while (s->n_slots == 0 && hg_model_steps_in_flight(s->model) > 0)

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -134,6 +135,7 @@ static bool wait_for(struct hg_watchdog *d, int64_t ns)
 static void *watchdog_main(void *ctx)
 {
     struct hg_watchdog *d = ctx;
+    prctl(PR_SET_NAME, "hg-watchdog");
     while (wait_for(d, d->watch.period_ns)) {
         enum hg_piece hung = hg_watch_look(&d->watch, hg_now_ns());
         if (hung == HG_PIECE_NONE)

@@ -42,8 +42,9 @@ static void decoding_an_image(void **state)
 static enum hg_status encode(void *ctx, struct hg_error *err)
 {
     static const char *const text[] = {"Comment", "x", NULL};
+    const struct hg_png_options o = {.text = text, .xmp = "<x/>"};
     struct hg_buf b = {0};
-    enum hg_status status = hg_image_encode_png(ctx, text, &b, err);
+    enum hg_status status = hg_image_encode_png(ctx, &o, &b, err);
     hg_buf_deinit(&b);
     return status;
 }

@@ -297,25 +297,74 @@ static void written_file_holds_nothing_but_the_given_chunks(void **state)
 {
     (void)state;
     static const char *const text[] = {"Software", "healthgpt", "Comment", "", NULL};
-    static const char *const expected[] = {"IHDR", "tEXt", "tEXt", "IDAT", "IEND"};
+    static const char *const expected[] = {"IHDR", "tEXt", "tEXt", "iTXt", "IDAT", "IEND"};
     struct hg_image im;
     struct hg_buf b = {0};
     make_image(&im, 32, 32);
-    HG_TEST_OK(hg_image_encode_png(&im, text, &b, &err), err);
+    const struct hg_png_options o = {.text = text, .xmp = "<x/>"};
+    HG_TEST_OK(hg_image_encode_png(&im, &o, &b, &err), err);
     size_t pos = 8, k = 0;
     while (pos < b.len) {
         const uint8_t *p = (const uint8_t *)b.data + pos;
         size_t n = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
-        assert_in_range(k, 0, 4);
+        assert_in_range(k, 0, 5);
         assert_memory_equal(p + 4, expected[k], 4);
         if (k == 1)
             assert_memory_equal(p, "\0\0\0\x12tEXtSoftware\0healthgpt", 26);
+        if (k == 3)
+            assert_memory_equal(p, "\0\0\0\x1aiTXtXML:com.adobe.xmp\0\0\0\0\0<x/>", 34);
         k += memcmp(p + 4, "IDAT", 4) != 0 || memcmp(p + n + 16, "IDAT", 4) != 0;
         pos += n + 12;
     }
-    assert_int_equal(k, 5);
+    assert_int_equal(k, 6);
     hg_image_deinit(&im);
     hg_buf_deinit(&b);
+}
+
+/* Byte 25 of a PNG is its colour type: 0 grey, 2 RGB. */
+static void pictures_without_colour_are_written_grey(void **state)
+{
+    (void)state;
+    struct hg_image im, back;
+    struct hg_buf grey = {0}, colour = {0};
+    make_image(&im, 57, 31);
+    size_t n = (size_t)im.width * (size_t)im.height * 3;
+    for (size_t i = 0; i < n; i++)
+        im.rgb[i] = im.rgb[i - i % 3];
+    HG_TEST_OK(hg_image_encode_png(&im, NULL, &grey, &err), err);
+    assert_int_equal(grey.data[25], 0);
+    HG_TEST_OK(hg_image_decode(grey.data, grey.len, &back, &err), err);
+    assert_memory_equal(back.rgb, im.rgb, n);
+    hg_image_deinit(&back);
+    im.rgb[n - 1] ^= 1; /* one sample of the last pixel is enough */
+    HG_TEST_OK(hg_image_encode_png(&im, NULL, &colour, &err), err);
+    assert_int_equal(colour.data[25], 2);
+    HG_TEST_OK(hg_image_decode(colour.data, colour.len, &back, &err), err);
+    assert_memory_equal(back.rgb, im.rgb, n);
+    hg_image_deinit(&back);
+    assert_true(grey.len < colour.len);
+    hg_image_deinit(&im);
+    hg_buf_deinit(&grey);
+    hg_buf_deinit(&colour);
+}
+
+static void the_level_changes_bytes_and_no_pixel(void **state)
+{
+    (void)state;
+    struct hg_image im, back;
+    struct hg_buf b[2] = {{0}, {0}};
+    make_image(&im, 200, 100);
+    for (int i = 0; i < 2; i++) {
+        const struct hg_png_options o = {.level = i ? 1 : 0};
+        HG_TEST_OK(hg_image_encode_png(&im, &o, &b[i], &err), err);
+        HG_TEST_OK(hg_image_decode(b[i].data, b[i].len, &back, &err), err);
+        assert_memory_equal(back.rgb, im.rgb, (size_t)200 * 100 * 3);
+        hg_image_deinit(&back);
+    }
+    assert_true(b[0].len != b[1].len || memcmp(b[0].data, b[1].data, b[0].len) != 0);
+    hg_image_deinit(&im);
+    hg_buf_deinit(&b[0]);
+    hg_buf_deinit(&b[1]);
 }
 
 static void the_same_pixels_give_the_same_bytes(void **state)
@@ -346,9 +395,11 @@ static void bad_text_and_empty_images_are_refused(void **state)
     struct hg_image im, empty = {0};
     struct hg_buf b = {0};
     make_image(&im, 2, 2);
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        HG_TEST_FAILS(hg_image_encode_png(&im, bad[i], &b, &err), HG_STATUS_BAD_REQUEST, err,
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        const struct hg_png_options o = {.text = bad[i]};
+        HG_TEST_FAILS(hg_image_encode_png(&im, &o, &b, &err), HG_STATUS_BAD_REQUEST, err,
                       "bad PNG text");
+    }
     HG_TEST_FAILS(hg_image_encode_png(&empty, NULL, &b, &err), HG_STATUS_BAD_REQUEST, err, "empty");
     assert_int_equal(b.len, 0);
     hg_image_deinit(&im);
@@ -370,6 +421,8 @@ int main(void)
         cmocka_unit_test(too_little_pixel_data_is_refused),
         cmocka_unit_test(written_images_read_back_the_same),
         cmocka_unit_test(written_file_holds_nothing_but_the_given_chunks),
+        cmocka_unit_test(pictures_without_colour_are_written_grey),
+        cmocka_unit_test(the_level_changes_bytes_and_no_pixel),
         cmocka_unit_test(the_same_pixels_give_the_same_bytes),
         cmocka_unit_test(bad_text_and_empty_images_are_refused),
     };

@@ -72,12 +72,51 @@ static void pieces_give_the_digest_of_the_whole(void **state)
     }
 }
 
+/* RFC 4231, test cases 1, 2, 3 and 6 (a key longer than a block). */
+static void hmac_of_the_rfc(void **state)
+{
+    (void)state;
+    uint8_t key_1[20], key_3[20], data_3[50], key_6[131];
+    memset(key_1, 0x0b, sizeof key_1);
+    memset(key_3, 0xaa, sizeof key_3);
+    memset(data_3, 0xdd, sizeof data_3);
+    memset(key_6, 0xaa, sizeof key_6);
+    static const char data_2[] = "what do ya want for nothing?",
+                      data_6[] = "Test Using Larger Than Block-Size Key - Hash Key First";
+    const struct {
+        const void *key, *data;
+        size_t n_key, n;
+        const char *expected;
+    } rows[] = {
+        {key_1, "Hi There", 20, 8,
+         "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
+        {"Jefe", data_2, 4, 28, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
+        {key_3, data_3, 20, 50, "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"},
+        {key_6, data_6, 131, 54,
+         "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct hg_hmac h;
+        uint8_t mac[HG_SHA256_BYTES];
+        char hex[65], same[65];
+        hg_hmac_init(&h, rows[i].key, rows[i].n_key);
+        for (size_t k = 0; k < rows[i].n; k++) /* in pieces */
+            hg_hmac_update(&h, (const char *)rows[i].data + k, 1);
+        hg_hmac_final(&h, mac);
+        hex_of(mac, hex);
+        assert_string_equal(hex, rows[i].expected);
+        hg_hex(mac, sizeof mac, same);
+        assert_string_equal(same, hex);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(digests_of_the_standard_examples),
         cmocka_unit_test(digests_of_zeros),
         cmocka_unit_test(pieces_give_the_digest_of_the_whole),
+        cmocka_unit_test(hmac_of_the_rfc),
     };
     return cmocka_run_group_tests_name("common/sha256", tests, NULL, NULL);
 }

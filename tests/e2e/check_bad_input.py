@@ -127,7 +127,7 @@ def check_special_tokens_in_user_text_are_plain_text(build):
 
 def check_daemon_options_are_checked(build):
     for args, part in ((["--bogus"], "--bogus"), (["--bogus", "x"], "unknown option --bogus"),
-                       (["--insecure=false"], "takes no value"), (["--max-queue", "0"], "max_queue"),
+                       (["--insecure=no"], "expected true, false, 1 or 0"), (["--check-config=x"], "takes no value"), (["--max-queue", "0"], "--max-queue: expected a whole number in 1..65536"),
                        (["--listen"], "expected a value"), (["--listen", "192.0.2.1:0", "--insecure"], "192.0.2.1"),
                        (["--listen", "nowhere"], "listen"), (["--listen", "0.0.0.0:0"], "--insecure"),
                        (["--config", "/nonexistent.json"], "/nonexistent.json"),

@@ -130,7 +130,7 @@ def check_readers_that_stop_reading_hold_up_nobody(build):
 
 def check_many_connections_at_once(build):
     n = 100 if is_sanitized(build) else 400
-    with Daemon(build, "--max-connections", str(n + 20), "--max-queue", "16") as d:
+    with Daemon(build, "--max-connections", str(n + 20), "--max-queue", "16", "--core-dumps") as d:  # to see its /proc/PID/fd
         sockets = [connect(d, post({"question": "Hi %d?" % i, "max_tokens": 3, "stream": True})) for i in range(n)]
         ends = [read_until(s, lambda g: b'"type":"done"' in g or b'"queue_full"' in g) for s in sockets]
         done = sum(b'"type":"done"' in g for g in ends)

@@ -104,7 +104,7 @@ def check_shares_that_make_no_sense_are_refused(build):
     equal(code, 64, "exit code: " + err[-300:])
     code, _, err = run(build, "healthgptd", "--gpu-memory-utilization", "7")
     equal(code, 64, "exit code: " + err[-300:])
-    require("gpu_memory_utilization: expected 0..1, got 7" in err, err[-300:])
+    require('--gpu-memory-utilization: expected a number in 0.01..1, got "7"' in err, err[-300:])
 
 
 def check_the_cache_takes_what_is_left(build):

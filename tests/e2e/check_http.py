@@ -20,7 +20,7 @@ def check_routes_methods_and_types(build):
         equal(d.request("HEAD", "/health")[0], 200, "HEAD")
         models = json.loads(d.request("GET", "/v1/models")[2])
         equal(models["data"][0]["id"], health["model"], "/v1/models")
-        for path in ("/", "/v1", "/v1/vqa/x", "/v1/chat", "/V1/VQA", "/v1/models/a/b"):
+        for path in ("/v1", "/v1/vqa/x", "/v1/chat", "/V1/VQA", "/v1/models/a/b"):
             status, _, data = d.request("GET", path)
             require_error(status, json.loads(data), 404, "unknown_route")
         for method, path, allow in (("GET", "/v1/vqa", "POST"), ("DELETE", "/v1/vqa", "POST"),
@@ -78,7 +78,7 @@ FRAMING = [
     ("strange Expect", head("Host: localhost", "Expect: banana", "Content-Length: 2"), 417),
     ("70 headers", head("Host: localhost", *["X-%d: 1" % i for i in range(70)], start="GET /health HTTP/1.1",
                         body=b""), 431),
-    ("3000-byte target", head("Host: localhost", start="GET /%s HTTP/1.1" % ("a" * 3000), body=b""), 400),
+    ("3000-byte target", head("Host: localhost", start="GET /%s HTTP/1.1" % ("a" * 3000), body=b""), 414),
     ("local Host with port", head("Host: 127.0.0.1:99", start="GET /health HTTP/1.1", body=b""), 200),
 ]
 

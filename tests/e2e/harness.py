@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree
 import zlib
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -117,10 +118,39 @@ def png_texts(data):
     return texts
 
 
-def require_synthetic(data):
+SYNTHETIC_XMP = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+def png_chunks(data):
+    """[(kind, body)]; checks the signature and every CRC."""
+    png_texts(data)
+    at, found = 8, []
+    while at < len(data):
+        n, kind = struct.unpack(">I4s", data[at:at + 8])
+        found.append((kind.decode(), data[at + 8:at + 8 + n]))
+        at += 12 + n
+    return found
+
+
+def require_synthetic(data, **facts):
+    """The marks of server/synthetic.h and no other chunk; `facts` that the comment has to hold. What the comment says."""
+    chunks = png_chunks(data)
+    kinds = [kind for kind, _ in chunks if kind != "IDAT"]
+    equal(kinds, ["IHDR", "tEXt", "tEXt", "tEXt", "iTXt", "IEND"], "chunks of the picture")
     texts = png_texts(data)
-    require(texts.get("Software", "").startswith("healthgpt"), "PNG Software: %r" % texts)
-    require("not for clinical use" in texts.get("Comment", ""), "PNG Comment: %r" % texts)
+    equal(sorted(texts), ["Comment", "Software", "Source"], "text chunks")
+    require(re.fullmatch(r"healthgpt \d+\.\d+\.\d+", texts["Software"]), "Software: %r" % texts)
+    equal(texts["Source"], "AI generated; not for diagnosis", "Source")
+    said = json.loads(texts["Comment"])
+    equal(sorted(said), ["model", "plugin", "seed", "version", "weights"], "members of Comment")
+    require(re.fullmatch(r"crc32c:[0-9a-f]{8}", said["weights"]), "weights: %r" % said)
+    equal({k: said[k] for k in facts}, facts, "facts of Comment")
+    head, _, packet = dict(chunks)["iTXt"].partition(b"\0\0\0\0\0")
+    equal(head, b"XML:com.adobe.xmp", "keyword of iTXt")
+    root = xml.etree.ElementTree.fromstring(packet.decode("utf-8").lstrip("\ufeff"))
+    kind = root.find(".//{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType")
+    require(kind is not None and kind.text == SYNTHETIC_XMP, "XMP: %r" % packet)
+    return said
 
 
 def edit_json(path, **values):
@@ -152,7 +182,8 @@ def cli_ok(build, *args, **kw):
 class Daemon:
     """healthgptd on a free port; leaving the block stops it and checks exit code and log."""
 
-    def __init__(self, build, *args, expect_exit=0, env=None, program="healthgptd", under=()):
+    def __init__(self, build, *args, expect_exit=0, env=None, program="healthgptd", under=(), any_address=False, cwd=None,
+                 preexec=None):
         self.expect_exit = expect_exit
         if "simt" in args and "--canary-interval-s" not in args:
             args += ("--canary-interval-s", "0")  # the emulation takes 6 s for it
@@ -160,9 +191,11 @@ class Daemon:
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             list(under) + [os.path.join(ROOT, build, program), "--listen", "127.0.0.1:0", "--ops-listen", ""] + list(args),
-            stdout=subprocess.PIPE, stderr=self.log, cwd=ROOT, env=dict(os.environ, **(env or {})))
+            stdout=subprocess.PIPE, stderr=self.log, cwd=cwd or ROOT, env=dict(os.environ, **(env or {})),
+            preexec_fn=preexec)
         line = self.process.stdout.readline().decode()
-        m = re.search(r"^healthgptd: listening on http://127\.0\.0\.1:(\d+) \(model .+, backend .+\)$", line)
+        address = r"0\.0\.0\.0" if any_address else r"127\.0\.0\.1"
+        m = re.search(r"^healthgptd: listening on http://%s:(\d+) \(model .+, backend .+\)$" % address, line)
         if not m:
             self.process.wait(30)
             raise Fail("daemon did not start: %r %s" % (line, self.log_text()[-800:]))

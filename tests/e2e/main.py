@@ -1,44 +1,62 @@
 """Run every check; see run.sh."""
+import importlib
 import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import check_bad_input  # noqa: E402
-import check_body  # noqa: E402
-import check_cli  # noqa: E402
-import check_connections  # noqa: E402
-import check_daemon  # noqa: E402
-import check_device  # noqa: E402
-import check_faults  # noqa: E402
-import check_gpu_programme  # noqa: E402
-import check_guard  # noqa: E402
-import check_http  # noqa: E402
-import check_keys  # noqa: E402
-import check_kv_dtype  # noqa: E402
-import check_simt  # noqa: E402
-import check_load  # noqa: E402
-import check_streaming  # noqa: E402
-import check_lifecycle  # noqa: E402
-import check_memory  # noqa: E402
-import check_logs  # noqa: E402
-import check_metrics  # noqa: E402
-import check_nginx  # noqa: E402
-import check_ops  # noqa: E402
-import check_openai  # noqa: E402
-import check_runner  # noqa: E402
-import check_terminal  # noqa: E402
 from harness import counts, run_module  # noqa: E402
+
+MODULES = """
+check_runner
+check_cli
+check_terminal
+check_config
+check_bad_input
+check_body
+check_http
+check_framing
+check_connections
+check_guard
+check_limits
+check_hosts
+check_mutants
+check_secrets
+check_errors
+check_fields
+check_remote
+check_daemon
+check_keys
+check_access
+check_audit
+check_streaming
+check_sse
+check_openai
+check_openapi
+check_synthetic
+check_page
+check_browser
+check_device
+check_faults
+check_load
+check_memory
+check_kv_dtype
+check_ops
+check_metrics
+check_logs
+check_lifecycle
+check_nginx
+check_simt
+check_gpu_programme
+""".split()
 
 
 def main():
     build = sys.argv[1] if len(sys.argv) > 1 else "build/release"
     wanted = sys.argv[2:]
-    for module in (check_runner, check_cli, check_terminal, check_bad_input, check_body, check_http, check_connections, check_guard,
-                   check_daemon, check_keys, check_streaming, check_openai, check_device, check_faults, check_load, check_memory, check_kv_dtype,
-                   check_ops, check_metrics, check_logs, check_lifecycle, check_nginx, check_simt, check_gpu_programme):
-        if not wanted or any(w in module.__name__ for w in wanted):
-            print("# " + module.__name__[6:], flush=True)
-            run_module(module, build)
+    for name in MODULES:
+        if not wanted or any(w in name for w in wanted):
+            print("# " + name[6:], flush=True)
+            run_module(importlib.import_module(name), build)
     print("e2e: %(passed)d passed, %(failed)d failed, %(skipped)d skipped" % counts)
     return 1 if counts["failed"] else 0
 

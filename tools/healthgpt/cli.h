@@ -30,7 +30,8 @@ struct hg_cli {
     int64_t prompt_tokens;
     const char *batches, *plugins, *plot; /* bench */
     bool bench_images;
-    char **args; /* what is no option */
+    const char *key_file, *anchor; /* audit */
+    char **args;                   /* what is no option */
     int n_args;
 };
 
@@ -50,6 +51,7 @@ int hg_cli_detokenize(const struct hg_cli *cli);
 int hg_cli_bench(const struct hg_cli *cli);
 int hg_cli_batch(const struct hg_cli *cli);
 int hg_cli_canary(const struct hg_cli *cli);
+int hg_cli_audit(const struct hg_cli *cli);
 
 /* Options after the command's name. BAD_REQUEST names the option. */
 enum hg_status hg_cli_parse(const struct hg_cli_command *command, int argc, char **argv,

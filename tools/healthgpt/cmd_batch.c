@@ -158,8 +158,9 @@ static enum hg_status finish(const struct hg_run *run, struct job *j)
     if (r) {
         hg_stream_wait(&r->stream, SIZE_MAX);
         err = r->result.error;
+        struct hg_synthetic mark = hg_reply_mark(&run->reply, r);
         if (err.status == HG_STATUS_OK && r->task == HG_TASK_GENERATION && j->output)
-            hg_output_write(j->output, &r->result.image, &err);
+            hg_output_write(j->output, &r->result.image, &mark, &err);
         if (err.status != HG_STATUS_OK)
             hg_api_error_of(&j->error, &err);
     }

@@ -63,6 +63,7 @@ static enum hg_status draw(const struct hg_cli *cli, const char *path, struct hg
     struct hg_run run = {0};
     struct hg_ask a;
     struct hg_request *r = NULL;
+    struct hg_synthetic mark;
     /* What can be wrong with the names first: it should not show after minutes of drawing. */
     enum hg_status status = hg_run_ask_of(cli, HG_TASK_GENERATION, cli->args[0], &a, err);
     if (status != HG_STATUS_OK)
@@ -71,12 +72,13 @@ static enum hg_status draw(const struct hg_cli *cli, const char *path, struct hg
     HG_TRY_OUT(hg_run_open(cli, 1, &run, err));
     HG_TRY_OUT(hg_run_submit(&run, &a, &r, err));
     follow(r);
+    mark = hg_reply_mark(&run.reply, r);
     if (r->result.error.status != HG_STATUS_OK) {
         *err = r->result.error;
         status = err->status;
         goto out;
     }
-    HG_TRY_OUT(hg_output_write(path, &r->result.image, err));
+    HG_TRY_OUT(hg_output_write(path, &r->result.image, &mark, err));
     if (!hg_output_is_stdout(path))
         print_result(cli, r, path);
 out:

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "server/notice.h"
 #include "server/process.h"
 #include "server/version.h"
 #include "tools/healthgpt/cli.h"
@@ -56,6 +57,14 @@ static const struct hg_cli_command commands[] = {
      "Checksum of the weights, and the first tokens of a few fixed requests with their log\n"
      "probabilities. With weights as stored: not for int8, fp8 or int4.\n",
      hg_cli_canary},
+    {"audit", "verify FILE...", "is an audit log of healthgptd whole and unchanged?",
+     "  healthgpt audit verify /var/log/healthgpt/audit.jsonl.1 /var/log/healthgpt/audit.jsonl\n"
+     "Files of one chain, oldest first. Names the first line that is wrong (exit code 65). A "
+     "chain\n"
+     "alone cannot show that lines at its end are missing, or that all of it was written anew: "
+     "give\n"
+     "--anchor or --key-file (docs/audit.md).\n",
+     hg_cli_audit},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -134,7 +143,7 @@ static int run(int argc, char **argv)
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || (asks_help && argc == 2))
         return usage(stdout);
     if (has_flag(argc - 1, argv + 1, "--version")) {
-        puts("healthgpt " HG_VERSION);
+        puts("healthgpt " HG_VERSION "\n" HG_NOTICE);
         return 0;
     }
     const struct hg_cli_command *command = find_command(argv[asks_help ? 2 : 1]);

@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "common/file.h"
-#include "server/reply.h"
 
 bool hg_output_is_stdout(const char *path)
 {
@@ -51,10 +50,11 @@ enum hg_status hg_output_check(const char *path, struct hg_error *err)
     return HG_STATUS_OK;
 }
 
-enum hg_status hg_output_write(const char *path, const struct hg_image *im, struct hg_error *err)
+enum hg_status hg_output_write(const char *path, const struct hg_image *im,
+                               const struct hg_synthetic *mark, struct hg_error *err)
 {
     struct hg_buf png = {0};
-    enum hg_status status = hg_synthetic_png(im, &png, err);
+    enum hg_status status = hg_synthetic_png(im, mark, false, &png, err);
     if (status == HG_STATUS_OK && hg_output_is_stdout(path))
         fwrite(png.data, 1, png.len, stdout); /* a failure shows at the end, as for all output */
     else if (status == HG_STATUS_OK)

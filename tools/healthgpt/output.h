@@ -9,6 +9,7 @@
 
 #include "common/image_io.h"
 #include "common/status.h"
+#include "server/synthetic.h"
 
 bool hg_output_is_stdout(const char *path);
 
@@ -16,6 +17,7 @@ bool hg_output_is_stdout(const char *path);
 enum hg_status hg_output_check(const char *path, struct hg_error *err);
 
 /* The PNG with its synthetic marks. */
-enum hg_status hg_output_write(const char *path, const struct hg_image *im, struct hg_error *err);
+enum hg_status hg_output_write(const char *path, const struct hg_image *im,
+                               const struct hg_synthetic *mark, struct hg_error *err);
 
 #endif

@@ -27,6 +27,7 @@ enum hg_status hg_run_open(const struct hg_cli *cli, int max_batch, struct hg_ru
     hg_model_info(out->model, &out->info);
     out->reply = (struct hg_reply_context){.model = out->info.name,
                                            .notice = out->info.notice,
+                                           .weights_crc32c = out->info.weights_crc32c,
                                            .tokenizer = hg_model_tokenizer(out->model)};
     struct hg_scheduler_options s = {.max_batch = max_batch,
                                      .max_queue = 2 * max_batch,

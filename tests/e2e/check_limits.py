@@ -1,0 +1,192 @@
+"""Limits of connections and chunks (T-02, reliability section 8), and docs/limits.md, which names them all."""
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+
+from harness import ROOT, Daemon, equal, is_sanitized, require
+
+HOST = b"Host: localhost\r\n"
+GET = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
+ASK = b'{"question":"Hi?","max_tokens":1}'
+CHUNKED = (b"POST /v1/vqa HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
+           b"Transfer-Encoding: chunked\r\n\r\n")
+
+
+def post(body):
+    return (b"POST /v1/vqa HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            % len(body) + body)
+
+
+def connect(d, data=b"", source="127.0.0.1"):
+    s = socket.create_connection(("127.0.0.1", d.port), 60, (source, 0))
+    s.sendall(data)
+    return s
+
+
+def answer(s):
+    """Head and body of one answer; b"" when the server closes first."""
+    got = b""
+    try:
+        while b"\r\n\r\n" not in got:
+            piece = s.recv(65536)
+            if not piece:
+                return got, b""
+            got += piece
+        head, _, body = got.partition(b"\r\n\r\n")
+        n = int(re.search(rb"content-length: (\d+)", head, re.I).group(1))
+        while len(body) < n:
+            body += s.recv(65536)
+        return head, body
+    except ConnectionResetError:
+        return got, b""
+
+
+def closed(s):
+    try:
+        while s.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+def check_a_connection_ends_after_idle_time_requests_and_life(build):
+    with Daemon(build, "--connection-requests", "5") as d:
+        s = connect(d)
+        for i in range(5):
+            s.sendall(GET if i % 2 else post(ASK))
+            head, _ = answer(s)
+            require(head.startswith(b"HTTP/1.1 200"), "answer %d: %r" % (i, head[:80]))
+            equal(b"connection: close" in head.lower(), i == 4, "Connection: close on answer %d" % i)
+        require(closed(s), "the connection stays open")
+        s = connect(d, GET * 8)
+        got = b""
+        while True:
+            piece = s.recv(65536)
+            if not piece:
+                break
+            got += piece
+        equal(got.count(b"HTTP/1.1 200"), 5, "answers of a pipeline")
+    with Daemon(build, "--idle-timeout-s", "1") as d:
+        s = connect(d, GET)
+        start = time.monotonic()
+        answer(s)
+        require(closed(s), "an idle connection stays open")
+        idle = time.monotonic() - start
+        require(idle >= 0.9, "closed after %.1f s of 1 s" % idle)
+    with Daemon(build, "--connection-s", "1") as d:
+        s, n = connect(d), 0
+        start = time.monotonic()
+        while True:
+            s.sendall(GET)
+            head, _ = answer(s)
+            n += 1
+            if b"connection: close" in head.lower():
+                break
+            require(time.monotonic() - start < 60, "no end")
+            time.sleep(0.1)
+        require(time.monotonic() - start >= 0.9 and n > 1, "ended after %d requests" % n)
+        require(closed(s), "the connection stays open")
+    with Daemon(build, "--connection-requests", "1") as d:
+        _, headers = d.stream("/v1/vqa", {"question": "Hi?", "max_tokens": 1})
+        equal(headers.get("Connection"), "close", "Connection of a stream")
+    return "idle for %.1f s of 1 s" % idle
+
+
+def check_connections_of_one_address(build):
+    with Daemon(build, "--max-connections-per-address", "3") as d:
+        held = [connect(d, GET) for _ in range(3)]
+        require(all(answer(s)[0].startswith(b"HTTP/1.1 200") for s in held), "three are served")
+        try:
+            equal(answer(connect(d, GET))[0], b"", "the fourth of an address")
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+        other = connect(d, GET, source="127.0.0.2")
+        require(answer(other)[0].startswith(b"HTTP/1.1 200"), "another address")
+        held[0].close()
+        end = time.monotonic() + 30
+        while True:
+            try:
+                if answer(connect(d, GET))[0].startswith(b"HTTP/1.1 200"):
+                    break
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+            require(time.monotonic() < end, "no place after one has left")
+            time.sleep(0.01)
+
+
+def check_those_without_headers_do_not_take_every_place(build):
+    with Daemon(build, "--max-connections", "64") as d:
+        held = [connect(d, GET[:i % len(GET)]) for i in range(60)]
+        start = time.monotonic()
+        for _ in range(10):
+            equal(d.health()["status"], "ok", "a client in the crowd")
+        spent = time.monotonic() - start
+        h = d.health()
+        require(44 <= h["cut"]["crowded"] <= 60, "cut: %r" % h["cut"])
+        head, body = answer(held[0])
+        require(b" 408 " in head and b"request_timeout" in body, "the oldest: %r" % head[:80])
+        for s in held:
+            s.close()
+    return "%d of 60 made room; 10 requests beside them took %.0f ms" % (h["cut"]["crowded"], spent * 1e3)
+
+
+def check_chunks_are_counted_and_cost_no_memory(build):
+    def body(n):
+        """n chunks of one byte each; the first ones are a question, the others blanks."""
+        return b"".join(b"1\r\n%c\r\n" % c for c in ASK) + b"1\r\n \r\n" * (n - len(ASK)) + b"0\r\n\r\n"
+
+    def send(d, data):
+        s = connect(d)
+        try:
+            s.sendall(data)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return answer(s)
+
+    with Daemon(build) as d:
+        head, _ = send(d, CHUNKED + body(65536))
+        require(head.startswith(b"HTTP/1.1 200"), "65,536 chunks: %r" % head[:80])
+        head, text = send(d, CHUNKED + body(65537))
+        require(head.startswith(b"HTTP/1.1 400") and b"too_many_chunks" in text, "65,537 chunks: %r" % head[:80])
+        flood = CHUNKED + body(1000000)
+        send(d, flood)
+        before = d.status_kb("VmRSS")
+        for _ in range(2 if is_sanitized(build) else 20):
+            head, text = send(d, flood)
+            require(head.startswith(b"HTTP/1.1 400") and b"too_many_chunks" in text, "1 M chunks: %r" % head[:80])
+        grown = d.status_kb("VmRSS") - before
+        require(grown < 1024 or is_sanitized(build), "grown by %d KiB" % grown)
+        equal(d.health()["status"], "ok", "after the flood")
+    return "grown by %d KiB after 20 x 1 M chunks" % grown
+
+
+def rows():
+    with open(os.path.join(ROOT, "docs", "limits.md"), encoding="utf-8") as f:
+        for line in f:
+            cells = [c.strip() for c in line.strip().strip("|").split("|")]
+            if line.startswith("|") and cells[0] not in ("what", "---"):
+                yield cells
+
+
+def check_the_page_of_limits_is_true(build):
+    text = subprocess.run([os.path.join(ROOT, build, "healthgptd"), "--help"], stdout=subprocess.PIPE).stdout.decode()
+    with open(os.path.join(ROOT, "config", "schema.json"), encoding="utf-8") as f:
+        known = json.load(f)["properties"]
+    n = 0
+    for what, default, flag, _, check in rows():
+        n += 1
+        if flag:
+            name = flag.strip("`")
+            require(name in text, "%s: there is no %s" % (what, name))
+            key = known[name[2:].replace("-", "_")]
+            if re.fullmatch(r"\d+", default):
+                equal(str(key["default"]), default, "default of " + name)
+        module, _, function = check.partition(": ")
+        with open(os.path.join(ROOT, "tests", "e2e", module + ".py"), encoding="utf-8") as f:
+            require("def check_%s(" % function in f.read(), "%s: there is no %s" % (what, check))
+    require(n >= 15, "%d rows" % n)
+    return "%d limits" % n
