@@ -162,7 +162,7 @@ static bool answer_at_once(const struct exchange *x)
 /* What tests look for: see common/fault.h. */
 static void plant(const char *data, size_t n)
 {
-    if (data[0] != '[')
+    if (!memmem(data, n, "\\ud800", 6))
         return;
     if (hg_fault(HG_FAULT_OVERREAD, NULL)) {
         char *copy = malloc(n);

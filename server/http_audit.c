@@ -105,7 +105,6 @@ static void add_requests(struct exchange *x, struct hg_audit_record *out)
 {
     const struct hg_answer *a = &x->answer;
     const struct hg_request *first = a->requests[0];
-    snprintf(out->id, sizeof out->id, "%llu", (unsigned long long)first->number);
     out->task = first->task;
     out->no_plugin = first->no_plugin;
     out->input = first->fingerprints;
@@ -122,6 +121,7 @@ void hg_http_audit_end(struct exchange *x, int status, bool delivered)
                                 .http = status,
                                 .delivered = delivered,
                                 .outcome = HG_AUDIT_CANCELLED};
+    snprintf(r.id, sizeof r.id, "%s", x->trace.request_id);
     memcpy(r.key, x->who.name, sizeof r.key);
     memcpy(r.subject, x->subject, sizeof r.subject);
     if (x->answer.n_requests > 0)

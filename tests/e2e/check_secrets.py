@@ -163,7 +163,7 @@ def crash(build, sig, *more, limit=None, folder=None):
                    "Content-Length: %d\r\n\r\n" % (secret("header"), len(drawing)) + drawing).encode())
         require(s.recv(12).startswith(b"HTTP/1.1 200"), "the drawing has begun")
         if fault:
-            body = b'["' + secret("body").encode() + b'"]'
+            body = b'["' + secret("body").encode() + b'\\ud800"]'
             with socket.create_connection(("127.0.0.1", d.port), 30) as t:
                 t.sendall(b"POST /v1/vqa?%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                           b"Content-Length: %d\r\n\r\n" % (secret("query").encode(), len(body)) + body)
