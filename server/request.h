@@ -113,6 +113,7 @@ struct hg_request {
     struct hg_stop_strings stop;
     struct hg_prepared *prepared; /* until a sequence takes it */
     bool no_plugin;
+    bool streams; /* its answer begins when it is accepted */
     int n_prompt, max_tokens, n_images;
     struct hg_image_transform transform[HG_REQUEST_MAX_IMAGES]; /* [n_images] */
     int n_previews;                                             /* wanted */
