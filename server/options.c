@@ -120,8 +120,7 @@ static void read_all(int argc, char **argv, char *const *environment, struct ask
     }
 }
 
-/* What only the values together show; with --check-config also what they point to. */
-static void check_meaning(struct hg_config_build *b, bool files_too)
+void hg_options_check(struct hg_config_build *b, bool files_too)
 {
     const struct hg_config *c = &b->config;
     struct hg_listen_address a;
@@ -207,7 +206,7 @@ enum hg_options_action hg_options_read(int argc, char **argv, char *const *envir
     } else {
         if (!b.config.model[0]) /* a flag may say so against the variable, which model/ reads too */
             unsetenv(HG_CONFIG_ENVIRONMENT_PREFIX "MODEL");
-        check_meaning(&b, asked.check);
+        hg_options_check(&b, asked.check);
         *exit_code = 0;
         if (asked.check) {
             struct hg_buf text = {0};

@@ -34,6 +34,10 @@ enum hg_options_action {
 enum hg_options_action hg_options_read(int argc, char **argv, char *const *environment,
                                        struct hg_config *config, int *exit_code);
 
+/* What only the values together show, as further error lines; files_too: also what they point to,
+ * as --check-config does. */
+void hg_options_check(struct hg_config_build *b, bool files_too);
+
 /* ---- options_docs.c: made from the two tables ---- */
 enum hg_status hg_options_help(struct hg_buf *out);
 enum hg_status hg_options_completion(const char *shell, struct hg_buf *out, struct hg_error *err);

@@ -108,6 +108,23 @@ static enum hg_status check_metadata(const char *name, json_t *meta, struct hg_e
     return HG_STATUS_OK;
 }
 
+/* Where the last tensor ends, by the header: beyond the buffer when a download was cut short, which
+ * deserves better than the name of the first tensor that it hit. */
+static uint64_t wanted_bytes(json_t *root)
+{
+    uint64_t most = 0;
+    const char *key;
+    json_t *entry;
+    json_object_foreach(root, key, entry)
+    {
+        const json_t *end = json_array_get(json_object_get(entry, "data_offsets"), 1);
+        (void)key;
+        if (json_integer_value(end) > 0 && (uint64_t)json_integer_value(end) > most)
+            most = (uint64_t)json_integer_value(end);
+    }
+    return most;
+}
+
 static enum hg_status read_entries(struct reader *r, json_t *root, struct hg_error *err)
 {
     const char *key;
@@ -185,6 +202,11 @@ enum hg_status hg_safetensors_parse(struct hg_tensor_file *f, const unsigned cha
         status = hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", f->name);
         goto out;
     }
+    uint64_t wanted = wanted_bytes(root), head = 8 + header_bytes;
+    if (wanted > r.buffer_bytes)
+        HG_TRY_OUT(hg_fail(err, HG_STATUS_BAD_FILE,
+                           "%s: cut short: the header speaks of %llu bytes, the file has %zu",
+                           f->name, (unsigned long long)(head + wanted), n));
     HG_TRY_OUT(read_entries(&r, root, err));
     HG_TRY_OUT(check_cover(&r, err));
 out:

@@ -31,6 +31,7 @@ struct hg_cli {
     const char *batches, *plugins, *plot; /* bench */
     bool bench_images;
     const char *key_file, *anchor; /* audit */
+    const char *config;            /* doctor */
     char **args;                   /* what is no option */
     int n_args;
 };
@@ -52,6 +53,7 @@ int hg_cli_bench(const struct hg_cli *cli);
 int hg_cli_batch(const struct hg_cli *cli);
 int hg_cli_canary(const struct hg_cli *cli);
 int hg_cli_audit(const struct hg_cli *cli);
+int hg_cli_doctor(const struct hg_cli *cli);
 
 /* Options after the command's name. BAD_REQUEST names the option. */
 enum hg_status hg_cli_parse(const struct hg_cli_command *command, int argc, char **argv,

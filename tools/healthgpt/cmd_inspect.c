@@ -28,7 +28,7 @@ struct inspect {
     const char *root;
     enum hg_inspect_detail detail;
     struct hg_json_out *o;
-    struct hg_inspect_sum llm, vision, fusion, all; /* all: these, plug-ins and VQGAN too */
+    struct hg_inspect_parts part;
     size_t n_missing;
     const char *missing[64];
     char missing_text[64][160];
@@ -136,7 +136,7 @@ static void weights_of(struct inspect *in, const char *sub, struct hg_inspect_su
         miss(in, "%.80s: no weight file", sub);
     if (sum)
         hg_inspect_add(sum, &part);
-    hg_inspect_add(&in->all, &part);
+    hg_inspect_add(&in->part.all, &part);
 }
 
 static void weight_file(struct inspect *in, const char *name, struct hg_inspect_sum *sum)
@@ -152,31 +152,20 @@ static void weight_file(struct inspect *in, const char *name, struct hg_inspect_
     hg_inspect_file(path, name, in->detail, in->o, &part);
     if (sum)
         hg_inspect_add(sum, &part);
-    hg_inspect_add(&in->all, &part);
+    hg_inspect_add(&in->part.all, &part);
 }
 
 /* ---- memory ---------------------------------------------------------------------------------- */
-
-/* Bytes of the weights as the loader stores them: --dtype is for the language model; vision tower
- * and projector follow it but for int8, fp8 and int4, plug-ins stay as they are, the VQGAN is f32.
- * Rows are padded to whole vectors, which counts in small models only. */
-static int64_t weights_as(const struct inspect *in, const char *dtype)
-{
-    int64_t side = in->vision.n_elements + in->fusion.n_elements;
-    int64_t rest = in->all.tensor_bytes - in->llm.tensor_bytes - in->vision.tensor_bytes -
-                   in->fusion.tensor_bytes;
-    return hg_inspect_bytes_as(&in->llm, dtype) + side * (strcmp(dtype, "f32") == 0 ? 4 : 2) + rest;
-}
 
 static void put_memory(struct inspect *in, const struct hg_llm_config *config)
 {
     static const char *const types[] = {"f32", "f16", "bf16", "int8", "fp8", "int4"};
     struct hg_json_out *o = in->o;
-    if (in->all.n_elements == 0)
+    if (in->part.all.n_elements == 0)
         return;
     hg_out_open(o, "memory", '{');
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        hg_out_int(o, types[i], weights_as(in, types[i]));
+        hg_out_int(o, types[i], hg_inspect_model_bytes(&in->part, types[i]));
     if (config) {
         int64_t rows = (int64_t)config->n_layers * config->n_kv_heads * 2;
         int64_t per_token = rows * config->head_dim * 2;
@@ -253,7 +242,7 @@ static bool read_llm(struct inspect *in, const char *sub, struct hg_llm_config *
 static void check_llm(struct inspect *in, const char *sub, const struct hg_llm_config *config)
 {
     char dir[PATH_CAP], lines[MAX_BAD_TENSORS][HG_INSPECT_LINE];
-    if (in->llm.n_bad > 0 || in->llm.n_files == 0 || !join(dir, in->root, sub))
+    if (in->part.llm.n_bad > 0 || in->part.llm.n_files == 0 || !join(dir, in->root, sub))
         return; /* said already */
     size_t n = hg_inspect_llm(dir, config, lines, MAX_BAD_TENSORS);
     for (size_t i = 0; i < n && i < MAX_BAD_TENSORS; i++)
@@ -268,10 +257,10 @@ static void card_folder(struct inspect *in, const struct hg_model_card *card)
     put_card(in->o, card);
     bool has_config = read_llm(in, card->llm, &config);
     hg_out_open(in->o, "files", '[');
-    weights_of(in, card->llm, &in->llm);
+    weights_of(in, card->llm, &in->part.llm);
     need_file(in, card->llm, "tokenizer_config.json");
     if (card->has_vision) {
-        weights_of(in, card->vision, &in->vision);
+        weights_of(in, card->vision, &in->part.vision);
         need_file(in, card->vision, "config.json");
         need_file(in, card->vision, "preprocessor_config.json");
     }
@@ -279,7 +268,7 @@ static void card_folder(struct inspect *in, const struct hg_model_card *card)
         weight_file(in, card->vqgan_path, NULL);
     for (int i = 0; i < HG_CARD_TASKS; i++) {
         weight_file(in, card->tasks[i].hlora, NULL);
-        weight_file(in, card->tasks[i].fusion, &in->fusion);
+        weight_file(in, card->tasks[i].fusion, &in->part.fusion);
     }
     hg_out_close(in->o, ']');
     if (has_config)
@@ -297,9 +286,9 @@ static void bare_folder(struct inspect *in)
     if (has_config)
         put_llm(in->o, &config);
     hg_out_open(in->o, "files", '[');
-    weights_of(in, "", &in->llm);
+    weights_of(in, "", &in->part.llm);
     hg_out_close(in->o, ']');
-    if (in->all.n_files == 0)
+    if (in->part.all.n_files == 0)
         miss(in, "any weight file");
     if (has_config)
         check_llm(in, "", &config);
@@ -314,7 +303,7 @@ static void inspect_path(struct inspect *in, bool is_dir)
     hg_out_string(in->o, "path", in->root);
     if (!is_dir) {
         hg_out_open(in->o, "files", '[');
-        hg_inspect_file(in->root, in->root, in->detail, in->o, &in->all);
+        hg_inspect_file(in->root, in->root, in->detail, in->o, &in->part.all);
         hg_out_close(in->o, ']');
     } else if (card && hg_model_card_read(in->root, card, &err) == HG_STATUS_OK) {
         card_folder(in, card);
@@ -324,10 +313,10 @@ static void inspect_path(struct inspect *in, bool is_dir)
         bare_folder(in);
     }
     free(card);
-    hg_out_int(in->o, "bytes", in->all.file_bytes);
-    hg_out_uint(in->o, "n_tensors", in->all.n_tensors);
-    hg_out_int(in->o, "n_parameters", in->all.n_elements);
-    hg_inspect_put_types(&in->all, in->o);
+    hg_out_int(in->o, "bytes", in->part.all.file_bytes);
+    hg_out_uint(in->o, "n_tensors", in->part.all.n_tensors);
+    hg_out_int(in->o, "n_parameters", in->part.all.n_elements);
+    hg_inspect_put_types(&in->part.all, in->o);
     hg_out_open(in->o, "missing", '[');
     for (size_t i = 0; i < in->n_missing; i++)
         hg_out_string(in->o, NULL, in->missing[i]);
@@ -356,7 +345,7 @@ int hg_cli_inspect(const struct hg_cli *cli)
                                     : HG_INSPECT_SUMS;
         inspect_path(in, S_ISDIR(st.st_mode));
     }
-    bool incomplete = in && (in->n_missing > 0 || in->all.n_bad > 0);
+    bool incomplete = in && (in->n_missing > 0 || in->part.all.n_bad > 0);
     json_t *doc = in && !o.failed && !cli->json ? json_loads(text.data, 0, NULL) : NULL;
     if (cli->json && in && !o.failed)
         hg_terminal_line(stdout, text.data);

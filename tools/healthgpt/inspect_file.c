@@ -69,6 +69,12 @@ void hg_inspect_add(struct hg_inspect_sum *a, const struct hg_inspect_sum *b)
         a->by_type[i] += b->by_type[i];
 }
 
+void hg_inspect_add_tensors(struct hg_inspect_sum *sum, const struct hg_tensor_file *f)
+{
+    for (size_t i = 0; i < hg_tensor_file_count(f); i++)
+        add_tensor(sum, hg_tensor_file_at(f, i));
+}
+
 void hg_inspect_file(const char *path, const char *shown, enum hg_inspect_detail detail,
                      struct hg_json_out *o, struct hg_inspect_sum *sum)
 {
@@ -117,4 +123,12 @@ int64_t hg_inspect_bytes_as(const struct hg_inspect_sum *sum, const char *dtype)
     if (strcmp(dtype, "int4") == 0) /* the scale of a shorter last group counts little */
         return sum->n_matrix / 2 + sum->n_matrix / 64 + rest;
     return sum->n_elements * (strcmp(dtype, "f32") == 0 ? 4 : 2);
+}
+
+int64_t hg_inspect_model_bytes(const struct hg_inspect_parts *p, const char *dtype)
+{
+    int64_t side = p->vision.n_elements + p->fusion.n_elements;
+    int64_t rest =
+        p->all.tensor_bytes - p->llm.tensor_bytes - p->vision.tensor_bytes - p->fusion.tensor_bytes;
+    return hg_inspect_bytes_as(&p->llm, dtype) + side * (strcmp(dtype, "f32") == 0 ? 4 : 2) + rest;
 }

@@ -20,6 +20,13 @@ struct hg_inspect_sum {
 
 void hg_inspect_add(struct hg_inspect_sum *a, const struct hg_inspect_sum *b);
 
+void hg_inspect_add_tensors(struct hg_inspect_sum *sum, const struct hg_tensor_file *f);
+
+/* A model's files: the base, the tower, the tables of fusion files, and everything together. */
+struct hg_inspect_parts {
+    struct hg_inspect_sum llm, vision, fusion, all;
+};
+
 /* CHECKSUMS reads every byte. */
 enum hg_inspect_detail { HG_INSPECT_SUMS, HG_INSPECT_TENSORS, HG_INSPECT_CHECKSUMS };
 
@@ -36,5 +43,10 @@ void hg_inspect_put_types(const struct hg_inspect_sum *sum, struct hg_json_out *
  * as one byte and a float scale per row, the rest as f32) or "int4" (half a byte and an f16 scale
  * per 128). */
 int64_t hg_inspect_bytes_as(const struct hg_inspect_sum *sum, const char *dtype);
+
+/* Bytes of a model's weights as the loader stores them: --dtype is for the language model; vision
+ * tower and fusion tables follow it but for int8, fp8 and int4, plug-ins stay as they are, the
+ * VQGAN is f32. Rows are padded to whole vectors, which counts in small models only. */
+int64_t hg_inspect_model_bytes(const struct hg_inspect_parts *p, const char *dtype);
 
 #endif

@@ -65,6 +65,17 @@ static const struct hg_cli_command commands[] = {
      "give\n"
      "--anchor or --key-file (docs/audit.md).\n",
      hg_cli_audit},
+    {"doctor", "", "what this machine, configuration and model folder lack; run it before asking",
+     "  healthgpt doctor --model DIR --config /etc/healthgpt/config.json\n"
+     "One line for each finding: ok, warn or FAIL, and what to do next. Headers are read, weights "
+     "are\n"
+     "not; nothing is downloaded. --json is made to be pasted into an issue: no secrets, no values "
+     "of\n"
+     "the environment, no names of host or user, no paths but those that you typed.\n"
+     "Exit code: 0 when nothing failed, else of the first FAIL: 64 configuration, 65 damaged file, "
+     "66\n"
+     "missing file, 69 port in use or not supported, 75 not enough memory.\n",
+     hg_cli_doctor},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

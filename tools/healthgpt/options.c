@@ -17,7 +17,7 @@ struct option_row {
 };
 
 #define ENGINE " ask draw batch bench canary "
-#define WITH_MODEL ENGINE "tokenize detokenize "
+#define WITH_MODEL ENGINE "tokenize detokenize doctor "
 #define AT(member) offsetof(struct hg_cli, member)
 
 static const struct option_row rows[] = {
@@ -67,6 +67,8 @@ static const struct option_row rows[] = {
      KIND_TEXT, AT(key_file), 0, 0},
     {"anchor", "SEQ:HASH", "a place that the server has noted in its log: the chain must have it",
      " audit ", KIND_TEXT, AT(anchor), 0, 0},
+    {"config", "FILE", "the server's configuration; default: $HEALTHGPT_CONFIG", " doctor ",
+     KIND_TEXT, AT(config), 0, 0},
     {"model", "DIR", "model folder (healthgpt.json); default: the demo model", WITH_MODEL,
      KIND_TEXT, AT(model), 0, 0},
     {"backend", "NAME", "auto, cuda, cpu, ref (default auto)", ENGINE, KIND_TEXT, AT(backend), 0,
@@ -81,7 +83,8 @@ static const struct option_row rows[] = {
      ENGINE, KIND_REAL, AT(gpu_memory_utilization), 0.01, 1},
     {"verbose", "", "log what is loaded, and how far it is", ENGINE, KIND_FLAG, AT(verbose), 0, 0},
     {"threads", "N", "threads of the CPU backend; 0: all", ENGINE, KIND_INT, AT(threads), 0, 64},
-    {"json", "", "print one JSON object", " ask draw inspect bench ", KIND_FLAG, AT(json), 0, 0},
+    {"json", "", "print one JSON object", " ask draw inspect bench doctor ", KIND_FLAG, AT(json), 0,
+     0},
 };
 enum { N_ROWS = sizeof rows / sizeof rows[0] };
 

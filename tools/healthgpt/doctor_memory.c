@@ -1,0 +1,223 @@
+/* tools/healthgpt/doctor_memory.c - memory from the shapes in the headers: weights as the loader
+ * stores them, the KV cache, and the workspace that the model allocates on the cpu backend. */
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/backend.h"
+#include "model/internal.h"
+#include "model/load/weights.h"
+#include "model/vqgan_net.h"
+#include "tools/healthgpt/doctor_model.h"
+
+/* As model/healthgpt.c and model/healthgpt_memory.c have them. */
+enum { BATCH_TOKENS = 1024, MAX_KV_TOKENS = 65536, ACT = 4 };
+
+/* An allowance for scratch of the cuda backend, which it sizes itself when it is there. */
+static const int64_t card_scratch = 600 << 20;
+
+struct need {
+    int64_t kv, kv_context, kv_tokens, workspace;
+};
+
+/* ---- workspace ------------------------------------------------------------------------------- */
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t llm_workspace(const struct hg_llm_config *c)
+{
+    int64_t width = (int64_t)c->n_heads * c->head_dim;
+    return ACT * (int64_t)BATCH_TOKENS * (c->dim + 2 * width + c->ffn_dim);
+}
+
+static int64_t vision_workspace(const struct hg_doctor_model *m, int64_t n_seqs)
+{
+    const struct hg_vision_config *v = &m->vision;
+    int64_t side = v->image_side / v->patch, n = side * side, rows = n + 1;
+    int64_t patch = n * v->patch * v->patch * v->n_channels;
+    int64_t slots = most(n_seqs, HG_MAX_IMAGES);
+    int64_t own = rows * v->dim * 5 + most(rows * v->ffn_dim, patch) + patch;
+    return ACT * (own + slots * n * m->llm.dim + n * v->dim);
+}
+
+static int64_t vqgan_workspace(const struct hg_doctor_model *m)
+{
+    static struct hg_vqgan_net net;
+    char path[HG_DOCTOR_PATH];
+    struct hg_weights *w = NULL;
+    int64_t bytes = 0;
+    if (m->card.has_vqgan && hg_doctor_path(m, m->card.vqgan_path, path) &&
+        hg_weights_create(&w, NULL) == HG_STATUS_OK &&
+        hg_weights_add_file(w, path, NULL) == HG_STATUS_OK &&
+        hg_vqgan_net_derive(w, m->card.vqgan_grid, &net, NULL) == HG_STATUS_OK)
+        bytes = 3 * ACT * hg_vqgan_net_activation(&net) + (int64_t)net.side * net.side * 3 * ACT;
+    hg_weights_free(w);
+    return bytes;
+}
+
+/* ---- cache ----------------------------------------------------------------------------------- */
+
+static int64_t kv_bytes(const struct hg_doctor_model *m, int64_t tokens)
+{
+    const char *type = m->d->config.kv_dtype;
+    struct hg_kv_desc k = {.n_layers = m->llm.n_layers,
+                           .n_kv_heads = m->llm.n_kv_heads,
+                           .head_dim = m->llm.head_dim,
+                           .n_blocks = (int)((tokens + HG_BLOCK_TOKENS - 1) / HG_BLOCK_TOKENS),
+                           .type = HG_DTYPE_F16};
+    if (strcmp(type, "int8") == 0)
+        k.type = HG_DTYPE_I8;
+    else if (strcmp(type, "f32") == 0 ||
+             (strcmp(type, "auto") == 0 && strcmp(m->d->config.dtype, "f32") == 0))
+        k.type = HG_DTYPE_F32;
+    return (int64_t)hg_kv_desc_bytes(&k);
+}
+
+static struct need need_of(const struct hg_doctor_model *m)
+{
+    const struct hg_config *c = &m->d->config;
+    struct need n;
+    int64_t all = c->max_batch * m->llm.max_positions;
+    n.kv_tokens = c->kv_tokens ? c->kv_tokens : all < MAX_KV_TOKENS ? all : MAX_KV_TOKENS;
+    n.kv = kv_bytes(m, n.kv_tokens);
+    n.kv_context = kv_bytes(m, m->llm.max_positions);
+    int64_t rows = m->llm.vocab;
+    if (m->part.fusion.n_rows > 0) /* two tables of a fusion file */
+        rows = most(rows, m->part.fusion.n_rows / 2);
+    n.workspace = llm_workspace(&m->llm) + c->max_batch * ((rows + 15) / 16 * 16) * ACT;
+    if (m->has_vision)
+        n.workspace += vision_workspace(m, c->max_batch);
+    n.workspace += vqgan_workspace(m);
+    return n;
+}
+
+/* ---- against what there is ------------------------------------------------------------------- */
+
+static const char *const types[] = {"bf16", "int8", "fp8", "int4"};
+static const int cards[] = {24, 40, 48, 80, 141};
+enum { N_TYPES = 4, N_CARDS = 5 };
+
+/* One context must fit beside weights and workspace: what is left is more cache. */
+static int64_t card_need(const struct hg_doctor_model *m, const struct need *n, const char *dtype)
+{
+    return hg_inspect_model_bytes(&m->part, dtype) + n->workspace + n->kv_context + card_scratch;
+}
+
+static void put_type(const struct hg_doctor_model *m, const struct need *n, const char *dtype,
+                     char fits[64])
+{
+    struct hg_json_out *o = m->d->o;
+    int64_t weights = hg_inspect_model_bytes(&m->part, dtype);
+    size_t at = 0;
+    fits[0] = '\0';
+    hg_out_open(o, dtype, '{');
+    hg_out_int(o, "weights_bytes", weights);
+    hg_out_int(o, "total_bytes", weights + n->workspace + n->kv);
+    hg_out_open(o, "fits_cards_gb", '[');
+    for (int i = 0; i < N_CARDS; i++) {
+        double share = m->d->config.gpu_memory_utilization * cards[i] * 1e9;
+        if ((double)card_need(m, n, dtype) > share)
+            continue;
+        hg_out_int(o, NULL, cards[i]);
+        at += (size_t)snprintf(fits + at, 64 - at, "%s%d", at ? ", " : "", cards[i]);
+    }
+    hg_out_close(o, ']');
+    hg_out_close(o, '}');
+}
+
+static void say_type(const struct hg_doctor_model *m, const struct need *n, const char *dtype,
+                     const char *fits)
+{
+    char weights[32], plugins[32], kv[32], workspace[32], all[32];
+    int64_t w = hg_inspect_model_bytes(&m->part, dtype);
+    hg_doctor_size_text(w, weights);
+    hg_doctor_size_text(m->plugin_bytes, plugins);
+    hg_doctor_size_text(n->kv, kv);
+    hg_doctor_size_text(n->workspace, workspace);
+    hg_doctor_size_text(w + n->kv + n->workspace, all);
+    HG_DOCTOR_OK_NOTE(m->d, "needs",
+                      "--dtype %s: %s (weights %s, of them plug-ins %s, KV cache of %lld tokens "
+                      "%s, workspace %s); cards that it fits, in GB: %s",
+                      dtype, all, weights, plugins, (long long)n->kv_tokens, kv, workspace,
+                      fits[0] ? fits : "none up to 141");
+}
+
+/* The type that this configuration stores: "auto" is as in the files. */
+static const char *chosen_type(const struct hg_doctor_model *m)
+{
+    const char *dtype = m->d->config.dtype;
+    const int64_t *n = m->part.llm.by_type;
+    if (strcmp(dtype, "auto") != 0)
+        return dtype;
+    return n[HG_TENSOR_TYPE_F32] > n[HG_TENSOR_TYPE_F16] + n[HG_TENSOR_TYPE_BF16] ? "f32" : "bf16";
+}
+
+/* Is the model to run on a card? */
+static bool on_card(const struct hg_doctor *d)
+{
+    return d->has_card &&
+           (strcmp(d->config.backend, "auto") == 0 || strcmp(d->config.backend, "cuda") == 0);
+}
+
+static void judge(const struct hg_doctor_model *m, const struct need *n)
+{
+    struct hg_doctor *d = m->d;
+    const char *dtype = chosen_type(m), *best = NULL;
+    bool card = on_card(d);
+    int64_t there = (int64_t)hg_machine_memory(&d->machine);
+    int64_t left = (int64_t)hg_machine_memory_free(&d->machine);
+    if (card)
+        there = left = (int64_t)((double)d->card_free * d->config.gpu_memory_utilization);
+    int64_t rest = n->workspace + (card ? n->kv_context + card_scratch : n->kv);
+    int64_t all = hg_inspect_model_bytes(&m->part, dtype) + rest;
+    for (int i = 0; i < N_TYPES && !best; i++)
+        if (hg_inspect_model_bytes(&m->part, types[i]) + rest <= left)
+            best = types[i];
+    char next[96] = "a smaller --kv-tokens, or a machine with more", want[32], has[32], now[32];
+    if (best && strcmp(best, dtype) != 0)
+        snprintf(next, sizeof next, "--dtype %s fits", best);
+    const char *where = card ? "the card" : "this machine";
+    hg_doctor_size_text(all, want);
+    hg_doctor_size_text(there, has);
+    hg_doctor_size_text(left, now);
+    if (there == 0)
+        HG_DOCTOR_WARN_NOTE(d, "memory_fits", "%s wanted with %s; how much there is: not known",
+                            want, dtype);
+    else if (all > there)
+        HG_DOCTOR_FAIL_NOTE(d, HG_STATUS_NO_MEMORY, "memory_fits",
+                            "%s wanted with %s, %s has %s\n%s", want, dtype, where, has, next);
+    else if (all > left)
+        HG_DOCTOR_WARN_NOTE(d, "memory_fits",
+                            "%s wanted with %s, %s has %s, of which %s are free\n"
+                            "end what else is running, or: %s",
+                            want, dtype, where, has, now, next);
+    else
+        HG_DOCTOR_OK_NOTE(d, "memory_fits", "%s wanted with %s, %s has %s free", want, dtype, where,
+                          now);
+}
+
+void hg_doctor_memory(struct hg_doctor_model *m)
+{
+    struct hg_doctor *d = m->d;
+    char fits[64];
+    if (!m->has_llm || m->part.llm.n_elements == 0 || m->n_bad > 0 || m->late) {
+        hg_out_string(d->o, "needs", NULL);
+        return; /* sums of half a model mislead */
+    }
+    struct need n = need_of(m);
+    hg_out_open(d->o, "needs", '{');
+    hg_out_int(d->o, "plugin_bytes", m->plugin_bytes);
+    hg_out_int(d->o, "kv_tokens", n.kv_tokens);
+    hg_out_int(d->o, "kv_bytes", n.kv);
+    hg_out_int(d->o, "kv_context_bytes", n.kv_context);
+    hg_out_int(d->o, "workspace_bytes", n.workspace);
+    hg_out_int(d->o, "card_scratch_bytes", card_scratch);
+    for (int i = 0; i < N_TYPES; i++) {
+        put_type(m, &n, types[i], fits);
+        say_type(m, &n, types[i], fits);
+    }
+    hg_out_close(d->o, '}');
+    judge(m, &n);
+}
