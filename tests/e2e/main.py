@@ -10,6 +10,7 @@ MODULES = """
 check_runner
 check_cli
 check_terminal
+check_doctor
 check_config
 check_bad_input
 check_body

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "server/config_table.h"
+#include "server/listen.h"
 #include "server/options.h"
 #include "tools/healthgpt/doctor.h"
 
@@ -37,12 +38,34 @@ static void put_values(struct hg_doctor *d, const struct hg_config_build *b)
     hg_out_close(d->o, '}');
 }
 
+/* Whatever text a variable held, and the address in it. */
+static void hide_environment(struct hg_doctor *d, const struct hg_config_build *b)
+{
+    static char address[HG_LISTEN_ADDR_CAP];
+    struct hg_listen_address a;
+    size_t n;
+    const struct hg_config_row *rows = hg_config_rows(&n);
+    for (size_t i = 0; i < n; i++) {
+        const char *value = (const char *)&d->config + rows[i].offset;
+        if (rows[i].kind != HG_CONFIG_IS_TEXT || strlen(value) < 4 ||
+            b->source[rows[i].offset] != HG_CONFIG_FROM_ENVIRONMENT)
+            continue;
+        hg_doctor_hide(d, value, "(its value)");
+        if (strcmp(rows[i].key, "listen") == 0 &&
+            hg_listen_parse(value, &a, NULL) == HG_STATUS_OK && !hg_listen_is_loopback(&a)) {
+            snprintf(address, sizeof address, "%s", a.addr);
+            hg_doctor_hide(d, address, "(its address)");
+        }
+    }
+}
+
 /* Is the line about a value of the environment? Then what it was is nobody's business. */
 static bool from_environment(const struct hg_config_build *b, const char *line)
 {
+    static const char variables[] = "environment: ";
     size_t n, len = strcspn(line, ":");
     const struct hg_config_row *rows = hg_config_rows(&n);
-    if (strncmp(line, HG_CONFIG_ENVIRONMENT_PREFIX, sizeof HG_CONFIG_ENVIRONMENT_PREFIX - 1) == 0)
+    if (strncmp(line, variables, sizeof variables - 1) == 0)
         return true;
     for (size_t i = 0; i < n; i++)
         if (rows[i].kind != HG_CONFIG_IS_GROUP && strlen(rows[i].key) == len &&
@@ -94,6 +117,7 @@ void hg_doctor_config(struct hg_doctor *d)
     d->config = b.config;
     hg_doctor_hide(d, named, "(the configuration file)");
     hide_paths(d);
+    hide_environment(d, &b);
     hg_options_check(&b, true);
     hg_out_open(d->o, "configuration", '{');
     hg_out_string(d->o, "file",

@@ -171,6 +171,14 @@ static void no_card(struct hg_doctor *d, const struct probe *p, const char *driv
         HG_DOCTOR_OK_NOTE(d, "cuda", "no card to use, the cpu backend will do (%s)", p->text);
 }
 
+static void put_bytes(struct hg_json_out *o, const char *key, uint64_t v)
+{
+    if (v)
+        hg_out_uint(o, key, v);
+    else
+        hg_out_string(o, key, NULL);
+}
+
 void hg_doctor_cuda(struct hg_doctor *d)
 {
     struct probe p;
@@ -187,10 +195,8 @@ void hg_doctor_cuda(struct hg_doctor *d)
     hg_out_string(d->o, "driver", driver[0] ? driver : NULL);
     put_cards(d);
     hg_out_string(d->o, "backend", d->has_card ? p.text : NULL);
-    if (d->has_card) {
-        hg_out_uint(d->o, "card_bytes", p.card);
-        hg_out_uint(d->o, "card_free_bytes", p.free);
-    }
+    put_bytes(d->o, "card_bytes", p.card);
+    put_bytes(d->o, "card_free_bytes", p.free);
     hg_out_close(d->o, '}');
     if (d->has_card)
         HG_DOCTOR_OK_NOTE(d, "cuda", "%s: %.1f GB, %.1f free, driver %s", p.text,

@@ -147,6 +147,7 @@ static void card_folder(struct hg_doctor_model *m)
     m->is_demo = strcmp(m->card.name, "healthgpt-demo") == 0;
     m->variant = hg_doctor_variant_named(m->card.name);
     hg_out_string(d->o, "name", m->card.name);
+    hg_out_string(d->o, "looks_like", m->variant ? m->variant->name : NULL);
     hg_out_open(d->o, "tasks", '[');
     for (int i = 0; i < HG_CARD_TASKS; i++)
         if (m->card.tasks[i].present)
@@ -199,32 +200,56 @@ static bool find_folder(struct hg_doctor_model *m, char path[HG_DOCTOR_PATH])
     return false;
 }
 
-void hg_doctor_model(struct hg_doctor *d)
+/* The same members whatever was found. */
+static void put_nothing(struct hg_doctor_model *m)
+{
+    struct hg_json_out *o = m->d->o;
+    if (!m->looks_put)
+        hg_out_string(o, "looks_like", NULL);
+    hg_out_string(o, "name", NULL);
+    hg_out_open(o, "tasks", '[');
+    hg_out_close(o, ']');
+    if (!m->files_put) {
+        hg_out_open(o, "files", '[');
+        hg_out_close(o, ']');
+    }
+}
+
+static void look(struct hg_doctor_model *m)
 {
     static char path[HG_DOCTOR_PATH];
-    struct hg_doctor_model *m = calloc(1, sizeof *m);
-    struct hg_error err = {0};
     char card[HG_DOCTOR_PATH];
+    struct hg_doctor *d = m->d;
+    struct hg_error err = {0};
+    struct stat st;
+    bool found = find_folder(m, path) &&
+                 hg_path_join(card, sizeof card, path, "healthgpt.json") == HG_STATUS_OK;
+    bool there = found && lstat(card, &st) == 0;
+    enum hg_status status = there ? hg_model_card_read(path, &m->card, &err) : HG_STATUS_NOT_FOUND;
+    hg_out_bool(d->o, "card", there && status == HG_STATUS_OK);
+    if (there && status == HG_STATUS_OK) {
+        card_folder(m);
+    } else {
+        if (there)
+            HG_DOCTOR_FAIL_NOTE(d, status, "card", "%s\ncorrect the card; %s", err.text,
+                                "config/models/demo/healthgpt.json is an example");
+        else if (found)
+            hg_doctor_plain(m);
+        put_nothing(m);
+    }
+    d->area = "memory";
+    hg_doctor_memory(m);
+}
+
+void hg_doctor_model(struct hg_doctor *d)
+{
+    struct hg_doctor_model *m = calloc(1, sizeof *m);
     d->area = "model";
     hg_out_open(d->o, "model", '{');
     if (m) {
         m->d = d;
-        if (find_folder(m, path) && hg_path_join(card, sizeof card, path, "healthgpt.json") == 0) {
-            struct stat st;
-            bool there = lstat(card, &st) == 0;
-            enum hg_status status = there ? hg_model_card_read(path, &m->card, &err) : 0;
-            hg_out_bool(d->o, "card", there && status == HG_STATUS_OK);
-            if (!there)
-                hg_doctor_plain(m);
-            else if (status == HG_STATUS_OK)
-                card_folder(m);
-            else
-                HG_DOCTOR_FAIL_NOTE(d, status, "card", "%s\ncorrect the card; %s", err.text,
-                                    "config/models/demo/healthgpt.json is an example");
-            d->area = "memory";
-            hg_doctor_memory(m);
-        }
-        free(m);
+        look(m);
     }
+    free(m);
     hg_out_close(d->o, '}');
 }

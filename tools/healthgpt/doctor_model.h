@@ -47,6 +47,7 @@ struct hg_doctor_model {
     int64_t plugin_bytes, vqgan_bytes;
     int n_bad; /* weight files that are missing or damaged: sums are too small then */
     bool late; /* the deadline was said */
+    bool looks_put, files_put; /* members of the document that are there */
 };
 
 /* "com_hlora_weights.bin of https://huggingface.co/lintw/HealthGPT-M3" */

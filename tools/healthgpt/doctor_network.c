@@ -78,8 +78,10 @@ static void one_port(struct hg_doctor *d, const char *key, const char *value)
     struct hg_error err = {0};
     char name[64];
     int fd = -1;
-    if (!value[0] || hg_listen_parse(value, &a, NULL) != HG_STATUS_OK)
-        return; /* none, or said with the configuration */
+    if (!value[0] || hg_listen_parse(value, &a, NULL) != HG_STATUS_OK) {
+        hg_out_string(d->o, key, NULL); /* none, or said with the configuration */
+        return;
+    }
     name_of(&a, name);
     enum hg_status status = hg_listen_bind(&a, &fd, &err);
     if (fd >= 0)

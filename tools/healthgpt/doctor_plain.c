@@ -86,6 +86,12 @@ static struct config read_config(struct hg_doctor_model *m)
     return c;
 }
 
+static void put_looks(struct hg_doctor_model *m, const char *what)
+{
+    hg_out_string(m->d->o, "looks_like", what);
+    m->looks_put = true;
+}
+
 /* A line for each piece of a HealthGPT that a base alone does not have. */
 static void lacking(struct hg_doctor_model *m, bool base, bool plugins)
 {
@@ -116,7 +122,7 @@ static void base_folder(struct hg_doctor_model *m, const struct config *c, bool 
     struct hg_error err = {0};
     char lines[MAX_LINES][HG_INSPECT_LINE];
     m->variant = hg_doctor_variant_of(c->type, c->dim, c->n_layers);
-    hg_out_string(m->d->o, "looks_like", m->variant ? m->variant->base_name : c->type);
+    put_looks(m, m->variant ? m->variant->base_name : c->type);
     HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "plain_folder",
                         "%s is a plain Hugging Face folder of %s (config.json: %.20s, %d layers of "
                         "%d)%s%s, not a model folder of ours\n"
@@ -124,6 +130,7 @@ static void base_folder(struct hg_doctor_model *m, const struct config *c, bool 
                         m->shown, m->variant ? m->variant->base_name : "some language model",
                         c->type, c->n_layers, c->dim, m->variant ? ", the base of " : "",
                         m->variant ? m->variant->name : "");
+    m->files_put = true;
     hg_out_open(m->d->o, "files", '[');
     bool whole = hg_doctor_weight_folder(m, "", HG_DOCTOR_BASE, &m->part.llm);
     hg_out_close(m->d->o, ']');
@@ -144,7 +151,7 @@ static void with_config(struct hg_doctor_model *m, bool plugins)
     if (!c.doc)
         return;
     if (strncmp(c.type, "clip", 4) == 0) {
-        hg_out_string(m->d->o, "looks_like", "CLIP");
+        put_looks(m, "CLIP");
         HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "plain_folder",
                             "%s is a vision tower (config.json: %.20s) alone\n"
                             "give the folder above it, the one with healthgpt.json",
@@ -160,11 +167,12 @@ static void only_plugins(struct hg_doctor_model *m, const struct contents *c)
     char path[HG_DOCTOR_PATH];
     const struct hg_doctor_variant *v = NULL;
     int dim = 0;
-    hg_out_string(m->d->o, "looks_like", "plug-ins");
+    put_looks(m, "plug-ins");
     HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "only_plugins",
                         "%s holds plug-ins only: they run on top of a base model\n"
                         "get the other pieces too, and a card that names them",
                         m->shown);
+    m->files_put = true;
     hg_out_open(m->d->o, "files", '[');
     for (int i = 0; i < c->n_plugins; i++) {
         bool fusion = strncmp(c->plugins[i], "fusion", 6) == 0;
