@@ -346,7 +346,7 @@ def check_folders_without_a_card(build):
             for part in advice:
                 require(any(part in (f["next"] or "") for f in seen), "%s: no advice %r in %r" % (path, part, seen))
             require(code in (65, 66), "exit code %d for %s" % (code, path))
-        for path, text in ((os.path.join(d, "nowhere"), "no such folder"), (os.path.join(DEMO, "healthgpt.json"), "not a folder")):
+        for path, text in ((os.path.join(d, "now\nhere \x1b[31m"), "no such folder"), (os.path.join(DEMO, "healthgpt.json"), "not a folder")):
             code, doc = doctor(build, "--model", path)
             require(text in found(doc, "no_folder", "fail")[0]["text"], "%r" % doc["findings"][-1])
 

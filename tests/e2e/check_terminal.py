@@ -71,7 +71,8 @@ def check_control_characters_do_not_reach_a_terminal(build):
         equal(back, "a\x1b[31mb\n", "a pipe gets the bytes")
         for args in (("draw", "Draw.", "-o", path), ("inspect", inside), ("inspect", path), ("ask", "x", "--image", inside),
                      ("ask", EVIL + "?", "--image", EVIL), (EVIL,), ("ask", "--" + EVIL, "x"), ("detokenize", *ids),
-                     ("ask", "x", "--model", EVIL)):
+                     ("ask", "x", "--model", EVIL), ("doctor", "--model", EVIL), ("doctor", "--model", inside),
+                     ("doctor", "--config", EVIL)):
             _, seen = on_terminal(build, *args)
             rest = re.sub(r"\rdrawing \[[#.]+\] \d+/\d+|\r\x1b\[K", "", seen)
             require(not re.search(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f]", rest), "%r: %r" % (args, rest))

@@ -6,7 +6,7 @@
 #include "common/utf8.h"
 #include "tools/healthgpt/doctor.h"
 
-enum { TEXT_CAP = 1024 };
+enum { TEXT_CAP = 1024, FORMAT_CAP = 512, PARTED = 0x1e };
 
 static bool was_typed(const struct hg_doctor *d, const char *text)
 {
@@ -50,10 +50,11 @@ static size_t typed_at(const struct hg_doctor *d, const char *s)
 /* "/home/x/keys.json" -> ".../keys.json"; the length of what was read. */
 static size_t cut_path(const char *s, char *out, size_t *n)
 {
-    size_t len = strcspn(s, " \t\n\"',:;()<>"), base = len;
+    size_t len = strcspn(s, " \t\n\"',:;()<>");
     while (len > 1 && s[len - 1] == '.')
         len--;
-    for (base = len; base > 0 && s[base - 1] != '/';)
+    size_t base = len;
+    while (base > 0 && s[base - 1] != '/')
         base--;
     put(out, n, ".../", 4);
     put(out, n, s + base, len - base);
@@ -93,10 +94,10 @@ static void scrub(const struct hg_doctor *d, const char *text, char out[TEXT_CAP
     out[n] = '\0';
 }
 
-/* The newline parts text and advice: what comes from files must not bring more of them. */
+/* Text and advice are parted by the newline of the format, not by one that a file name brings. */
 static char *split(char *text)
 {
-    char *next = strchr(text, '\n');
+    char *next = strchr(text, PARTED);
     if (next)
         *next++ = '\0';
     return next && *next ? next : NULL;
@@ -107,7 +108,7 @@ static void make_valid(char *s)
     for (size_t i = 0, n = strlen(s); i < n;) {
         uint32_t cp = 0;
         int len = hg_utf8_decode(s + i, n - i, &cp);
-        if (len == 0 || (cp < 0x20 && cp != '\n') || (cp >= 0x7f && cp < 0xa0))
+        if (len == 0 || (cp < 0x20 && cp != PARTED) || (cp >= 0x7f && cp < 0xa0))
             memset(s + i, '?', len ? (size_t)len : 1);
         i += len ? (size_t)len : 1;
     }
@@ -117,10 +118,17 @@ void hg_doctor_note(struct hg_doctor *d, enum hg_doctor_level level, enum hg_sta
                     const char *id, const char *format, ...)
 {
     static const char *const levels[] = {"ok", "warn", "fail"};
-    char raw[TEXT_CAP], text[TEXT_CAP];
+    char raw[TEXT_CAP], text[TEXT_CAP], parted[FORMAT_CAP];
+    snprintf(parted, sizeof parted, "%s", format);
+    char *newline = strchr(parted, '\n');
+    if (newline)
+        *newline = PARTED;
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(raw, sizeof raw, format, args);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    int n = vsnprintf(raw, sizeof raw, parted, args);
+#pragma GCC diagnostic pop
     va_end(args);
     if (n < 0)
         return;
