@@ -121,11 +121,16 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
     hg_trace_begin(&x->trace, x->facts.request_id, x->facts.traceparent);
     if (x->bad_framing)
         return false;
+    const struct hg_route *route = hg_route_find(path, x->id);
+    x->preflight = route && x->facts.origin && x->facts.preflight && strcmp(method, "OPTIONS") == 0;
+    x->route = x->preflight ? route : NULL;
+    if (x->preflight)
+        return true;
     if (!knows_key(x, path, method))
         return false;
     if (!atomic_load(&x->http->serving) && !hg_http_is_page(x->http, path))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
-    x->route = hg_route_find(path, x->id);
+    x->route = route;
     if (!x->route || (x->route->id == HG_ROUTE_PAGE && x->http->no_page))
         return refuse(x, 404, "unknown_route", "no such route: see GET /openapi.json");
     if (!method_fits(x->route, method))
@@ -207,6 +212,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     if (!x->seen) {
         x->seen = true;
         x->refused = !look_at_headers(x, path, method, version);
+        if (x->preflight)
+            return hg_http_answer_preflight(x);
         x->last = is_last(x);
         if (x->refused && answer_at_once(x))
             return hg_http_send_error(x);
@@ -377,6 +384,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         h->nonce = (uint64_t)hg_now_ns();
     h->ping_ns = o->ping_ns ? o->ping_ns : ping_default_ns;
     h->policy.allowed = o->allowed_hosts ? o->allowed_hosts : "";
+    h->policy.cors = o->cors_origins ? o->cors_origins : "";
     h->policy.hosts = o->loopback || *h->policy.allowed;
     h->policy.origins = h->policy.hosts && !o->keys;
     h->reply.n_restarts = o->n_restarts;

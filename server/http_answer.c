@@ -50,11 +50,23 @@ static void add_retry_after(struct exchange *x, struct MHD_Response *r)
 }
 
 /* Every answer goes this way. */
+static void add_cors_headers(const struct exchange *x, struct MHD_Response *r)
+{
+    if (*x->http->policy.cors)
+        MHD_add_response_header(r, "Vary", "Origin");
+    if (!x->facts.origin)
+        return;
+    MHD_add_response_header(r, "Access-Control-Allow-Origin", x->facts.origin);
+    MHD_add_response_header(r, "Access-Control-Expose-Headers",
+                            "X-Request-Id, Retry-After, X-Synthetic-Image");
+}
+
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r)
 {
     if (x->last && !MHD_get_response_header(r, "Connection"))
         MHD_add_response_header(r, "Connection", "close");
     hg_http_rate_headers(x, r);
+    add_cors_headers(x, r);
     return MHD_queue_response(x->connection, http, r);
 }
 
@@ -190,6 +202,23 @@ enum MHD_Result hg_http_answer_openapi(struct exchange *x)
 {
     struct hg_buf b = {0};
     return send_document(x, 200, hg_openapi_write(&x->http->info, &b), &b);
+}
+
+enum MHD_Result hg_http_answer_preflight(struct exchange *x)
+{
+    struct MHD_Response *r = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    if (!r)
+        return MHD_NO;
+    MHD_add_response_header(r, "Access-Control-Allow-Methods",
+                            strcmp(x->route->method, "GET") == 0 ? "GET, HEAD" : "POST");
+    MHD_add_response_header(r, "Access-Control-Allow-Headers",
+                            "Authorization, Content-Type, Idempotency-Key, X-Request-Id, "
+                            "traceparent");
+    MHD_add_response_header(r, "Access-Control-Max-Age", "600");
+    hg_guard_answer(x->guarded, 0);
+    enum MHD_Result ok = hg_http_queue(x, 204, r);
+    MHD_destroy_response(r);
+    return ok;
 }
 
 /* ---- POST: a question, a drawing ------------------------------------------------------------- */

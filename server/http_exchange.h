@@ -54,8 +54,9 @@ struct exchange {
     struct hg_tenant who;
     struct hg_gate_target target;
     bool seen, bad_framing, refused;
-    bool last;     /* of its connection, which closes behind the answer */
-    bool may_stay; /* refused for want of room: the connection is good for another try */
+    bool preflight; /* a browser asks whether a page may ask */
+    bool last;      /* of its connection, which closes behind the answer */
+    bool may_stay;  /* refused for want of room: the connection is good for another try */
     struct hg_api_error error;
     struct hg_body *body;    /* of a POST that was not refused, until it is parsed */
     struct hg_answer answer; /* n_requests > 0: accepted */
@@ -86,6 +87,8 @@ void hg_http_leave(struct exchange *x);                 /* cancel and let go its
 void hg_http_drop_body(struct exchange *x);
 /* http_page.c */
 bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
+/* To a page of a listed origin: what it may send. */
+enum MHD_Result hg_http_answer_preflight(struct exchange *x);
 enum MHD_Result hg_http_answer_page(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);

@@ -19,6 +19,7 @@ check_connections
 check_guard
 check_limits
 check_hosts
+check_cors
 check_mutants
 check_secrets
 check_errors
