@@ -8,6 +8,8 @@
 #include "common/clock.h"
 #include "server/openapi.h"
 
+static const int64_t REWAKE_NS = 1000000000;
+
 enum { STREAM_BLOCK = 16 << 10 };
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -212,6 +214,14 @@ static void nudge(void *ctx)
         hg_stream_nudge(&a->requests[i]->stream);
 }
 
+/* A reader that was forgotten comes (hg_stream_rewake). */
+static void rewake(void *ctx)
+{
+    struct hg_answer *a = ctx;
+    for (int i = 0; i < a->n_requests; i++)
+        hg_stream_rewake(&a->requests[i]->stream);
+}
+
 void hg_http_leave(struct exchange *x)
 {
     struct hg_answer *a = &x->answer;
@@ -252,8 +262,12 @@ static bool write_next(struct exchange *x, enum hg_status *status)
     if (!hg_stream_read(&a->requests[a->choice]->stream, x->at, &event, &text, tops))
         return false;
     x->at++;
-    *status =
-        event.type == HG_EVENT_END ? write_end(x) : x->form->event(a, &event, &text, tops, &x->out);
+    if (event.lost)
+        *status = HG_STATUS_NO_MEMORY;
+    else if (event.type == HG_EVENT_END)
+        *status = write_end(x);
+    else
+        *status = x->form->event(a, &event, &text, tops, &x->out);
     hg_buf_deinit(&text);
     return true;
 }
@@ -304,6 +318,8 @@ static enum MHD_Result start_stream(struct exchange *x)
         x->sent_ns = hg_now_ns();
         if (x->form->ping)
             hg_guard_nudge(x->guarded, x->http->ping_ns, nudge);
+        else
+            hg_guard_nudge(x->guarded, REWAKE_NS, rewake);
         ok = hg_http_queue(x, 200, r);
     }
     MHD_destroy_response(r);
@@ -394,5 +410,6 @@ enum MHD_Result hg_http_answer_task(struct exchange *x)
     if (wants_stream)
         return start_stream(x);
     attach(x, true);
+    hg_guard_nudge(x->guarded, REWAKE_NS, rewake);
     return hg_http_answer_when_ended(x);
 }

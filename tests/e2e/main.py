@@ -39,6 +39,8 @@ check_device
 check_faults
 check_load
 check_memory
+check_memory_runs_out
+check_io_fails
 check_kv_dtype
 check_ops
 check_metrics
