@@ -279,6 +279,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     if (x->audited)
         hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     hg_http_leave(x);
+    hg_http_idempotency_abandon(x);
     hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
     atomic_fetch_sub(&x->http->n_exchanges, 1);
@@ -373,10 +374,15 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     if (s)
         hg_http_serve(h, m, s);
     struct hg_guard_limits limits = o->limits;
+    struct hg_idempotency_limits kept;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;
-    enum hg_status status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
+    hg_idempotency_limits_default(&kept);
+    enum hg_status status = hg_idempotency_create(&kept, &h->idempotency, err);
+    if (status == HG_STATUS_OK)
+        status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
     if (status != HG_STATUS_OK) {
+        hg_idempotency_free(h->idempotency);
         free(h);
         return status;
     }
@@ -385,6 +391,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     if (!h->daemon) {
         status = hg_fail(err, HG_STATUS_IO, "http: cannot start: %s", strerror(errno));
         hg_guard_free(h->guard);
+        hg_idempotency_free(h->idempotency);
         free(h);
         return status;
     }
@@ -414,6 +421,7 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms, bool hand_over)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(h->daemon);
     hg_guard_free(h->guard);
+    hg_idempotency_free(h->idempotency);
     if (listen_fd != -1)
         close(listen_fd);
     free(h);

@@ -67,7 +67,10 @@ static void add_refusal_headers(struct exchange *x, struct MHD_Response *r)
 
 static void mark_synthetic(const struct exchange *x, struct MHD_Response *r)
 {
-    if (x->answer.n_requests > 0 && x->answer.requests[0]->task == HG_TASK_GENERATION)
+    if (x->replayed)
+        MHD_add_response_header(r, "Idempotent-Replayed", "true");
+    if (x->replayed ||
+        (x->answer.n_requests > 0 && x->answer.requests[0]->task == HG_TASK_GENERATION))
         MHD_add_response_header(r, "X-Synthetic-Image", "true");
 }
 
@@ -97,6 +100,7 @@ static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *
 enum MHD_Result hg_http_send_error(struct exchange *x)
 {
     struct hg_buf b = {0};
+    hg_http_idempotency_abandon(x);
     if (hg_api_write_error(&x->error, &b) != HG_STATUS_OK ||
         hg_buf_append_str(&b, "\n") != HG_STATUS_OK) {
         hg_buf_deinit(&b);
@@ -341,7 +345,10 @@ enum MHD_Result hg_http_answer_when_ended(struct exchange *x)
         }
     }
     a->choice = 0;
-    return send_document(x, 200, x->form->whole(a, &b), &b);
+    enum hg_status status = x->form->whole(a, &b);
+    if (status == HG_STATUS_OK)
+        hg_http_idempotency_finish(x, &b);
+    return send_document(x, 200, status, &b);
 }
 
 static bool parse_body(struct exchange *x, struct hg_ask *ask)
@@ -394,13 +401,18 @@ enum MHD_Result hg_http_answer_task(struct exchange *x)
     ask.tenant = x->who;
     ask.audit = x->http->audit;
     ask.strict = x->http->strict;
+    struct hg_buf kept = {0};
     bool parsed = parse_body(x, &ask), wants_stream = ask.stream;
+    parsed = parsed && hg_http_idempotency_begin(x, wants_stream, &kept);
     hg_http_drop_body(x); /* the images are decoded: the body is not needed any more */
     hg_http_audit_subject(x, &ask);
-    enum hg_status status = parsed ? submit(x, &ask, &err) : HG_STATUS_OK;
+    x->replayed = kept.len > 0;
+    enum hg_status status = parsed && !x->replayed ? submit(x, &ask, &err) : HG_STATUS_OK;
     hg_ask_deinit(&ask);
     if (!parsed)
         return hg_http_send_error(x);
+    if (x->replayed)
+        return send_buffer(x, 200, &kept);
     if (status != HG_STATUS_OK)
         return send_refusal(x, &err);
     const struct hg_request *r = x->answer.requests[0];

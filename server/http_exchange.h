@@ -9,6 +9,7 @@
 #include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
+#include "server/idempotency.h"
 #include "server/routes.h"
 #include "server/trace.h"
 
@@ -22,6 +23,7 @@ struct hg_http {
     struct hg_reply_context reply;
     struct hg_keys *keys;
     struct hg_audit *audit;
+    struct hg_idempotency *idempotency;
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
@@ -57,7 +59,9 @@ struct exchange {
     size_t sent;
     int64_t sent_ns; /* when something was */
     bool end_written;
-    bool audited; /* its line of the audit log has a place */
+    uint64_t idempotency; /* its ticket, 0: none */
+    bool replayed;        /* the answer was kept from before */
+    bool audited;         /* its line of the audit log has a place */
     char subject[HG_AUDIT_SUBJECT_CAP];
 };
 
@@ -79,6 +83,13 @@ bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is the
 enum MHD_Result hg_http_answer_page(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
+
+/* ---- http_idempotency.c ---- */
+/* Before the request is made, while the body is there. False: x->error. `kept` gets the answer if
+ * there is one; else the request's answer goes to finish, or its failure to abandon. */
+bool hg_http_idempotency_begin(struct exchange *x, bool stream, struct hg_buf *kept);
+void hg_http_idempotency_finish(struct exchange *x, const struct hg_buf *answer);
+void hg_http_idempotency_abandon(struct exchange *x); /* of no effect after finish */
 
 /* ---- http_audit.c ---- */
 /* Of an exchange that asks for work, once its key is known. false: x->error says why not. */

@@ -55,7 +55,7 @@ def as_json(value):
 
 
 def requests():
-    """Name, path, (body, type)."""
+    """Name, path, (body, type) and maybe an Idempotency-Key."""
     picture = test_image()
     uri = "data:image/png;base64," + b64(picture)
     ask = {"question": "What is shown?", "max_tokens": 3, "image": uri}
@@ -73,17 +73,19 @@ def requests():
             "messages": [{"role": "user", "content": "Hi?"}]})),
         ("images", "/v1/images/generations", as_json({"prompt": "Draw a chest X-ray.", "seed": 1})),
         ("edits", "/v1/images/edits", form([(b"prompt", b"Brighter."), (b"image", picture)])),
+        # Its answer is kept by the first of these, so that memory runs out while it is given once more.
+        ("kept edits", "/v1/images/edits", form([(b"prompt", b"Darker."), (b"image", picture)]) + ("kept",)),
         ("bad field", "/v1/vqa", as_json(dict(ask, temperature=9))),
         ("bad picture", "/v1/vqa", as_json(dict(ask, image=uri[:200]))),
         ("no route", "/v1/nothing", as_json({})),
     )
 
 
-def send(d, path, body, kind):
+def send(d, path, body, kind, key=None):
     """Status and body; None for a connection that was closed before a whole answer was there."""
     c = http.client.HTTPConnection("127.0.0.1", d.port, timeout=30)
     try:
-        c.request("POST", path, body, {"Content-Type": kind})
+        c.request("POST", path, body, dict({"Content-Type": kind}, **({"Idempotency-Key": key} if key else {})))
         r = c.getresponse()
         return r.status, r.read()
     except TimeoutError:

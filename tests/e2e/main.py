@@ -26,6 +26,7 @@ check_fields
 check_remote
 check_daemon
 check_keys
+check_idempotency
 check_access
 check_audit
 check_streaming
