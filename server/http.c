@@ -289,6 +289,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     hg_http_rate_settle(x);
     hg_http_leave(x);
+    hg_http_idempotency_abandon(x);
     hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
     atomic_fetch_sub(&x->http->n_exchanges, 1);
@@ -365,6 +366,7 @@ static void release(struct hg_http *h)
 {
     hg_guard_free(h->guard);
     hg_http_rate_free(&h->rates);
+    hg_idempotency_free(h->idempotency);
     free(h);
 }
 
@@ -391,9 +393,13 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     if (s)
         hg_http_serve(h, m, s);
     struct hg_guard_limits limits = o->limits;
+    struct hg_idempotency_limits kept;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;
-    enum hg_status status = hg_http_rate_create(&h->rates, o->auth_failures_per_minute, err);
+    hg_idempotency_limits_default(&kept);
+    enum hg_status status = hg_idempotency_create(&kept, &h->idempotency, err);
+    if (status == HG_STATUS_OK)
+        status = hg_http_rate_create(&h->rates, o->auth_failures_per_minute, err);
     if (status == HG_STATUS_OK)
         status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
     if (status == HG_STATUS_OK && listen(o->socket, SOMAXCONN) == 0)

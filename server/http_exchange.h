@@ -9,6 +9,7 @@
 #include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
+#include "server/idempotency.h"
 #include "server/rate.h"
 #include "server/routes.h"
 #include "server/trace.h"
@@ -30,6 +31,7 @@ struct hg_http {
     struct hg_keys *keys;
     struct hg_audit *audit;
     struct hg_http_rates rates;
+    struct hg_idempotency *idempotency;
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
@@ -66,9 +68,11 @@ struct exchange {
     size_t sent;
     int64_t sent_ns; /* when something was */
     bool end_written;
-    double retry_s;   /* after which a refused one may come again; 0: as the scheduler says */
-    int64_t reserved; /* tokens of its key */
-    bool audited;     /* its line of the audit log has a place */
+    double retry_s;       /* after which a refused one may come again; 0: as the scheduler says */
+    int64_t reserved;     /* tokens of its key */
+    uint64_t idempotency; /* its ticket, 0: none */
+    bool replayed;        /* the answer was kept from before */
+    bool audited;         /* its line of the audit log has a place */
     char subject[HG_AUDIT_SUBJECT_CAP];
 };
 
@@ -103,6 +107,12 @@ void hg_http_rate_settle(struct exchange *x);    /* they have ended */
 void hg_http_rate_headers(struct exchange *x, struct MHD_Response *r);
 /* There was no key, or a wrong one. false: that was too often. */
 bool hg_http_rate_failure(struct exchange *x);
+/* ---- http_idempotency.c ---- */
+/* Before the request is made, while the body is there. False: x->error. `kept` gets the answer if
+ * there is one; else the request's answer goes to finish, or its failure to abandon. */
+bool hg_http_idempotency_begin(struct exchange *x, bool stream, struct hg_buf *kept);
+void hg_http_idempotency_finish(struct exchange *x, const struct hg_buf *answer);
+void hg_http_idempotency_abandon(struct exchange *x); /* of no effect after finish */
 
 /* ---- http_audit.c ---- */
 /* Of an exchange that asks for work, once its key is known. false: x->error says why not. */

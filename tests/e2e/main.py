@@ -28,6 +28,7 @@ check_remote
 check_daemon
 check_keys
 check_rates
+check_idempotency
 check_access
 check_audit
 check_streaming
@@ -42,6 +43,8 @@ check_device
 check_faults
 check_load
 check_memory
+check_memory_runs_out
+check_io_fails
 check_kv_dtype
 check_ops
 check_metrics
