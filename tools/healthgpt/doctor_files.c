@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/json_read.h"
 #include "model/load/json_check.h"
 #include "tools/healthgpt/doctor_model.h"
 
@@ -221,9 +222,11 @@ static json_t *read_index(struct hg_doctor_model *m, const char *name, const cha
     struct hg_buf text = {0};
     struct hg_error err = {0};
     json_t *doc = NULL;
+    json_error_t why;
     if (hg_file_read(path, MAX_INDEX_BYTES, &text, &err) == HG_STATUS_OK &&
-        hg_json_check(name, text.data, text.len, MAX_INDEX_VALUES, 8, &err) == HG_STATUS_OK)
-        doc = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, NULL);
+        hg_json_check(name, text.data, text.len, MAX_INDEX_VALUES, 8, &err) == HG_STATUS_OK &&
+        hg_json_read(text.data, text.len, JSON_REJECT_DUPLICATES, &doc, &why) != HG_STATUS_OK)
+        doc = NULL;
     if (!doc || json_object_size(json_object_get(doc, "weight_map")) == 0) {
         HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_BAD_FILE, "index",
                             "%.120s: no index of shards%s%.150s\ndownload it again", name,
