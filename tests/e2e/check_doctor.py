@@ -198,6 +198,50 @@ def check_a_published_shape_and_the_cards_it_fits(build):
         equal(doc["model"]["needs"], None, "sums of half a model")
 
 
+def check_the_cards_of_the_published_models(build):
+    """Empty: every file and its page are named. Filled with files after the published names and shapes: nothing to complain of but
+    what these lack."""
+    pages = {"healthgpt-m3": ("Phi-3-mini-4k-instruct", "lintw/HealthGPT-M3", 3), "healthgpt-l14": ("phi-4", "lintw/HealthGPT-L14", 1),
+             "healthgpt-xl32": ("Qwen2.5-32B-Instruct", "lintw/HealthGPT-XL32", 1)}
+    for name, (base, page, n_plugins) in pages.items():
+        with tempfile.TemporaryDirectory() as d:
+            shutil.copy(os.path.join(os.path.dirname(DEMO), name, "healthgpt.json"), d)
+            code, doc = doctor(build, "--model", d)
+            next_of = {f["text"].split(":")[0].rstrip("/"): f["next"] for f in found(doc, "missing", "fail")}
+            equal((code, doc["model"]["name"]), (66, name), "end")
+            require(base in next_of["llm"] and "clip-vit-large-patch14-336" in next_of["vision"], "pages: %r" % next_of)
+            equal(len([x for x in next_of.values() if page in x]), n_plugins, "plug-ins of %s in %r" % (page, next_of))
+            equal("vqgan/last.ckpt" in next_of, n_plugins == 3, "VQGAN of " + name)
+    with tempfile.TemporaryDirectory() as d:
+        shutil.copy(os.path.join(os.path.dirname(DEMO), "healthgpt-m3", "healthgpt.json"), d)
+        shutil.copytree(os.path.join(DEMO, "llm"), os.path.join(d, "llm"))
+        edit_json(os.path.join(d, "llm/config.json"), hidden_size=3072, num_hidden_layers=32, num_attention_heads=32,
+                  num_key_value_heads=32, intermediate_size=8192, vocab_size=32064, max_position_embeddings=4096)
+        os.unlink(os.path.join(d, "llm/model.safetensors"))
+        tensors, halves = m3_base(), {}
+        for k in (0, 1):
+            shard = "model-0000%d-of-00002.safetensors" % (k + 1)
+            sparse(os.path.join(d, "llm", shard), tensors[k::2])
+            halves.update((t[0], shard) for t in tensors[k::2])
+        with open(os.path.join(d, "llm/model.safetensors.index.json"), "w") as f:
+            json.dump({"metadata": {}, "weight_map": halves}, f)
+        sparse(os.path.join(d, "com_hlora_weights.bin"), lora(32, 64, M3, 3072))
+        sparse(os.path.join(d, "gen_hlora_weights.bin"), lora(32, 256, M3, 3072))
+        sparse(os.path.join(d, "fusion_layer_weights.bin"), [("base_model.model.model.embed_tokens.weight", [40206, 3072]),
+                                                              ("base_model.model.lm_head.weight", [40206, 3072])])
+        _, doc = doctor(build, "--model", d)
+        bad = [f["text"] for f in doc["findings"] if f["area"] == "model" and f["level"] != "ok"]
+        equal(sorted(bad), ["vision/: the folder is missing", "vqgan/last.ckpt: missing"], "complaints")
+        sizes = {f["file"]: f["bytes"] for f in doc["model"]["files"]}
+        equal(sorted((f["text"].split(":")[0]) for f in found(doc, "plugin", "ok")), ["com_hlora_weights.bin", "gen_hlora_weights.bin"],
+              "plug-ins that fit")
+        require(abs(sizes["fusion_layer_weights.bin"] - 494051328) < 1000, "size of the fusion file: %r" % sizes)  # reference.md 2.3
+        for mine, other in (("com", "x"), ("gen", "com"), ("x", "gen")):
+            os.rename(os.path.join(d, mine + "_hlora_weights.bin"), os.path.join(d, other + "_hlora_weights.bin"))
+        code, doc = doctor(build, "--model", d)
+        equal(len(found(doc, "plugin_swapped", "fail")), 2, "swapped files in %r" % doc["findings"][-8:])
+
+
 # ---- broken folders -------------------------------------------------------------------------------------
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 4184256\n"
@@ -321,7 +365,7 @@ def check_folders_without_a_card(build):
                 if not file.endswith("/"):
                     replace(os.path.join(d, name), file, value if isinstance(value, bytes) else json.dumps(value).encode())
             return os.path.join(d, name)
-        plugins = given("plugins", {})
+        plugins = given("plugins", {"config.json": b"null\n"})  # the published ones have 5 bytes there
         sparse(os.path.join(plugins, "com_hlora_weights.bin"), lora(32, 64, M3))
         cases = [
             (given("phi4", {"config.json": phi4}), "Phi-4", ["plain Hugging Face folder of Phi-4", "the base of HealthGPT-L14"],
@@ -331,7 +375,7 @@ def check_folders_without_a_card(build):
             (os.path.join(DEMO, "llm"), "phi3", ["some language model (config.json: phi3, 4 layers of 192)"], ["lintw"]),
             (os.path.join(DEMO, "vision"), "CLIP", ["is a vision tower"], ["healthgpt.json"]),
             (plugins, "plug-ins", ["holds plug-ins only", "for HealthGPT-M3"], ["microsoft/Phi-3-mini-4k-instruct"]),
-            (os.path.dirname(DEMO), None, ["no healthgpt.json"], ["did you mean its folder demo"]),
+            (os.path.dirname(DEMO), None, ["no healthgpt.json"], ["did you mean its folder"]),
             (given("cache", {"snapshots/abc/": b"", "refs/": b""}), None, ["no healthgpt.json"], ["snapshots/<hash>"]),
             (given("gguf", {"model.gguf": b"GGUF"}), None, ["GGUF files are not read"], ["example"]),
             (given("none", {}), None, ["no model in it"], ["example"]),

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/file.h"
 #include "common/json.h"
@@ -213,12 +214,23 @@ static void nothing_known(struct hg_doctor_model *m, const struct contents *c)
                         next);
 }
 
+/* The published plug-ins lie beside a config.json of 5 bytes, which describes nothing. */
+static bool config_is_stub(const struct hg_doctor_model *m)
+{
+    char path[HG_DOCTOR_PATH];
+    struct stat st;
+    return hg_doctor_path(m, "config.json", path) && stat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+           st.st_size < 64;
+}
+
 void hg_doctor_plain(struct hg_doctor_model *m)
 {
     struct contents *c = calloc(1, sizeof *c);
     if (!c)
         return;
     list(m, c);
+    if (c->n_plugins > 0 && config_is_stub(m))
+        c->has_config = false;
     if (c->has_config)
         with_config(m, c->n_plugins > 0);
     else if (c->n_plugins > 0 && !c->inner[0])
