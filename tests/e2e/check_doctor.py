@@ -10,7 +10,7 @@ import struct
 import subprocess
 import tempfile
 
-from harness import DEMO, LOG_ALARMS, ROOT, Daemon, edit_json, equal, is_sanitized, require
+from harness import DEMO, LOG_ALARMS, ROOT, Daemon, Skip, edit_json, equal, is_sanitized, require
 
 PORTS = {"HEALTHGPT_LISTEN": "127.0.0.1:0", "HEALTHGPT_OPS_LISTEN": "127.0.0.1:0"}
 MEMBERS = {
@@ -433,6 +433,33 @@ def check_no_card_is_no_failure_unless_asked_for(build):
     require(found(doc, "cuda")[0]["level"] != "fail", "%r" % found(doc, "cuda"))
     code, doc = doctor(build, env={"HEALTHGPT_BACKEND": "cuda"})
     equal((code, [f["level"] for f in found(doc, "cuda")]), (69, ["fail"]), "backend cuda without a card")
+
+
+def check_an_emulated_card(build):
+    """The emulation of tests/simt under the name of the cuda backend: memory of the card, what fits, what does not."""
+    with tempfile.TemporaryDirectory() as d:
+        shutil.copy(os.path.join(ROOT, build, "healthgpt"), d)
+        shutil.copy(os.path.join(ROOT, build, "libhealthgpt_simt.so"), os.path.join(d, "libhealthgpt_cuda.so"))
+        code, doc = doctor(d, "--model", DEMO, env={"HG_SIMT_MEMORY": "2000"})
+        equal((code, doc["cuda"]["usable"], doc["cuda"]["card_bytes"]), (0, True, 2000000000), "a card of 2 GB: %r" % doc["cuda"])
+        require("the card has 1.80 GB free" in found(doc, "memory_fits", "ok")[0]["text"], "%r" % found(doc, "memory_fits"))
+        code, doc = doctor(d, "--model", DEMO, env={"HG_SIMT_MEMORY": "50"})
+        equal(code, 75, "a card of 50 MB")
+        require("the card has" in found(doc, "memory_fits", "fail")[0]["text"], "%r" % found(doc, "memory_fits"))
+        code, doc = doctor(d, "--model", DEMO, env={"HG_SIMT_MEMORY": "50", "HEALTHGPT_BACKEND": "cpu"})
+        require(code == 0 and "this machine has" in found(doc, "memory_fits", "ok")[0]["text"], "%r" % found(doc, "memory_fits"))
+
+
+def check_a_driver_that_crashes_takes_nobody_with_it(build):
+    if is_sanitized(build) or not shutil.which("cc"):
+        raise Skip("a sanitizer's own end, or no C compiler")
+    with tempfile.TemporaryDirectory() as d:
+        shutil.copy(os.path.join(ROOT, build, "healthgpt"), d)
+        replace(d, "crash.c", b"#include <stdlib.h>\nint hg_cuda_open(void) { abort(); }\n")
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", os.path.join(d, "libhealthgpt_cuda.so"), os.path.join(d, "crash.c")], check=True)
+        code, doc = doctor(d, "--model", DEMO, env={"HEALTHGPT_BACKEND": "cuda"})
+        equal(code, 69, "exit code")
+        require("has crashed" in found(doc, "cuda", "fail")[0]["text"], "%r" % found(doc, "cuda"))
 
 
 # ---- what must not be seen ----------------------------------------------------------------------------------

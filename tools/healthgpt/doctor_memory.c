@@ -12,11 +12,9 @@
 /* As model/healthgpt.c and model/healthgpt_memory.c have them. */
 enum { BATCH_TOKENS = 1024, MAX_KV_TOKENS = 65536, ACT = 4 };
 
-/* An allowance for scratch of the cuda backend, which it sizes itself when it is there. */
-static const int64_t card_scratch = 600 << 20;
-
 struct need {
     int64_t kv, kv_context, kv_tokens, workspace;
+    int64_t scratch; /* more, on a card */
 };
 
 /* ---- workspace ------------------------------------------------------------------------------- */
@@ -75,6 +73,17 @@ static int64_t kv_bytes(const struct hg_doctor_model *m, int64_t tokens)
     return (int64_t)hg_kv_desc_bytes(&k);
 }
 
+/* An allowance for the scratch of the cuda backend, which sizes it when it is there. On the
+ * emulated card it took 70 MB for the demo model (workspace 7), 699 at M3's widths (313), 705 at
+ * L14's (454).
+ */
+static int64_t card_scratch(int64_t workspace)
+{
+    const int64_t least = 64000000, most_seen = 768000000;
+    int64_t bytes = least + workspace / 4 * 9;
+    return bytes < most_seen ? bytes : most_seen;
+}
+
 static struct need need_of(const struct hg_doctor_model *m)
 {
     const struct hg_config *c = &m->d->config;
@@ -90,6 +99,7 @@ static struct need need_of(const struct hg_doctor_model *m)
     if (m->has_vision)
         n.workspace += vision_workspace(m, c->max_batch);
     n.workspace += vqgan_workspace(m);
+    n.scratch = card_scratch(n.workspace);
     return n;
 }
 
@@ -102,7 +112,7 @@ enum { N_TYPES = 4, N_CARDS = 5 };
 /* One context must fit beside weights and workspace: what is left is more cache. */
 static int64_t card_need(const struct hg_doctor_model *m, const struct need *n, const char *dtype)
 {
-    return hg_inspect_model_bytes(&m->part, dtype) + n->workspace + n->kv_context + card_scratch;
+    return hg_inspect_model_bytes(&m->part, dtype) + n->workspace + n->kv_context + n->scratch;
 }
 
 static void put_type(const struct hg_doctor_model *m, const struct need *n, const char *dtype,
@@ -170,7 +180,7 @@ static void judge(const struct hg_doctor_model *m, const struct need *n)
     int64_t left = (int64_t)hg_machine_memory_free(&d->machine);
     if (card)
         there = left = (int64_t)((double)d->card_free * d->config.gpu_memory_utilization);
-    int64_t rest = n->workspace + (card ? n->kv_context + card_scratch : n->kv);
+    int64_t rest = n->workspace + (card ? n->kv_context + n->scratch : n->kv);
     int64_t all = hg_inspect_model_bytes(&m->part, dtype) + rest;
     for (int i = 0; i < N_TYPES && !best; i++)
         if (hg_inspect_model_bytes(&m->part, types[i]) + rest <= left)
@@ -213,7 +223,7 @@ void hg_doctor_memory(struct hg_doctor_model *m)
     hg_out_int(d->o, "kv_bytes", n.kv);
     hg_out_int(d->o, "kv_context_bytes", n.kv_context);
     hg_out_int(d->o, "workspace_bytes", n.workspace);
-    hg_out_int(d->o, "card_scratch_bytes", card_scratch);
+    hg_out_int(d->o, "card_scratch_bytes", n.scratch);
     for (int i = 0; i < N_TYPES; i++) {
         put_type(m, &n, types[i], fits);
         say_type(m, &n, types[i], fits);

@@ -32,7 +32,6 @@ static void tokenizer(struct hg_doctor_model *m, const char *dir)
         n += hg_path_join(path, sizeof path, dir, names[i]) == HG_STATUS_OK && hg_file_exists(path);
     hg_doctor_source(m, HG_DOCTOR_BASE, source);
     if (n == 0) {
-        m->n_bad++;
         HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "tokenizer",
                             "%.120s: no tokenizer (tokenizer.model, or tokenizer.json, or "
                             "vocab.json with merges.txt)\nit comes from %s",
