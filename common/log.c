@@ -97,3 +97,26 @@ void hg_log(enum hg_log_level level, const char *format, ...)
     ssize_t ignored = write(STDERR_FILENO, line, n);
     (void)ignored;
 }
+
+bool hg_log_is_json(void)
+{
+    return atomic_load(&json_now) != 0;
+}
+
+void hg_log_members(enum hg_log_level level, const char *members, size_t n)
+{
+    char line[LINE_CAP], when[40];
+    if ((int)level < atomic_load(&min_level_now) || level >= HG_LOG_OFF || !hg_log_is_json())
+        return;
+    put_time(when, sizeof when);
+    int head =
+        snprintf(line, sizeof line, "{\"time\":\"%s\",\"level\":\"%s\",", when, level_names[level]);
+    if (head < 0 || n > sizeof line - (size_t)head - LINE_TAIL)
+        return;
+    memcpy(line + head, members, n);
+    size_t len = (size_t)head + n;
+    line[len++] = '}';
+    line[len++] = '\n';
+    ssize_t ignored = write(STDERR_FILENO, line, len);
+    (void)ignored;
+}

@@ -3,9 +3,17 @@
 #ifndef HG_COMMON_LOG_H
 #define HG_COMMON_LOG_H
 
+#include <stdbool.h>
+#include <stddef.h>
+
 enum hg_log_level { HG_LOG_DEBUG, HG_LOG_INFO, HG_LOG_WARN, HG_LOG_ERROR, HG_LOG_OFF };
 
 void hg_log_set(enum hg_log_level min_level, int as_json);
 void hg_log(enum hg_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+bool hg_log_is_json(void);
+/* A line of JSON with members of its own after time and level: n bytes of "key":value,... that are
+ * valid JSON. Dropped when the log is not JSON or the line would be longer than 4 KiB. */
+void hg_log_members(enum hg_log_level level, const char *members, size_t n);
 
 #endif

@@ -27,7 +27,7 @@
 
 enum {
     HG_AUDIT_SUBJECT_CAP = 65,
-    HG_AUDIT_ID_CAP = 129,
+    HG_AUDIT_ID_CAP = 65,
     HG_AUDIT_MAX_IMAGES = 4,
     HG_AUDIT_MAX_OUTPUTS = 4
 };

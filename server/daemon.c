@@ -15,7 +15,7 @@
 #include "server/process.h"
 
 /* EXTEND_S: what a service manager is to wait for more, told every TELL_S while the model loads. */
-enum { FLUSH_MS = 2000, TELL_S = 1, EXTEND_S = 30, LOADED_SIGNAL = SIGUSR1 };
+enum { FLUSH_MS = 2000, REFUSED_MS = 200, TELL_S = 1, EXTEND_S = 30, LOADED_SIGNAL = SIGUSR1 };
 
 static const int64_t second_ns = 1000000000;
 
@@ -233,7 +233,7 @@ static _Noreturn void leave_early(struct life *l, int sig)
     hg_notify(&l->notify, "STOPPING=1\nSTATUS=stopped while loading");
     hg_ops_drain(l->ops);
     bool last = l->self.number >= 0 && !l->self.shared;
-    hg_http_stop(l->http, FLUSH_MS, l->inherited && !last);
+    hg_http_stop(l->http, REFUSED_MS, l->inherited && !last);
     hg_audit_close(l->http_options.audit);
     hg_process_leave(0);
 }
@@ -296,6 +296,7 @@ static void set_options(struct life *l)
     l->http_options.n_threads = (int)c->http_threads;
     l->http_options.max_connections = (int)c->max_connections;
     l->http_options.max_queue = (int)c->max_queue;
+    l->http_options.auth_failures_per_minute = (double)c->auth_failures_per_minute;
     l->http_options.max_connections_per_address = (int)c->max_connections_per_address;
     l->http_options.allowed_hosts = c->allowed_hosts;
     l->http_options.strict = c->strict;
@@ -339,8 +340,12 @@ static enum hg_status open_all(struct life *l, struct hg_error *err)
     /* Two for each connection (the guard's is a duplicate), and what is open anyway. */
     hg_process_want_files(2 * c->max_connections + 128);
     HG_TRY(start_ops(l, err));
-    if (!l->inherited)
+    if (!l->inherited) {
+        char url[HG_LISTEN_ADDR_CAP + 24];
         HG_TRY(hg_http_start(&l->http_options, NULL, NULL, &l->http, err));
+        hg_listen_url(&l->address, url);
+        hg_log(HG_LOG_INFO, "main port: %s, \"loading\" until the model is there", url);
+    }
     return hg_watchdog_start(l->heart, (int64_t)(c->step_timeout_s * 1000), on_hung, l->watched,
                              &l->watchdog, err);
 }
@@ -353,7 +358,7 @@ static enum hg_status load_and_serve(struct life *l, struct hg_error *err)
     HG_TRY(hg_scheduler_create(l->model, &l->s_options, &l->scheduler, err));
     atomic_store(&l->watched->scheduler, l->scheduler);
     hg_audit_model(l->http_options.audit, hg_scheduler_model_info(l->scheduler));
-    hg_log(HG_LOG_INFO, "memory: at most 64 KiB for each of %lld connections",
+    hg_log(HG_LOG_INFO, "memory: at most 24 KiB for each of %lld connections that wait",
            (long long)l->config->max_connections);
     if (l->inherited)
         HG_TRY(hg_http_start(&l->http_options, l->model, l->scheduler, &l->http, err));

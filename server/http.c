@@ -21,7 +21,7 @@
 #include "server/notice.h"
 
 /* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
-enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
+enum { CONNECTION_MEMORY = 16 << 10, MAX_CHUNKS = 65536 };
 static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent for 60 s */
 
 /* ---- routing --------------------------------------------------------------------------------- */
@@ -64,13 +64,15 @@ static bool knows_key(struct exchange *x, const char *path, const char *method)
     case HG_KEYS_OK:
         return true;
     case HG_KEYS_MISSING:
-        return refuse(x, 401, "missing_api_key", "expected Authorization: Bearer <API key>");
+        return hg_http_rate_failure(x) &&
+               refuse(x, 401, "missing_api_key", "expected Authorization: Bearer <API key>");
     case HG_KEYS_FORBIDDEN:
         return refuse(x, 403, "not_allowed", "this API key is for GET requests only");
     case HG_KEYS_UNKNOWN:
         break;
     }
-    return refuse(x, 401, "invalid_api_key", "this API key is not known here");
+    return hg_http_rate_failure(x) &&
+           refuse(x, 401, "invalid_api_key", "this API key is not known here");
 }
 
 /* No room: said before the body is looked at. */
@@ -116,6 +118,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
 {
     x->bad_framing = !hg_http_gate(x->connection, method, version, &x->target, &x->http->policy,
                                    &x->facts, &x->error);
+    hg_trace_begin(&x->trace, x->facts.request_id, x->facts.traceparent);
     if (x->bad_framing)
         return false;
     if (!knows_key(x, path, method))
@@ -146,7 +149,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return refuse(x, 503, trouble, "the engine has failed; the server has to start again");
     if (atomic_load(&x->http->draining))
         return refuse(x, 503, "shutting_down", "the server is shutting down");
-    return has_room(x) && begin_body(x);
+    return has_room(x) && hg_http_rate_begin(x) && begin_body(x);
 }
 
 /* A refused body is read and dropped before the answer, because a client that is still sending may
@@ -245,6 +248,26 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connectio
     return x;
 }
 
+/* It is over, with or without an answer: to the metrics and the log. */
+/* Its HTTP status, 0: there was no answer. */
+static int tell_end(const struct exchange *x, struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *sent =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
+    struct hg_trace_end e = {.route = x->route ? x->route->path : NULL,
+                             .key = x->who.name,
+                             .model = x->route ? x->http->reply.model : NULL,
+                             .error = x->error.code,
+                             .status = sent ? (int)sent->http_status : 0,
+                             .stream = x->sent_ns != 0,
+                             .requests = x->answer.requests,
+                             .n_requests = x->answer.n_requests};
+    hg_metrics_http(e.route, e.status, e.error);
+    if (x->seen)
+        hg_trace_end(&x->trace, &e);
+    return e.status;
+}
+
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                          enum MHD_RequestTerminationCode code)
 {
@@ -254,12 +277,10 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         return;
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
-    const union MHD_ConnectionInfo *sent =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_HTTP_STATUS);
-    int status = sent ? (int)sent->http_status : 0;
-    hg_metrics_http(x->route ? x->route->path : NULL, status, x->error.code);
+    int status = tell_end(x, connection);
     if (x->audited)
         hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    hg_http_rate_settle(x);
     hg_http_leave(x);
     hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
@@ -333,6 +354,13 @@ void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_schedu
     atomic_store(&h->serving, true);
 }
 
+static void release(struct hg_http *h)
+{
+    hg_guard_free(h->guard);
+    hg_http_rate_free(&h->rates);
+    free(h);
+}
+
 enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
                              struct hg_scheduler *s, struct hg_http **out, struct hg_error *err)
 {
@@ -357,17 +385,15 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     struct hg_guard_limits limits = o->limits;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;
-    enum hg_status status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
-    if (status != HG_STATUS_OK) {
-        free(h);
-        return status;
-    }
-    if (listen(o->socket, SOMAXCONN) == 0)
+    enum hg_status status = hg_http_rate_create(&h->rates, o->auth_failures_per_minute, err);
+    if (status == HG_STATUS_OK)
+        status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
+    if (status == HG_STATUS_OK && listen(o->socket, SOMAXCONN) == 0)
         h->daemon = start_daemon(o, h);
-    if (!h->daemon) {
+    if (status == HG_STATUS_OK && !h->daemon)
         status = hg_fail(err, HG_STATUS_IO, "http: cannot start: %s", strerror(errno));
-        hg_guard_free(h->guard);
-        free(h);
+    if (status != HG_STATUS_OK) {
+        release(h);
         return status;
     }
     *out = h;
@@ -395,8 +421,7 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms, bool hand_over)
     while (atomic_load(&h->n_exchanges) > 0 && hg_now_ns() < until)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(h->daemon);
-    hg_guard_free(h->guard);
     if (listen_fd != -1)
         close(listen_fd);
-    free(h);
+    release(h);
 }

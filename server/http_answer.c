@@ -3,18 +3,20 @@
  */
 #include "server/http_exchange.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "server/openapi.h"
 
-enum { STREAM_BLOCK = 16 << 10 };
+enum { STREAM_BLOCK = 2 << 10 };
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
-static bool add_common_headers(struct MHD_Response *r, const char *type)
+static bool add_common_headers(const struct exchange *x, struct MHD_Response *r, const char *type)
 {
-    return MHD_add_response_header(r, "Content-Type", type) == MHD_YES &&
+    return MHD_add_response_header(r, "X-Request-Id", x->trace.request_id) == MHD_YES &&
+           MHD_add_response_header(r, "Content-Type", type) == MHD_YES &&
            MHD_add_response_header(r, "X-Content-Type-Options", "nosniff") == MHD_YES &&
            MHD_add_response_header(r, "Cache-Control", "no-store") == MHD_YES;
 }
@@ -28,6 +30,11 @@ static const char *allowed(const struct hg_route *r)
 static void add_retry_after(struct exchange *x, struct MHD_Response *r)
 {
     char seconds[24];
+    if (x->retry_s > 0) { /* it is known exactly */
+        snprintf(seconds, sizeof seconds, "%.0f", ceil(x->retry_s));
+        MHD_add_response_header(r, "Retry-After", seconds);
+        return;
+    }
     if (!atomic_load(&x->http->serving)) {
         double left_s;
         hg_model_load_share(&left_s);
@@ -47,6 +54,7 @@ enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Resp
 {
     if (x->last && !MHD_get_response_header(r, "Connection"))
         MHD_add_response_header(r, "Connection", "close");
+    hg_http_rate_headers(x, r);
     return MHD_queue_response(x->connection, http, r);
 }
 
@@ -80,7 +88,7 @@ static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *
     hg_guard_answer(x->guarded, b->len);
     *b = (struct hg_buf){0};
     enum MHD_Result ok = MHD_NO;
-    if (add_common_headers(r, "application/json")) {
+    if (add_common_headers(x, r, "application/json")) {
         if (http >= 400)
             add_refusal_headers(x, r);
         else
@@ -296,7 +304,7 @@ static enum MHD_Result start_stream(struct exchange *x)
     if (!r)
         return MHD_NO;
     enum MHD_Result ok = MHD_NO;
-    if (add_common_headers(r, x->form->stream_type) &&
+    if (add_common_headers(x, r, x->form->stream_type) &&
         MHD_add_response_header(r, "X-Accel-Buffering", "no") == MHD_YES) {
         mark_synthetic(x, r);
         attach(x, false);
@@ -351,6 +359,7 @@ static enum hg_status submit(struct exchange *x, struct hg_ask *ask, struct hg_e
             return status;
         }
     }
+    hg_http_rate_reserve(x);
     return HG_STATUS_OK;
 }
 

@@ -9,7 +9,15 @@
 #include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
+#include "server/rate.h"
 #include "server/routes.h"
+#include "server/trace.h"
+
+struct hg_http_rates {
+    struct hg_buckets *requests, *tokens; /* by tenant */
+    struct hg_buckets *addresses;
+    struct hg_rate failures; /* per_minute 0: not counted */
+};
 
 struct hg_http {
     struct MHD_Daemon *daemon;
@@ -21,6 +29,7 @@ struct hg_http {
     struct hg_reply_context reply;
     struct hg_keys *keys;
     struct hg_audit *audit;
+    struct hg_http_rates rates;
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
@@ -41,6 +50,7 @@ struct exchange {
     const struct hg_route *route;
     char id[HG_ROUTE_ID_CAP]; /* what stands for {id} */
     struct hg_gate_facts facts;
+    struct hg_trace trace;
     struct hg_tenant who;
     struct hg_gate_target target;
     bool seen, bad_framing, refused;
@@ -55,7 +65,9 @@ struct exchange {
     size_t sent;
     int64_t sent_ns; /* when something was */
     bool end_written;
-    bool audited; /* its line of the audit log has a place */
+    double retry_s;   /* after which a refused one may come again; 0: as the scheduler says */
+    int64_t reserved; /* tokens of its key */
+    bool audited;     /* its line of the audit log has a place */
     char subject[HG_AUDIT_SUBJECT_CAP];
 };
 
@@ -77,6 +89,17 @@ bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is the
 enum MHD_Result hg_http_answer_page(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
+
+/* ---- http_rate.c ---- */
+enum hg_status hg_http_rate_create(struct hg_http_rates *r, double failures_per_minute,
+                                   struct hg_error *err);
+void hg_http_rate_free(struct hg_http_rates *r); /* also after a failed create */
+bool hg_http_rate_begin(struct exchange *x);     /* false: x->error, x->retry_s */
+void hg_http_rate_reserve(struct exchange *x);   /* its requests were accepted */
+void hg_http_rate_settle(struct exchange *x);    /* they have ended */
+void hg_http_rate_headers(struct exchange *x, struct MHD_Response *r);
+/* There was no key, or a wrong one. false: that was too often. */
+bool hg_http_rate_failure(struct exchange *x);
 
 /* ---- http_audit.c ---- */
 /* Of an exchange that asks for work, once its key is known. false: x->error says why not. */

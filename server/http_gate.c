@@ -10,7 +10,8 @@
 enum { MAX_HEADERS = 64, MAX_HEADER_BYTES = 8192, MAX_URI = 2048 };
 
 struct walk {
-    int n, n_host, n_length, n_encoding, n_expect, n_authorization, n_origin, n_type;
+    int n, n_host, n_length, n_encoding, n_expect, n_authorization, n_origin, n_type, n_request_id,
+        n_traceparent;
     bool bad_name, bad_value, too_big, bad_length;
     const char *host, *encoding, *expect, *origin;
     struct hg_gate_facts facts;
@@ -84,6 +85,10 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
         w->facts.content_type = v;
     } else if (strcasecmp(key, "Content-Encoding") == 0) {
         w->facts.encoded |= strcasecmp(v, "identity") != 0;
+    } else if (strcasecmp(key, "X-Request-Id") == 0) {
+        w->facts.request_id = w->n_request_id++ == 0 ? v : NULL;
+    } else if (strcasecmp(key, "traceparent") == 0) {
+        w->facts.traceparent = w->n_traceparent++ == 0 ? v : NULL;
     } else if (strcasecmp(key, "Authorization") == 0) {
         w->n_authorization++;
         w->facts.authorization = v;

@@ -17,10 +17,11 @@
 struct hg_gate_facts {
     int64_t content_length; /* -1: none declared */
     bool chunked, expects_continue;
-    bool encoded;              /* Content-Encoding: something */
-    const char *content_type;  /* NULL: none; valid as long as the request */
-    const char *authorization; /* the same */
-    const char *audit_subject; /* the same, X-Audit-Subject */
+    bool encoded;                         /* Content-Encoding: something */
+    const char *content_type;             /* NULL: none; valid as long as the request */
+    const char *authorization;            /* the same */
+    const char *audit_subject;            /* the same, X-Audit-Subject */
+    const char *request_id, *traceparent; /* the same; NULL too when there are several */
 };
 
 /* The request target as it was sent, before libmicrohttpd decodes it in place. */

@@ -4,7 +4,7 @@
  * allocation, any thread. The page has two families of names: vllm:* (labels model_name and
  * engine="0", vLLM's buckets), which dashboards, KEDA and the Kubernetes inference gateway know,
  * and healthgpt_*, with what those lack. All series are there from the first moment on, while the
- * model loads too; a gateway that misses one gives every scrape up. docs/metrics.md lists them.
+ * model loads too; a gateway that misses one gives every scrape up. docs/operating.md lists them.
  *
  * Formats: Prometheus text 0.0.4 and OpenMetrics 1.0.0, whose counters' families have no _total. */
 #ifndef HG_SERVER_METRICS_H

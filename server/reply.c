@@ -56,7 +56,7 @@ enum hg_status hg_reply_event(const struct hg_reply_context *c, const struct hg_
         hg_out_int(&o, "done", e->done);
         hg_out_int(&o, "total", e->total);
         if (e->done > 1)
-            hg_out_real(&o, "seconds_left", e->seconds_left, 3);
+            hg_out_real(&o, "seconds_left", (double)e->seconds_left, 3);
         return hg_line_close(&o);
     }
     if (e->type == HG_EVENT_PREVIEW) {

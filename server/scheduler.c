@@ -45,6 +45,10 @@ void hg_engine_end(struct hg_scheduler *s, struct hg_request *r)
                                                      : &s->n_failed,
                      1);
     hg_request_end(r);
+    if (hg_log_is_json()) { /* the line of the HTTP request says more (server/trace.h) */
+        hg_request_unref(r);
+        return;
+    }
     /* Numbers only: no text, no pixels, no names ever reach the log. */
     hg_log(status == HG_STATUS_OK || status == HG_STATUS_CANCELLED ? HG_LOG_INFO : HG_LOG_WARN,
            "request %llu %s%s%s: %s, %d prompt + %d tokens, queue %.1f ms, first token %.1f ms, "
@@ -87,7 +91,8 @@ static enum hg_status verdict(struct hg_scheduler *s, const struct hg_request *r
         return hg_fail(err, HG_STATUS_CANCELLED, "the client has gone");
     if (atomic_load(&s->canary_wrong))
         return hg_fail(err, HG_STATUS_ENGINE, "the canary is wrong: the server starts again");
-    if (stop != INT64_MAX && (waiting || now >= stop))
+    /* What waits and has not begun to answer is better asked elsewhere, now. */
+    if (stop != INT64_MAX && ((waiting && !r->streams) || now >= stop))
         return hg_fail(err, HG_STATUS_CANCELLED, "the server is shutting down");
     if (now >= r->deadline_ns)
         return hg_fail(err, HG_STATUS_TIMEOUT, "not finished within %lld ms",

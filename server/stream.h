@@ -35,14 +35,16 @@ struct hg_top_token {
     float logprob;
 };
 
+/* Small: a stream reserves one for each token that may come. */
 struct hg_event {
     enum hg_event_type type;
     int32_t id;
     float logprob;
-    int done, total, n_found, width, height;
-    double seconds_left; /* PROGRESS: at the pace so far, of the tokens; 0 with the first */
+    int done, total, n_found;
+    uint16_t width, height;
+    float seconds_left; /* PROGRESS: at the pace so far, of the tokens; 0 with the first */
     int n_top;
-    size_t top_at, text_at, n_text; /* places in the stream's own stores */
+    uint32_t top_at, text_at, n_text; /* places in the stream's own stores */
 };
 
 typedef void hg_stream_fn(void *ctx);
@@ -79,6 +81,7 @@ enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event,
 bool hg_stream_read(struct hg_stream *s, size_t at, struct hg_event *event, struct hg_buf *text,
                     struct hg_top_token *tops);
 void hg_stream_wait(struct hg_stream *s, size_t at); /* until event number `at` is there */
+int hg_stream_tokens(struct hg_stream *s);           /* generated so far */
 bool hg_stream_ended(struct hg_stream *s);           /* suspends an attached reader when false */
 
 void hg_stream_attach(struct hg_stream *s, hg_stream_fn *suspend, hg_stream_fn *resume, void *ctx,

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "io_error": "only at the start of the program", "unsupported": "only at the start of the program",
     "out_of_memory": "needs failing allocations", "engine_broken": "check_faults ends the engine",
     "audit_unavailable": "check_audit fills a disk", "invalid_audit_subject": "check_audit",
+    "too_many_auth_failures": "check_rates",
 }
 
 

@@ -26,6 +26,7 @@ check_fields
 check_remote
 check_daemon
 check_keys
+check_rates
 check_access
 check_audit
 check_streaming
@@ -35,11 +36,17 @@ check_openapi
 check_synthetic
 check_page
 check_browser
+check_examples
 check_device
 check_faults
 check_load
 check_memory
 check_kv_dtype
+check_ops
+check_metrics
+check_logs
+check_lifecycle
+check_nginx
 check_simt
 check_gpu_programme
 """.split()

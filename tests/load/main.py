@@ -6,8 +6,11 @@ Each line is a promise, what was measured and whether it holds; the last line su
 several times, each time when the machine is quiet if that comes soon; the best of each counts, because others can only make
 it slower. Takes about ten minutes on two idle cores, and says how much of the machine others took."""
 import argparse
+import http.client
 import json
 import os
+import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -19,6 +22,7 @@ import equal_bytes
 import machine
 from loadtool import endless_model, finish, load, start, total
 from harness import ROOT, Daemon, cli_ok, equal, require
+from opstool import OpsDaemon
 
 BIG_MODEL = os.path.join(ROOT, "build", "bench-model")
 rows = []
@@ -206,6 +210,65 @@ def check_soak(build):
     slope = 60 * sum((a - mt) * (b - my) for a, b in points) / sum((a - mt) ** 2 for a in t)
     row("resident size grows <= 1 MiB a minute", "%+.2f MiB a minute (%.1f -> %.1f MiB, %d requests, %d left)" %
         (slope, y[0], y[-1], r["due"], r["left"]), slope <= 1)
+
+
+# ---- the operators' port -------------------------------------------------------------------------------------------------
+
+def ask_often(port, path, per_s, stop, out):
+    """(seconds, status) of each request on one connection, `per_s` a second, until `stop` is set."""
+    c, due = http.client.HTTPConnection("127.0.0.1", port, timeout=60), time.monotonic()
+    while not stop.is_set():
+        start = time.monotonic()
+        c.request("GET", path)
+        r = c.getresponse()
+        r.read()
+        out.append((time.monotonic() - start, r.status))
+        due += 1 / per_s
+        time.sleep(max(0, due - time.monotonic()))
+    c.close()
+
+
+def while_asking(port, path, per_s, work):
+    """The answers to `path` while `work` runs."""
+    stop, out = threading.Event(), []
+    t = threading.Thread(target=ask_often, args=(port, path, per_s, stop, out))
+    t.start()
+    try:
+        work()
+    finally:
+        stop.set()
+        t.join()
+    return out
+
+
+def p99_ms(answers):
+    times = sorted(1e3 * s for s, _ in answers)
+    return times[min(len(times) - 1, int(0.99 * len(times)))], times[-1]
+
+
+def check_ops(build):
+    with OpsDaemon(build, "--max-queue", "32", "--max-batch", "16") as d:
+        r = quiet_load(build, d, *OVERLOAD, "--concurrency", 46, "--duration", 3, "--warmup", 1)
+        rate = 20 * total(r, "requests_per_s")
+        for path, per_s, most in (("/readyz", 100, 50), ("/metrics", 20, None)):
+            answers = while_asking(d.ops_port, path, per_s, lambda: quiet_load(
+                build, d, *OVERLOAD, "--rate", rate, "--duration", 6, "--max-open", 20000))
+            p99, worst = p99_ms(answers)
+            # readiness is about the queue too: a full one is told with 503
+            odd = [status for _, status in answers if status not in ((200, 503) if most else (200,))]
+            row("%s at 20x load, %d/s%s" % (path, per_s, ", p99 <= 50 ms, 0 errors" if most else ", 0 errors"),
+                "p99 %.1f ms, longest %.1f ms, %d answers" % (p99, worst, len(answers)),
+                not odd and (most is None or p99 <= most))
+    with OpsDaemon(build, "--max-connections", "64") as d:
+        held = [socket.create_connection(("127.0.0.1", d.port), 60) for _ in range(100)]
+        answers = while_asking(d.ops_port, "/readyz", 200, lambda: time.sleep(5))
+        p99, worst = p99_ms(answers)
+        row("/readyz with no connection left on the main port, p99 <= 50 ms", "p99 %.1f ms, longest %.1f ms, %d answers" %
+            (p99, worst, len(answers)), p99 <= 50 and {status for _, status in answers} == {200})
+        for s in held:
+            s.close()
+    p = subprocess.run([os.path.join(ROOT, build, "tests", "server", "test_metrics")], capture_output=True, text=True, cwd=ROOT)
+    row("a page of /metrics is made in < 1 ms", re.search(r"# (a page .*)", p.stdout).group(1), p.returncode == 0)
 
 
 def check_allocations(build):

@@ -158,6 +158,21 @@ static void a_thread_that_hangs_is_seen_and_parked(void **state)
     pthread_detach(thread); /* it waits for the end of the process */
 }
 
+static void a_heart_is_young_until_its_piece_is_late(void **state)
+{
+    (void)state;
+    begin();
+    assert_true(hg_heart_is_young(&heart, SECOND, now)); /* it has not begun */
+    warm_up(HG_PIECE_STEP);
+    assert_true(hg_heart_is_young(&heart, SECOND, now + 1000 * (int64_t)SECOND)); /* at rest */
+    assert_true(hg_heart_beat_at(&heart, HG_PIECE_STEP, now));
+    assert_true(hg_heart_is_young(&heart, SECOND, now + SECOND - 1));
+    assert_false(hg_heart_is_young(&heart, SECOND, now + SECOND));
+    assert_true(hg_heart_is_young(&heart, 2 * (int64_t)SECOND, now + SECOND));
+    assert_true(hg_heart_beat_at(&heart, HG_PIECE_VISION, now + SECOND)); /* the first has more */
+    assert_true(hg_heart_is_young(&heart, SECOND, now + 5 * (int64_t)SECOND));
+}
+
 static void no_limit_no_watchdog(void **state)
 {
     (void)state;
@@ -178,6 +193,7 @@ int main(void)
         cmocka_unit_test(the_first_pieces_and_loading_have_more_time),
         cmocka_unit_test(a_slow_machine_gets_five_times_its_longest),
         cmocka_unit_test(time_that_nobody_saw_does_not_count),
+        cmocka_unit_test(a_heart_is_young_until_its_piece_is_late),
         cmocka_unit_test(no_limit_no_watchdog),
         cmocka_unit_test(a_thread_that_hangs_is_seen_and_parked),
     };

@@ -63,11 +63,29 @@ static void the_last_line_has_the_sum(void **state)
     assert_non_null(strstr(text, "crc32c 1234abcd"));
 }
 
+static void the_share_can_be_read_meanwhile(void **state)
+{
+    (void)state;
+    struct hg_load_meter m;
+    double left_s = -1;
+    hg_load_meter_start(&m, 400);
+    assert_true(hg_load_meter_share(&left_s) == 0 && left_s == 0);
+    usleep(2000);
+    hg_load_meter_add(&m, 100);
+    assert_true(hg_load_meter_share(&left_s) == 0.25);
+    assert_true(left_s >= 3 * 0.002);
+    take_stderr();
+    hg_load_meter_end(&m, 0); /* some of it was not wanted */
+    give_stderr_back();
+    assert_true(hg_load_meter_share(&left_s) == 1 && left_s == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_line_is_written_once_a_second_at_most),
         cmocka_unit_test(the_last_line_has_the_sum),
+        cmocka_unit_test(the_share_can_be_read_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
