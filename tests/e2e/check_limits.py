@@ -167,6 +167,26 @@ def check_chunks_are_counted_and_cost_no_memory(build):
     return "grown by %d KiB after 20 x 1 M chunks" % grown
 
 
+def check_requests_that_the_library_gives_up_leave_nothing(build):
+    """libmicrohttpd 0.9.75 does not tell of the end of a request with more parameters than it has memory for."""
+    data = GET.replace(b"/health", b"/health?" + b"a&" * 1000)
+
+    def send(d, n):
+        for _ in range(n):
+            require(closed(connect(d, data)), "it stays open")
+
+    with Daemon(build) as d:
+        send(d, 200)
+        before = d.status_kb("VmRSS")
+        send(d, 4000)
+        grown = d.status_kb("VmRSS") - before
+        require(grown < 1024 or is_sanitized(build), "grown by %d KiB" % grown)
+        start = time.monotonic()
+        equal(d.stop(), 0, "exit code")  # and no ALERT of what has not ended
+        d.ended = True
+    return "grown by %d KiB after 4,000; end after %.2f s" % (grown, time.monotonic() - start)
+
+
 def check_json_and_text_have_bounds(build):
     """One step below and one beyond."""
     def chat(n):
