@@ -253,9 +253,10 @@ def check_two_thousand_who_wait_and_drip_hold_up_nobody(build):
     resource.setrlimit(resource.RLIMIT_NOFILE, (6 * n, most))
     stop, held = threading.Event(), []
     try:
-        with Daemon(build, "--max-connections", str(4 * n + 64), "--header-timeout-s", "60", "--body-timeout-s", "60") as d:
+        with Daemon(build) as quiet, Daemon(build, "--max-connections", str(4 * n + 64), "--header-timeout-s", "60",
+                                            "--body-timeout-s", "60") as d:
+            first_token_ms(quiet)
             first_token_ms(d)
-            alone = statistics.median(first_token_ms(d) for _ in range(15))
             for i in range(n):  # half have asked once and stay, half have never said anything
                 held += [connect(d, GET), connect(d)]
             for s in held[::2]:
@@ -264,11 +265,16 @@ def check_two_thousand_who_wait_and_drip_hold_up_nobody(build):
             slow[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
             held += slow
             threading.Thread(target=drip, args=(stop, slow, b"x" * 1000), daemon=True).start()
-            beside = statistics.median(first_token_ms(d) for _ in range(15))
             h = d.health()
             require(h["open"]["connections"] >= 2 * n, "held: %r" % h["open"])
-            # Twice the time, or what a busy machine adds to so short a one.
-            require(beside <= max(2 * alone, 50), "first token after %.1f ms, alone %.1f ms" % (beside, alone))
+            # A daemon without them is asked in turn, so that both have the same share of a busy machine.
+            for _ in range(5):
+                pairs = [(first_token_ms(d), first_token_ms(quiet)) for _ in range(15)]
+                beside, alone = (statistics.median(p[i] for p in pairs) for i in (0, 1))
+                if beside <= max(2 * alone, 20):
+                    break
+            else:
+                require(False, "first token after %.1f ms, alone %.1f ms" % (beside, alone))
     finally:
         stop.set()
         for s in held:
