@@ -99,6 +99,7 @@ struct hg_audit_record {
     char code[48];  /* of an error */
     int http;       /* status, 0: no answer had begun */
     bool delivered; /* the client has taken the whole answer */
+    bool replayed;  /* an answer of before, kept for its Idempotency-Key: nothing was computed */
     int n_prompt, n_generated;
     struct hg_audit_input input;
     size_t n_outputs; /* of an answer with several choices as many */

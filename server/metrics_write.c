@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "kernels/backend.h"
 #include "server/metrics_table.h"
 #include "server/process.h"
@@ -171,9 +172,11 @@ static void put_vllm(struct page *p, const struct hg_metrics_facts *f)
     counter(p, "vllm:prefix_cache_hits_total", "Prompt tokens found in the cache.", p->vllm,
             load(&m->found));
     family(p, "vllm:request_success_total", "counter", "Requests that ended.");
-    for (int e = 0; e < HG_END_COUNT; e++)
+    for (int e = 0; e < HG_END_COUNT; e++) {
+        unsigned long long n = load(&m->ended[0][e]), n_too = load(&m->ended[1][e]);
         put(p, "vllm:request_success_total{%s,finished_reason=\"%s\"} %llu\n", p->vllm, ends[e],
-            (unsigned long long)(load(&m->ended[0][e]) + load(&m->ended[1][e])));
+            n + n_too);
+    }
 #define PUT_VLLM(id, name, bounds, help)                                                           \
     family(p, name, "histogram", help);                                                            \
     histogram(p, name, p->vllm, HG_HIST_##id, 0);
@@ -212,6 +215,8 @@ static void put_http(struct page *p)
                    load(&m->rejected[r]));
     counter(p, "healthgpt_client_disconnects_total", "Clients that left while they were served.",
             "", load(&m->cuts[HG_CUT_GONE]));
+    counter(p, "healthgpt_log_dropped_total", "Log lines that could not be written.", "",
+            hg_log_dropped());
     family(p, "healthgpt_connections_cut_total", "counter", "Connections cut, by reason.");
     for (int c = HG_CUT_GONE + 1; c < HG_CUT_COUNT; c++)
         counter_of(p, "healthgpt_connections_cut_total", "reason", hg_cut_name((enum hg_cut)c),

@@ -166,6 +166,18 @@ def check_lines_of_what_did_not_go_well(build):
     return "stream: %s after %d tokens" % (lines[4]["outcome"], lines[4]["completion_tokens"])
 
 
+def check_a_kept_answer_is_said_to_be_one(build):
+    with Log() as log:
+        with Daemon(build, *log.args) as d:
+            body, headers = json.dumps({"prompt": "Draw a chest X-ray.", "seed": 3}), {
+                "Content-Type": "application/json", "Idempotency-Key": "one-picture"}
+            first, again = [d.request("POST", DRAW, body, headers) for _ in range(2)]
+            equal((first[0], again[0], again[2]), (200, 200, first[2]), "the same answer")
+            lines = log.wait_for(2)
+        equal([(x["outcome"], x["code"], x.get("replayed"), x["completion_tokens"]) for x in lines],
+              [("done", None, None, 64), ("done", None, True, 0)], "lines")
+
+
 def check_planted_secrets_are_not_in_it(build):
     secrets = {"question": "zebraquestion7", "system": "zebrasystem7", "prompt": "zebraprompt7", "user": "zebrauser7",
                "stop": "zebrastop7", "subject": "zebra@subject7", "file": "zebrafile7.png", "header": "zebraheader7"}
