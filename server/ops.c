@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "server/audit.h"
 #include "server/http_gate.h"
 #include "server/json_text.h"
 #include "server/metrics.h"
@@ -67,6 +68,8 @@ static const char *not_ready(struct hg_ops *o)
         return "loading";
     if (!hg_heart_is_young(o->options.heart, STALLED_NS, hg_now_ns()))
         return "engine_stalled";
+    if (hg_audit_blocks())
+        return "audit_unavailable";
     return queue_is_full(s) ? "queue_full" : NULL;
 }
 
