@@ -73,7 +73,10 @@ static const char *not_ready(struct hg_ops *o)
 static void put_progress(struct hg_ops *o, struct hg_json_out *j)
 {
     double left_s, share = hg_model_load_share(&left_s);
-    hg_out_string(j, "phase", atomic_load(&o->phase));
+    const char *phase = atomic_load(&o->phase);
+    if (share >= 1 && strcmp(phase, "weights") == 0)
+        phase = "memory"; /* the KV cache and the workspace are made */
+    hg_out_string(j, "phase", phase);
     hg_out_int(j, "percent", (int)(100 * share));
     if (share > 0 && share < 1)
         hg_out_real(j, "eta_s", left_s, 1);
