@@ -10,20 +10,22 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "server/guard.h"
 #include "server/http_gate.h"
 #include "server/json_text.h"
 #include "server/metrics.h"
 #include "server/version.h"
 
-enum { MAX_CONNECTIONS = 64, IDLE_S = 10, CONNECTION_MEMORY = 16 << 10 };
+enum { MAX_CONNECTIONS = 64, HEADER_S = 5, IDLE_S = 15, CONNECTION_MEMORY = 16 << 10 };
 
 /* An engine whose piece of work takes longer is not sent requests (reliability: a heartbeat of 2 s;
  * pieces known to be longer, and the first ones, get more: hg_watch_limit). */
-static const int64_t STALLED_NS = 2000000000;
+static const int64_t STALLED_NS = 2000000000, second_ns = 1000000000;
 
 struct hg_ops {
     struct hg_gate_policy policy;
     struct MHD_Daemon *daemon;
+    struct hg_guard *guard;
     struct hg_ops_options options;
     int64_t start_ns;
     _Atomic(const char *) phase;
@@ -194,6 +196,13 @@ static void answer_metrics(struct hg_ops *o, struct answer *a, const char *accep
 
 /* ---- HTTP ------------------------------------------------------------------------------------ */
 
+static struct hg_guarded *guarded_of(struct MHD_Connection *c)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
 static enum MHD_Result send_answer(struct MHD_Connection *c, struct answer *a, bool closes)
 {
     if (a->status != HG_STATUS_OK) {
@@ -215,6 +224,7 @@ static enum MHD_Result send_answer(struct MHD_Connection *c, struct answer *a, b
         MHD_add_response_header(r, "Allow", "GET, HEAD");
     if (a->http == 401)
         MHD_add_response_header(r, "WWW-Authenticate", "Bearer realm=\"healthgpt\"");
+    hg_guard_answer(guarded_of(c), a->body.len);
     enum MHD_Result ok = MHD_queue_response(c, (unsigned)a->http, r);
     MHD_destroy_response(r);
     return ok;
@@ -277,10 +287,27 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
                          enum MHD_RequestTerminationCode code)
 {
     (void)cls;
-    (void)connection;
     (void)code;
+    hg_guard_idle(guarded_of(connection));
     free(*con_cls);
     *con_cls = NULL;
+}
+
+/* Who drips or holds connections is cut (server/guard.h), so that there is always one left. */
+static void on_connection(void *cls, struct MHD_Connection *c, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct hg_ops *o = cls;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        hg_guard_remove(*context);
+        *context = NULL;
+        return;
+    }
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    *context = info ? hg_guard_add(o->guard, info->connect_fd) : NULL;
+    if (info && !*context)
+        shutdown(info->connect_fd, SHUT_RDWR);
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *path,
@@ -296,6 +323,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     (void)upload;
     if (!v->seen) {
         v->seen = true;
+        hg_guard_request(guarded_of(c));
         if (!hg_http_gate(c, method, version, &v->target, &o->policy, &facts, &e) ||
             !knows_key(o, &facts, &e))
             return send_error(c, &e);
@@ -326,8 +354,15 @@ enum hg_status hg_ops_start(const struct hg_ops_options *options, struct hg_ops 
                             struct hg_error *err)
 {
     struct hg_ops *o = calloc(1, sizeof *o);
+    struct hg_guard_limits limits;
     *out = NULL;
-    if (o && listen(options->socket, SOMAXCONN) == 0) {
+    hg_guard_limits_default(&limits);
+    limits.n_connections = MAX_CONNECTIONS;
+    limits.header_ns = HEADER_S * second_ns;
+    limits.idle_ns = limits.send_ns = IDLE_S * second_ns;
+    limits.uncounted = true;
+    if (o && hg_guard_create(&limits, NULL, NULL, &o->guard, err) == HG_STATUS_OK &&
+        listen(options->socket, SOMAXCONN) == 0) {
         o->options = *options;
         o->policy = (struct hg_gate_policy){.hosts = options->loopback,
                                             .origins = options->loopback && !options->keys,
@@ -337,7 +372,8 @@ enum hg_status hg_ops_start(const struct hg_ops_options *options, struct hg_ops 
         o->daemon = MHD_start_daemon(
             MHD_USE_POLL_INTERNAL_THREAD, 0, NULL, NULL, on_request, o, MHD_OPTION_LISTEN_SOCKET,
             options->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, o, MHD_OPTION_NOTIFY_COMPLETED,
-            on_completed, o, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+            on_completed, o, MHD_OPTION_NOTIFY_CONNECTION, on_connection, o,
+            MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
             (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_END);
     }
@@ -347,6 +383,7 @@ enum hg_status hg_ops_start(const struct hg_ops_options *options, struct hg_ops 
     }
     int e = errno;
     close(options->socket);
+    hg_guard_free(o ? o->guard : NULL);
     free(o);
     return hg_fail(err, HG_STATUS_IO, "the operators' port cannot start: %s", strerror(e));
 }
@@ -376,5 +413,6 @@ void hg_ops_stop(struct hg_ops *o)
     if (!o)
         return;
     MHD_stop_daemon(o->daemon);
+    hg_guard_free(o->guard);
     free(o);
 }
