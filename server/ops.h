@@ -9,8 +9,9 @@
  *   GET /metrics   server/metrics.h
  *   GET /version   what runs here
  *
- * Documents are JSON but for the metrics. It takes no lock that the engine takes. With `keys` every
- * route wants one, of any role. */
+ * Documents are JSON but for the metrics. It takes no lock that the engine takes. A guard of its
+ * own (server/guard.h) cuts who drips or holds its 64 connections. With `keys` every route wants
+ * one, of any role. */
 #ifndef HG_SERVER_OPS_H
 #define HG_SERVER_OPS_H
 
