@@ -21,7 +21,7 @@
 #include "server/notice.h"
 
 /* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
-enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
+enum { CONNECTION_MEMORY = 16 << 10, MAX_CHUNKS = 65536 };
 static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent for 60 s */
 
 /* ---- routing --------------------------------------------------------------------------------- */
@@ -64,13 +64,15 @@ static bool knows_key(struct exchange *x, const char *path, const char *method)
     case HG_KEYS_OK:
         return true;
     case HG_KEYS_MISSING:
-        return refuse(x, 401, "missing_api_key", "expected Authorization: Bearer <API key>");
+        return hg_http_rate_failure(x) &&
+               refuse(x, 401, "missing_api_key", "expected Authorization: Bearer <API key>");
     case HG_KEYS_FORBIDDEN:
         return refuse(x, 403, "not_allowed", "this API key is for GET requests only");
     case HG_KEYS_UNKNOWN:
         break;
     }
-    return refuse(x, 401, "invalid_api_key", "this API key is not known here");
+    return hg_http_rate_failure(x) &&
+           refuse(x, 401, "invalid_api_key", "this API key is not known here");
 }
 
 /* No room: said before the body is looked at. */
@@ -119,11 +121,16 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
     hg_trace_begin(&x->trace, x->facts.request_id, x->facts.traceparent);
     if (x->bad_framing)
         return false;
+    const struct hg_route *route = hg_route_find(path, x->id);
+    x->preflight = route && x->facts.origin && x->facts.preflight && strcmp(method, "OPTIONS") == 0;
+    x->route = x->preflight ? route : NULL;
+    if (x->preflight)
+        return true;
     if (!knows_key(x, path, method))
         return false;
     if (!atomic_load(&x->http->serving) && !hg_http_is_page(x->http, path))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
-    x->route = hg_route_find(path, x->id);
+    x->route = route;
     if (!x->route || (x->route->id == HG_ROUTE_PAGE && x->http->no_page))
         return refuse(x, 404, "unknown_route", "no such route: see GET /openapi.json");
     if (!method_fits(x->route, method))
@@ -147,7 +154,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return refuse(x, 503, trouble, "the engine has failed; the server has to start again");
     if (atomic_load(&x->http->draining))
         return refuse(x, 503, "shutting_down", "the server is shutting down");
-    return has_room(x) && begin_body(x);
+    return has_room(x) && hg_http_rate_begin(x) && begin_body(x);
 }
 
 /* A refused body is read and dropped before the answer, because a client that is still sending may
@@ -205,6 +212,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     if (!x->seen) {
         x->seen = true;
         x->refused = !look_at_headers(x, path, method, version);
+        if (x->preflight)
+            return hg_http_answer_preflight(x);
         x->last = is_last(x);
         if (x->refused && answer_at_once(x))
             return hg_http_send_error(x);
@@ -278,6 +287,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     int status = tell_end(x, connection);
     if (x->audited)
         hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    hg_http_rate_settle(x);
     hg_http_leave(x);
     hg_http_idempotency_abandon(x);
     hg_http_drop_body(x);
@@ -352,6 +362,14 @@ void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_schedu
     atomic_store(&h->serving, true);
 }
 
+static void release(struct hg_http *h)
+{
+    hg_guard_free(h->guard);
+    hg_http_rate_free(&h->rates);
+    hg_idempotency_free(h->idempotency);
+    free(h);
+}
+
 enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
                              struct hg_scheduler *s, struct hg_http **out, struct hg_error *err)
 {
@@ -368,6 +386,7 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         h->nonce = (uint64_t)hg_now_ns();
     h->ping_ns = o->ping_ns ? o->ping_ns : ping_default_ns;
     h->policy.allowed = o->allowed_hosts ? o->allowed_hosts : "";
+    h->policy.cors = o->cors_origins ? o->cors_origins : "";
     h->policy.hosts = o->loopback || *h->policy.allowed;
     h->policy.origins = h->policy.hosts && !o->keys;
     h->reply.n_restarts = o->n_restarts;
@@ -378,21 +397,17 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;
     hg_idempotency_limits_default(&kept);
-    enum hg_status status = hg_idempotency_create(&kept, &h->idempotency, err);
+    enum hg_status status = hg_http_rate_create(&h->rates, o->auth_failures_per_minute, err);
+    if (status == HG_STATUS_OK)
+        status = hg_idempotency_create(&kept, &h->idempotency, err);
     if (status == HG_STATUS_OK)
         status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
-    if (status != HG_STATUS_OK) {
-        hg_idempotency_free(h->idempotency);
-        free(h);
-        return status;
-    }
-    if (listen(o->socket, SOMAXCONN) == 0)
+    if (status == HG_STATUS_OK && listen(o->socket, SOMAXCONN) == 0)
         h->daemon = start_daemon(o, h);
-    if (!h->daemon) {
+    if (status == HG_STATUS_OK && !h->daemon)
         status = hg_fail(err, HG_STATUS_IO, "http: cannot start: %s", strerror(errno));
-        hg_guard_free(h->guard);
-        hg_idempotency_free(h->idempotency);
-        free(h);
+    if (status != HG_STATUS_OK) {
+        release(h);
         return status;
     }
     *out = h;
@@ -420,9 +435,7 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms, bool hand_over)
     while (atomic_load(&h->n_exchanges) > 0 && hg_now_ns() < until)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(h->daemon);
-    hg_guard_free(h->guard);
-    hg_idempotency_free(h->idempotency);
     if (listen_fd != -1)
         close(listen_fd);
-    free(h);
+    release(h);
 }

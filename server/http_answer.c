@@ -3,6 +3,7 @@
  */
 #include "server/http_exchange.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -10,7 +11,7 @@
 
 static const int64_t REWAKE_NS = 1000000000;
 
-enum { STREAM_BLOCK = 16 << 10 };
+enum { STREAM_BLOCK = 2 << 10 };
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
@@ -31,6 +32,11 @@ static const char *allowed(const struct hg_route *r)
 static void add_retry_after(struct exchange *x, struct MHD_Response *r)
 {
     char seconds[24];
+    if (x->retry_s > 0) { /* it is known exactly */
+        snprintf(seconds, sizeof seconds, "%.0f", ceil(x->retry_s));
+        MHD_add_response_header(r, "Retry-After", seconds);
+        return;
+    }
     if (!atomic_load(&x->http->serving)) {
         double left_s;
         hg_model_load_share(&left_s);
@@ -46,10 +52,23 @@ static void add_retry_after(struct exchange *x, struct MHD_Response *r)
 }
 
 /* Every answer goes this way. */
+static void add_cors_headers(const struct exchange *x, struct MHD_Response *r)
+{
+    if (*x->http->policy.cors)
+        MHD_add_response_header(r, "Vary", "Origin");
+    if (!x->facts.origin)
+        return;
+    MHD_add_response_header(r, "Access-Control-Allow-Origin", x->facts.origin);
+    MHD_add_response_header(r, "Access-Control-Expose-Headers",
+                            "X-Request-Id, Retry-After, X-Synthetic-Image");
+}
+
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r)
 {
     if (x->last && !MHD_get_response_header(r, "Connection"))
         MHD_add_response_header(r, "Connection", "close");
+    hg_http_rate_headers(x, r);
+    add_cors_headers(x, r);
     return MHD_queue_response(x->connection, http, r);
 }
 
@@ -191,6 +210,23 @@ enum MHD_Result hg_http_answer_openapi(struct exchange *x)
     return send_document(x, 200, hg_openapi_write(&x->http->info, &b), &b);
 }
 
+enum MHD_Result hg_http_answer_preflight(struct exchange *x)
+{
+    struct MHD_Response *r = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    if (!r)
+        return MHD_NO;
+    MHD_add_response_header(r, "Access-Control-Allow-Methods",
+                            strcmp(x->route->method, "GET") == 0 ? "GET, HEAD" : "POST");
+    MHD_add_response_header(r, "Access-Control-Allow-Headers",
+                            "Authorization, Content-Type, Idempotency-Key, X-Request-Id, "
+                            "traceparent");
+    MHD_add_response_header(r, "Access-Control-Max-Age", "600");
+    hg_guard_answer(x->guarded, 0);
+    enum MHD_Result ok = hg_http_queue(x, 204, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
 /* ---- POST: a question, a drawing ------------------------------------------------------------- */
 
 static void suspend_connection(void *ctx)
@@ -266,7 +302,7 @@ static bool write_next(struct exchange *x, enum hg_status *status)
     if (!hg_stream_read(&a->requests[a->choice]->stream, x->at, &event, &text, tops))
         return false;
     x->at++;
-    if (event.lost)
+    if (event.type == HG_EVENT_LOST)
         *status = HG_STATUS_NO_MEMORY;
     else if (event.type == HG_EVENT_END)
         *status = write_end(x);
@@ -375,6 +411,7 @@ static enum hg_status submit(struct exchange *x, struct hg_ask *ask, struct hg_e
             return status;
         }
     }
+    hg_http_rate_reserve(x);
     return HG_STATUS_OK;
 }
 

@@ -172,9 +172,11 @@ static void put_vllm(struct page *p, const struct hg_metrics_facts *f)
     counter(p, "vllm:prefix_cache_hits_total", "Prompt tokens found in the cache.", p->vllm,
             load(&m->found));
     family(p, "vllm:request_success_total", "counter", "Requests that ended.");
-    for (int e = 0; e < HG_END_COUNT; e++)
+    for (int e = 0; e < HG_END_COUNT; e++) {
+        unsigned long long n = load(&m->ended[0][e]), n_too = load(&m->ended[1][e]);
         put(p, "vllm:request_success_total{%s,finished_reason=\"%s\"} %llu\n", p->vllm, ends[e],
-            (unsigned long long)(load(&m->ended[0][e]) + load(&m->ended[1][e])));
+            n + n_too);
+    }
 #define PUT_VLLM(id, name, bounds, help)                                                           \
     family(p, name, "histogram", help);                                                            \
     histogram(p, name, p->vllm, HG_HIST_##id, 0);

@@ -137,6 +137,7 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
     r->sampling = sampling_of(ask);
     r->stop = ask->stop;
     r->no_plugin = ask->no_plugin;
+    r->streams = ask->stream;
     enum hg_status status = prepare(m, ask, r, err);
     /* One event per token and preview, those of the prompt, one flushed text, END. */
     size_t n_events = (size_t)r->max_tokens + (size_t)r->n_previews + HG_REQUEST_MAX_PREFILLS + 4;

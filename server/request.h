@@ -24,7 +24,7 @@ enum {
     HG_REQUEST_MAX_TURNS = 32,
     HG_REQUEST_MAX_CHOICES = 4,
     HG_REQUEST_MAX_PREVIEWS = 8,
-    HG_REQUEST_MAX_PREFILLS = 32 /* reports of a prompt's progress, beside the first */
+    HG_REQUEST_MAX_PREFILLS = 16 /* reports of a prompt's progress, beside the first */
 };
 
 /* The language a body is in: which fields there are (server/api_fields.h). */
@@ -113,6 +113,7 @@ struct hg_request {
     struct hg_stop_strings stop;
     struct hg_prepared *prepared; /* until a sequence takes it */
     bool no_plugin;
+    bool streams; /* its answer begins when it is accepted */
     int n_prompt, max_tokens, n_images;
     struct hg_image_transform transform[HG_REQUEST_MAX_IMAGES]; /* [n_images] */
     int n_previews;                                             /* wanted */

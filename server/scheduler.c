@@ -91,7 +91,8 @@ static enum hg_status verdict(struct hg_scheduler *s, const struct hg_request *r
         return hg_fail(err, HG_STATUS_CANCELLED, "the client has gone");
     if (atomic_load(&s->canary_wrong))
         return hg_fail(err, HG_STATUS_ENGINE, "the canary is wrong: the server starts again");
-    if (stop != INT64_MAX && (waiting || now >= stop))
+    /* What waits and has not begun to answer is better asked elsewhere, now. */
+    if (stop != INT64_MAX && ((waiting && !r->streams) || now >= stop))
         return hg_fail(err, HG_STATUS_CANCELLED, "the server is shutting down");
     if (now >= r->deadline_ns)
         return hg_fail(err, HG_STATUS_TIMEOUT, "not finished within %lld ms",

@@ -79,8 +79,9 @@ void hg_scheduler_glance(const struct hg_scheduler *s, struct hg_scheduler_glanc
 /* Tell of requests that have not ended grace_ns after their deadline (once each); their number. */
 int hg_scheduler_check(struct hg_scheduler *s, int64_t now_ns, int64_t grace_ns);
 
-/* Refuse new requests, end the waiting ones with CANCELLED, let the running ones finish for
- * grace_ms, then end those too. Does not wait; a later call may change the grace. */
+/* Refuse new requests, end the waiting ones with CANCELLED but for streams, whose answers have
+ * begun and which nobody else can take over; let those and the running ones finish for grace_ms,
+ * then end them too. Does not wait; a later call may change the grace. */
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms);
 bool hg_scheduler_drained(struct hg_scheduler *s); /* every request has ended */
 /* A request ended with a device error. CUDA errors stick to the process: only a new one can go on.

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "out_of_memory": "needs failing allocations", "engine_broken": "check_faults ends the engine",
     "audit_unavailable": "check_audit fills a disk", "idempotency_full": "test_idempotency: 256 drawings at once",
     "idempotency_key_in_use": "check_idempotency", "invalid_audit_subject": "check_audit",
+    "too_many_auth_failures": "check_rates",
 }
 
 

