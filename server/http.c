@@ -397,9 +397,9 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;
     hg_idempotency_limits_default(&kept);
-    enum hg_status status = hg_http_rate_create(&h->rates, o->auth_failures_per_minute, err);
+    enum hg_status status = hg_idempotency_create(&kept, &h->idempotency, err);
     if (status == HG_STATUS_OK)
-        status = hg_idempotency_create(&kept, &h->idempotency, err);
+        status = hg_http_rate_create(&h->rates, o->auth_failures_per_minute, err);
     if (status == HG_STATUS_OK)
         status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
     if (status == HG_STATUS_OK && listen(o->socket, SOMAXCONN) == 0)

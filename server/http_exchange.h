@@ -30,8 +30,8 @@ struct hg_http {
     struct hg_reply_context reply;
     struct hg_keys *keys;
     struct hg_audit *audit;
-    struct hg_idempotency *idempotency;
     struct hg_http_rates rates;
+    struct hg_idempotency *idempotency;
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
@@ -68,10 +68,10 @@ struct exchange {
     size_t sent;
     int64_t sent_ns; /* when something was */
     bool end_written;
-    uint64_t idempotency; /* its ticket, 0: none */
-    bool replayed;        /* the answer was kept from before */
     double retry_s;       /* after which a refused one may come again; 0: as the scheduler says */
     int64_t reserved;     /* tokens of its key */
+    uint64_t idempotency; /* its ticket, 0: none */
+    bool replayed;        /* the answer was kept from before */
     bool audited;         /* its line of the audit log has a place */
     char subject[HG_AUDIT_SUBJECT_CAP];
 };
@@ -97,13 +97,6 @@ enum MHD_Result hg_http_answer_page(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
 
-/* ---- http_idempotency.c ---- */
-/* Before the request is made, while the body is there. False: x->error. `kept` gets the answer if
- * there is one; else the request's answer goes to finish, or its failure to abandon. */
-bool hg_http_idempotency_begin(struct exchange *x, bool stream, struct hg_buf *kept);
-void hg_http_idempotency_finish(struct exchange *x, const struct hg_buf *answer);
-void hg_http_idempotency_abandon(struct exchange *x); /* of no effect after finish */
-
 /* ---- http_rate.c ---- */
 enum hg_status hg_http_rate_create(struct hg_http_rates *r, double failures_per_minute,
                                    struct hg_error *err);
@@ -114,6 +107,12 @@ void hg_http_rate_settle(struct exchange *x);    /* they have ended */
 void hg_http_rate_headers(struct exchange *x, struct MHD_Response *r);
 /* There was no key, or a wrong one. false: that was too often. */
 bool hg_http_rate_failure(struct exchange *x);
+/* ---- http_idempotency.c ---- */
+/* Before the request is made, while the body is there. False: x->error. `kept` gets the answer if
+ * there is one; else the request's answer goes to finish, or its failure to abandon. */
+bool hg_http_idempotency_begin(struct exchange *x, bool stream, struct hg_buf *kept);
+void hg_http_idempotency_finish(struct exchange *x, const struct hg_buf *answer);
+void hg_http_idempotency_abandon(struct exchange *x); /* of no effect after finish */
 
 /* ---- http_audit.c ---- */
 /* Of an exchange that asks for work, once its key is known. false: x->error says why not. */

@@ -22,9 +22,10 @@ ELSEWHERE = {
     "cancelled": "nobody is left to read it", "client_closed": "nobody is left to read it",
     "io_error": "only at the start of the program", "unsupported": "only at the start of the program",
     "out_of_memory": "needs failing allocations", "engine_broken": "check_faults ends the engine",
-    "audit_unavailable": "check_audit fills a disk", "idempotency_full": "test_idempotency: 256 drawings at once",
-    "idempotency_key_in_use": "check_idempotency", "invalid_audit_subject": "check_audit",
+    "audit_unavailable": "check_audit fills a disk", "invalid_audit_subject": "check_audit",
     "too_many_auth_failures": "check_rates",
+    "idempotency_full": "test_idempotency: 256 drawings at once",
+    "idempotency_key_in_use": "check_idempotency",
 }
 
 

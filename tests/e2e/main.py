@@ -27,8 +27,8 @@ check_fields
 check_remote
 check_daemon
 check_keys
-check_idempotency
 check_rates
+check_idempotency
 check_access
 check_audit
 check_streaming
