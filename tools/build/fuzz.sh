@@ -6,7 +6,7 @@ command -v clang >/dev/null 2>&1 || { echo "fuzz: clang is needed (apt-get insta
 packages="libmicrohttpd jansson libpng libjpeg libpcre2-8"
 flags="-std=c11 -D_GNU_SOURCE -I. -g -O1 $(pkg-config --cflags $packages)"
 mkdir -p build/fuzz
-# An archive, of which a target takes what it uses. What those files name of the model and is not reached may be missing.
+# An archive, of which a target takes what it uses.
 find common model/load model/text server -name '*.c' ! -path server/main.c | sort >build/fuzz/sources
 # shellcheck disable=SC2016
 xargs -P "$(nproc)" -I{} sh -c 'o=build/fuzz/obj/$(dirname "$1"); mkdir -p "$o"
@@ -20,7 +20,7 @@ for source; do
     mkdir -p build/fuzz/corpus/"$name"
     # shellcheck disable=SC2086
     clang -fsanitize=fuzzer,address $flags tests/fuzz/"$name".c build/fuzz/lib.a $(pkg-config --libs $packages) \
-        -lunistring -lm -lpthread -ldl -Wl,--unresolved-symbols=ignore-all -o build/fuzz/"$name" 2>build/fuzz/"$name".log ||
+        -lunistring -lm -lpthread -ldl -o build/fuzz/"$name" 2>build/fuzz/"$name".log ||
         { tail -n 20 build/fuzz/"$name".log; echo "fuzz: $name does not build"; exit 1; }
     echo "fuzz: $name for ${FUZZ_SECONDS:-60} s"
     build/fuzz/"$name" -max_total_time="${FUZZ_SECONDS:-60}" -rss_limit_mb=2048 -timeout=10 \
