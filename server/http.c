@@ -243,12 +243,14 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connectio
     struct hg_http *h = cls;
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    struct hg_guarded *guarded = info ? info->socket_context : NULL;
-    struct exchange *x = guarded ? calloc(1, sizeof *x) : NULL;
+    struct connection *of = info ? info->socket_context : NULL;
+    struct exchange *x = of && !of->exchange ? calloc(1, sizeof *x) : NULL;
     if (!x)
         return NULL;
-    x->guarded = guarded;
+    x->of = of;
+    x->guarded = of->guarded;
     x->http = h;
+    of->exchange = x;
     x->connection = connection;
     x->target = hg_http_target(uri);
     atomic_fetch_add(&h->n_exchanges, 1);
@@ -275,18 +277,13 @@ static int tell_end(const struct exchange *x, struct MHD_Connection *connection)
     return e.status;
 }
 
-static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
-                         enum MHD_RequestTerminationCode code)
+static void end_exchange(struct exchange *x, struct MHD_Connection *connection, bool whole)
 {
-    struct exchange *x = *con_cls;
-    (void)cls;
-    if (!x)
-        return;
-    *con_cls = NULL;
+    x->of->exchange = NULL;
     hg_guard_idle(x->guarded);
     int status = tell_end(x, connection);
     if (x->audited)
-        hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+        hg_http_audit_end(x, status, whole);
     hg_http_rate_settle(x);
     hg_http_leave(x);
     hg_http_idempotency_abandon(x);
@@ -296,6 +293,28 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
     free(x);
 }
 
+static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
+                         enum MHD_RequestTerminationCode code)
+{
+    struct exchange *x = *con_cls;
+    (void)cls;
+    *con_cls = NULL;
+    if (x)
+        end_exchange(x, connection, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+}
+
+/* The library forgets to call on_completed where it refuses a request twice (0.9.75: more query
+ * parameters than its memory takes, then the next line). */
+static void close_connection(struct connection *c, struct MHD_Connection *connection)
+{
+    if (!c)
+        return;
+    if (c->exchange)
+        end_exchange(c->exchange, connection, false);
+    hg_guard_remove(c->guarded);
+    free(c);
+}
+
 /* Every connection is guarded from here to its end; one that cannot be is closed. */
 static void on_connection(void *cls, struct MHD_Connection *connection, void **context,
                           enum MHD_ConnectionNotificationCode code)
@@ -303,13 +322,20 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
     struct hg_http *h = cls;
     const union MHD_ConnectionInfo *info;
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-        hg_guard_remove(*context);
+        close_connection(*context, connection);
         *context = NULL;
         return;
     }
     info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    *context = info ? hg_guard_add(h->guard, info->connect_fd) : NULL;
-    if (info && !*context)
+    struct connection *c = info ? calloc(1, sizeof *c) : NULL;
+    if (c)
+        c->guarded = hg_guard_add(h->guard, info->connect_fd);
+    if (c && !c->guarded) {
+        free(c);
+        c = NULL;
+    }
+    *context = c;
+    if (info && !c)
         shutdown(info->connect_fd, SHUT_RDWR);
 }
 
@@ -435,6 +461,8 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms, bool hand_over)
     while (atomic_load(&h->n_exchanges) > 0 && hg_now_ns() < until)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(h->daemon);
+    if (atomic_load(&h->n_exchanges) != 0)
+        hg_log(HG_LOG_ERROR, "ALERT: %d exchanges never ended", atomic_load(&h->n_exchanges));
     if (listen_fd != -1)
         close(listen_fd);
     release(h);

@@ -107,14 +107,15 @@ void hg_http_audit_end(struct exchange *x, int status, bool delivered)
                                 .task = x->route ? x->route->task : HG_TASK_COUNT,
                                 .http = status,
                                 .delivered = delivered,
-                                .outcome = x->replayed ? HG_AUDIT_DONE : HG_AUDIT_CANCELLED};
+                                .outcome = HG_AUDIT_CANCELLED};
     snprintf(r.id, sizeof r.id, "%s", x->trace.request_id);
     memcpy(r.key, x->who.name, sizeof r.key);
     memcpy(r.subject, x->subject, sizeof r.subject);
-    if (x->answer.n_requests > 0)
-        add_requests(x, &r);
+    r.replayed = x->replayed;
     if (x->replayed)
-        snprintf(r.code, sizeof r.code, "replayed");
+        r.outcome = HG_AUDIT_DONE;
+    else if (x->answer.n_requests > 0)
+        add_requests(x, &r);
     if (r.outcome != HG_AUDIT_DONE && !r.code[0]) {
         bool refused = x->error.code[0] != '\0';
         r.outcome = refused ? HG_AUDIT_FAILED : HG_AUDIT_CANCELLED;

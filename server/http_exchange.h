@@ -45,8 +45,15 @@ struct hg_http {
 struct exchange;
 typedef enum MHD_Result answer_fn(struct exchange *x);
 
+/* From accept to close. */
+struct connection {
+    struct hg_guarded *guarded;
+    struct exchange *exchange; /* that is not over */
+};
+
 struct exchange {
     struct hg_http *http;
+    struct connection *of;
     struct MHD_Connection *connection;
     struct hg_guarded *guarded;
     const struct hg_route *route;

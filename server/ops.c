@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "server/audit.h"
 #include "server/http_gate.h"
 #include "server/json_text.h"
 #include "server/metrics.h"
@@ -67,6 +68,8 @@ static const char *not_ready(struct hg_ops *o)
         return "loading";
     if (!hg_heart_is_young(o->options.heart, STALLED_NS, hg_now_ns()))
         return "engine_stalled";
+    if (hg_audit_blocks())
+        return "audit_unavailable";
     return queue_is_full(s) ? "queue_full" : NULL;
 }
 
@@ -254,30 +257,35 @@ static ops_fn *route_of(const char *path)
     return NULL;
 }
 
-/* One request. */
+/* A request, in the place that its connection has for one: the library does not tell of the end of
+ * every request (server/http.c), but of every connection's. */
 struct visit {
     struct hg_gate_target target;
     bool seen;
 };
 
+static void on_connection(void *cls, struct MHD_Connection *connection, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    (void)cls;
+    (void)connection;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        *context = calloc(1, sizeof(struct visit));
+        return;
+    }
+    free(*context);
+    *context = NULL;
+}
+
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
 {
     (void)cls;
-    (void)connection;
-    struct visit *v = calloc(1, sizeof *v);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct visit *v = info ? info->socket_context : NULL;
     if (v)
-        v->target = hg_http_target(uri);
+        *v = (struct visit){.target = hg_http_target(uri)};
     return v;
-}
-
-static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
-                         enum MHD_RequestTerminationCode code)
-{
-    (void)cls;
-    (void)connection;
-    (void)code;
-    free(*con_cls);
-    *con_cls = NULL;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *path,
@@ -333,8 +341,8 @@ enum hg_status hg_ops_start(const struct hg_ops_options *options, struct hg_ops 
         atomic_init(&o->phase, "weights");
         o->daemon = MHD_start_daemon(
             MHD_USE_POLL_INTERNAL_THREAD, 0, NULL, NULL, on_request, o, MHD_OPTION_LISTEN_SOCKET,
-            options->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, o, MHD_OPTION_NOTIFY_COMPLETED,
-            on_completed, o, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+            options->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, o, MHD_OPTION_NOTIFY_CONNECTION,
+            on_connection, o, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
             (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_END);
     }

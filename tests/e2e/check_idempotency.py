@@ -2,8 +2,6 @@
 import concurrent.futures
 import http.client
 import json
-import os
-import tempfile
 import time
 
 from check_connections import SLOW
@@ -155,18 +153,3 @@ def check_the_oldest_answers_go(build):
         require_new(draw(d, "one more"))
         require_replay(draw(d, "second"), second)
         require(require_new(draw(d, "first")) != first, "computed anew")
-
-
-def check_a_replay_is_audited_as_one(build):
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "audit")
-        with Daemon(build, "--audit-log", path) as d:
-            first = require_new(draw(d, "k"))
-            require_replay(draw(d, "k"), first)
-            equal(draw(d, "k", dict(DRAW, prompt="Draw two."))[0], 422, "another question")
-        with open(path, encoding="utf-8") as f:
-            lines = [x for x in map(json.loads, f) if x["event"] == "request"]
-    # A line is written when its connection has ended, so the order is not ours.
-    equal(sorted([(x["outcome"], x["code"], x["status"], x["delivered"]) for x in lines], key=str),
-          [("done", "replayed", 200, True), ("done", None, 200, True), ("error", "idempotency_key_reused", 422, True)],
-          "lines")
