@@ -133,7 +133,7 @@ def png_chunks(data):
 
 
 def require_synthetic(data, **facts):
-    """The marks of server/synthetic.h and no other chunk; `facts` that the comment has to hold. What the comment says."""
+    """The marks of server/api/synthetic.h and no other chunk; `facts` that the comment has to hold. What the comment says."""
     chunks = png_chunks(data)
     kinds = [kind for kind, _ in chunks if kind != "IDAT"]
     equal(kinds, ["IHDR", "tEXt", "tEXt", "tEXt", "iTXt", "IEND"], "chunks of the picture")

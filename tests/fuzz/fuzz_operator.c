@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/audit_chain.h"
-#include "server/config_table.h"
+#include "server/config/config_table.h"
+#include "server/ops/audit_chain.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

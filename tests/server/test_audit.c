@@ -1,6 +1,6 @@
 /* tests/server/test_audit.c - the audit log: a chain that shows what was done to it, and a writer
  * that stops nobody. */
-#include "server/audit.h"
+#include "server/ops/audit.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -497,5 +497,5 @@ int main(void)
         cmocka_unit_test_teardown(audit_fingerprints_tell_apart, clean),
         cmocka_unit_test(audit_subjects_are_checked),
     };
-    return cmocka_run_group_tests_name("server/audit", tests, make_folder, remove_folder);
+    return cmocka_run_group_tests_name("server/ops/audit", tests, make_folder, remove_folder);
 }

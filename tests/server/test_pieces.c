@@ -8,7 +8,7 @@
 #include "common/log.h"
 #include "kernels/cpu/cpu.h"
 #include "model/internal.h"
-#include "server/engine.h"
+#include "server/engine/engine.h"
 #include "tests/parity/model_writer.h"
 #include "tests/random_model.h"
 #include "tests/test.h"

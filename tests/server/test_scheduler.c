@@ -1,9 +1,9 @@
 /* tests/server/test_scheduler.c - the engine thread with the demo model: defaults, batch, refusal,
  * cancellation, deadline, drain. */
-#include "server/scheduler.h"
+#include "server/engine/scheduler.h"
 
 #include "common/log.h"
-#include "server/reply.h"
+#include "server/api/reply.h"
 #include "tests/test.h"
 
 struct bench {
@@ -457,5 +457,5 @@ int main(void)
         cmocka_unit_test(drain_finishes_what_has_begun_to_answer),
         cmocka_unit_test(an_answer_is_json_and_a_picture_says_that_it_is_synthetic),
     };
-    return cmocka_run_group_tests_name("server/scheduler", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/engine/scheduler", tests, NULL, NULL);
 }

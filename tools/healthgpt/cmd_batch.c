@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "common/file.h"
-#include "server/api.h"
+#include "server/api/api.h"
 #include "tools/healthgpt/output.h"
 #include "tools/healthgpt/run.h"
 #include "tools/healthgpt/terminal.h"
