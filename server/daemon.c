@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "server/cors.h"
 #include "server/crash.h"
 #include "server/http.h"
 #include "server/notify.h"
@@ -64,6 +65,7 @@ enum hg_status hg_daemon_socket(const struct hg_config *c, struct hg_listen_addr
     HG_TRY(hg_listen_inherit(a, fd, err));
     *inherited = *fd >= 0;
     HG_TRY(must_be_loopback(c, a, err));
+    HG_TRY(hg_cors_check(c->cors_origins, err));
     return *inherited ? HG_STATUS_OK : hg_listen_bind(a, fd, err);
 }
 
@@ -296,9 +298,11 @@ static void set_options(struct life *l)
     l->http_options.n_threads = (int)c->http_threads;
     l->http_options.max_connections = (int)c->max_connections;
     l->http_options.max_queue = (int)c->max_queue;
+    l->http_options.auth_failures_per_minute = (double)c->auth_failures_per_minute;
     l->http_options.max_connections_per_address = (int)c->max_connections_per_address;
     l->http_options.allowed_hosts = c->allowed_hosts;
     l->http_options.strict = c->strict;
+    l->http_options.cors_origins = c->cors_origins;
     l->http_options.no_page = c->no_page;
     l->http_options.ping_ns = c->ping_s * second_ns;
     l->http_options.stall_ns = c->stall_s * second_ns;
@@ -357,7 +361,7 @@ static enum hg_status load_and_serve(struct life *l, struct hg_error *err)
     HG_TRY(hg_scheduler_create(l->model, &l->s_options, &l->scheduler, err));
     atomic_store(&l->watched->scheduler, l->scheduler);
     hg_audit_model(l->http_options.audit, hg_scheduler_model_info(l->scheduler));
-    hg_log(HG_LOG_INFO, "memory: at most 64 KiB for each of %lld connections",
+    hg_log(HG_LOG_INFO, "memory: at most 24 KiB for each of %lld connections that wait",
            (long long)l->config->max_connections);
     if (l->inherited)
         HG_TRY(hg_http_start(&l->http_options, l->model, l->scheduler, &l->http, err));

@@ -54,7 +54,7 @@ static enum hg_status push_progress(struct hg_scheduler *s, struct hg_slot *slot
     double ms =
         (double)(hg_now_ns() - slot->req->submitted_ns) / 1e6 - slot->req->result.first_token_ms;
     if (done > 1)
-        e.seconds_left = ms / 1e3 / (done - 1) * (total - e.done);
+        e.seconds_left = (float)(ms / 1e3 / (done - 1) * (total - e.done));
     return hg_stream_push(&slot->req->stream, &e, NULL, 0, NULL);
 }
 

@@ -128,8 +128,8 @@ static enum hg_status push_preview(const struct hg_scheduler *s, struct hg_slot 
     struct hg_event e = {.type = HG_EVENT_PREVIEW,
                          .done = s->pieces.n_codes,
                          .total = s->info.grid_h * s->info.grid_w,
-                         .width = im->width,
-                         .height = im->height};
+                         .width = (uint16_t)im->width,
+                         .height = (uint16_t)im->height};
     hg_metrics_preview();
     enum hg_status status = hg_stream_push(&slot->req->stream, &e, (const char *)im->rgb,
                                            (size_t)im->height * row, NULL);

@@ -21,7 +21,7 @@
 #include "server/notice.h"
 
 /* libmicrohttpd hands over no two chunks of a chunked body in one piece. */
-enum { CONNECTION_MEMORY = 64 << 10, MAX_CHUNKS = 65536 };
+enum { CONNECTION_MEMORY = 16 << 10, MAX_CHUNKS = 65536 };
 static const int64_t ping_default_ns = 15000000000; /* nginx cuts what is silent for 60 s */
 
 /* ---- routing --------------------------------------------------------------------------------- */
@@ -64,13 +64,15 @@ static bool knows_key(struct exchange *x, const char *path, const char *method)
     case HG_KEYS_OK:
         return true;
     case HG_KEYS_MISSING:
-        return refuse(x, 401, "missing_api_key", "expected Authorization: Bearer <API key>");
+        return hg_http_rate_failure(x) &&
+               refuse(x, 401, "missing_api_key", "expected Authorization: Bearer <API key>");
     case HG_KEYS_FORBIDDEN:
         return refuse(x, 403, "not_allowed", "this API key is for GET requests only");
     case HG_KEYS_UNKNOWN:
         break;
     }
-    return refuse(x, 401, "invalid_api_key", "this API key is not known here");
+    return hg_http_rate_failure(x) &&
+           refuse(x, 401, "invalid_api_key", "this API key is not known here");
 }
 
 /* No room: said before the body is looked at. */
@@ -119,11 +121,16 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
     hg_trace_begin(&x->trace, x->facts.request_id, x->facts.traceparent);
     if (x->bad_framing)
         return false;
+    const struct hg_route *route = hg_route_find(path, x->id);
+    x->preflight = route && x->facts.origin && x->facts.preflight && strcmp(method, "OPTIONS") == 0;
+    x->route = x->preflight ? route : NULL;
+    if (x->preflight)
+        return true;
     if (!knows_key(x, path, method))
         return false;
     if (!atomic_load(&x->http->serving) && !hg_http_is_page(x->http, path))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
-    x->route = hg_route_find(path, x->id);
+    x->route = route;
     if (!x->route || (x->route->id == HG_ROUTE_PAGE && x->http->no_page))
         return refuse(x, 404, "unknown_route", "no such route: see GET /openapi.json");
     if (!method_fits(x->route, method))
@@ -147,7 +154,7 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
         return refuse(x, 503, trouble, "the engine has failed; the server has to start again");
     if (atomic_load(&x->http->draining))
         return refuse(x, 503, "shutting_down", "the server is shutting down");
-    return has_room(x) && begin_body(x);
+    return has_room(x) && hg_http_rate_begin(x) && begin_body(x);
 }
 
 /* A refused body is read and dropped before the answer, because a client that is still sending may
@@ -205,6 +212,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     if (!x->seen) {
         x->seen = true;
         x->refused = !look_at_headers(x, path, method, version);
+        if (x->preflight)
+            return hg_http_answer_preflight(x);
         x->last = is_last(x);
         if (x->refused && answer_at_once(x))
             return hg_http_send_error(x);
@@ -234,12 +243,14 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connectio
     struct hg_http *h = cls;
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    struct hg_guarded *guarded = info ? info->socket_context : NULL;
-    struct exchange *x = guarded ? calloc(1, sizeof *x) : NULL;
+    struct connection *of = info ? info->socket_context : NULL;
+    struct exchange *x = of && !of->exchange ? calloc(1, sizeof *x) : NULL;
     if (!x)
         return NULL;
-    x->guarded = guarded;
+    x->of = of;
+    x->guarded = of->guarded;
     x->http = h;
+    of->exchange = x;
     x->connection = connection;
     x->target = hg_http_target(uri);
     atomic_fetch_add(&h->n_exchanges, 1);
@@ -266,23 +277,42 @@ static int tell_end(const struct exchange *x, struct MHD_Connection *connection)
     return e.status;
 }
 
+static void end_exchange(struct exchange *x, struct MHD_Connection *connection, bool whole)
+{
+    x->of->exchange = NULL;
+    hg_guard_idle(x->guarded);
+    int status = tell_end(x, connection);
+    if (x->audited)
+        hg_http_audit_end(x, status, whole);
+    hg_http_rate_settle(x);
+    hg_http_leave(x);
+    hg_http_idempotency_abandon(x);
+    hg_http_drop_body(x);
+    hg_buf_deinit(&x->out);
+    atomic_fetch_sub(&x->http->n_exchanges, 1);
+    free(x);
+}
+
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                          enum MHD_RequestTerminationCode code)
 {
     struct exchange *x = *con_cls;
     (void)cls;
-    if (!x)
-        return;
     *con_cls = NULL;
-    hg_guard_idle(x->guarded);
-    int status = tell_end(x, connection);
-    if (x->audited)
-        hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
-    hg_http_leave(x);
-    hg_http_drop_body(x);
-    hg_buf_deinit(&x->out);
-    atomic_fetch_sub(&x->http->n_exchanges, 1);
-    free(x);
+    if (x)
+        end_exchange(x, connection, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+}
+
+/* The library forgets to call on_completed where it refuses a request twice (0.9.75: more query
+ * parameters than its memory takes, then the next line). */
+static void close_connection(struct connection *c, struct MHD_Connection *connection)
+{
+    if (!c)
+        return;
+    if (c->exchange)
+        end_exchange(c->exchange, connection, false);
+    hg_guard_remove(c->guarded);
+    free(c);
 }
 
 /* Every connection is guarded from here to its end; one that cannot be is closed. */
@@ -292,13 +322,20 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
     struct hg_http *h = cls;
     const union MHD_ConnectionInfo *info;
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-        hg_guard_remove(*context);
+        close_connection(*context, connection);
         *context = NULL;
         return;
     }
     info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    *context = info ? hg_guard_add(h->guard, info->connect_fd) : NULL;
-    if (info && !*context)
+    struct connection *c = info ? calloc(1, sizeof *c) : NULL;
+    if (c)
+        c->guarded = hg_guard_add(h->guard, info->connect_fd);
+    if (c && !c->guarded) {
+        free(c);
+        c = NULL;
+    }
+    *context = c;
+    if (info && !c)
         shutdown(info->connect_fd, SHUT_RDWR);
 }
 
@@ -351,6 +388,14 @@ void hg_http_serve(struct hg_http *h, const struct hg_model *m, struct hg_schedu
     atomic_store(&h->serving, true);
 }
 
+static void release(struct hg_http *h)
+{
+    hg_guard_free(h->guard);
+    hg_http_rate_free(&h->rates);
+    hg_idempotency_free(h->idempotency);
+    free(h);
+}
+
 enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_model *m,
                              struct hg_scheduler *s, struct hg_http **out, struct hg_error *err)
 {
@@ -367,25 +412,28 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         h->nonce = (uint64_t)hg_now_ns();
     h->ping_ns = o->ping_ns ? o->ping_ns : ping_default_ns;
     h->policy.allowed = o->allowed_hosts ? o->allowed_hosts : "";
+    h->policy.cors = o->cors_origins ? o->cors_origins : "";
     h->policy.hosts = o->loopback || *h->policy.allowed;
     h->policy.origins = h->policy.hosts && !o->keys;
     h->reply.n_restarts = o->n_restarts;
     if (s)
         hg_http_serve(h, m, s);
     struct hg_guard_limits limits = o->limits;
+    struct hg_idempotency_limits kept;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;
-    enum hg_status status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
-    if (status != HG_STATUS_OK) {
-        free(h);
-        return status;
-    }
-    if (listen(o->socket, SOMAXCONN) == 0)
+    hg_idempotency_limits_default(&kept);
+    enum hg_status status = hg_idempotency_create(&kept, &h->idempotency, err);
+    if (status == HG_STATUS_OK)
+        status = hg_http_rate_create(&h->rates, o->auth_failures_per_minute, err);
+    if (status == HG_STATUS_OK)
+        status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
+    if (status == HG_STATUS_OK && listen(o->socket, SOMAXCONN) == 0)
         h->daemon = start_daemon(o, h);
-    if (!h->daemon) {
+    if (status == HG_STATUS_OK && !h->daemon)
         status = hg_fail(err, HG_STATUS_IO, "http: cannot start: %s", strerror(errno));
-        hg_guard_free(h->guard);
-        free(h);
+    if (status != HG_STATUS_OK) {
+        release(h);
         return status;
     }
     *out = h;
@@ -413,8 +461,9 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms, bool hand_over)
     while (atomic_load(&h->n_exchanges) > 0 && hg_now_ns() < until)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(h->daemon);
-    hg_guard_free(h->guard);
+    if (atomic_load(&h->n_exchanges) != 0)
+        hg_log(HG_LOG_ERROR, "ALERT: %d exchanges never ended", atomic_load(&h->n_exchanges));
     if (listen_fd != -1)
         close(listen_fd);
-    free(h);
+    release(h);
 }

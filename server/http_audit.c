@@ -44,17 +44,6 @@ void hg_http_audit_subject(struct exchange *x, const struct hg_ask *ask)
     snprintf(x->subject, sizeof x->subject, "hmac-%.32s", hex);
 }
 
-/* A request that has not ended here: its client has left. What it was given by then. */
-static int tokens_so_far(struct hg_stream *s)
-{
-    int n = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        const struct hg_event *e = &s->events[i];
-        n = e->type == HG_EVENT_PROGRESS ? e->done : n + (e->type == HG_EVENT_TOKEN && e->id >= 0);
-    }
-    return n;
-}
-
 static void add_output(struct hg_request *r, bool ended, const struct hg_audit *audit,
                        struct hg_audit_record *out)
 {
@@ -85,9 +74,7 @@ static void add_request(struct exchange *x, struct hg_request *r, struct hg_audi
     bool ended = hg_stream_ended(&r->stream);
     add_output(r, ended, x->http->audit, out);
     if (!ended) {
-        pthread_mutex_lock(&r->stream.lock);
-        out->n_generated += tokens_so_far(&r->stream);
-        pthread_mutex_unlock(&r->stream.lock);
+        out->n_generated += hg_stream_tokens(&r->stream); /* its client has left */
         out->outcome = HG_AUDIT_CANCELLED;
         return;
     }
@@ -124,7 +111,10 @@ void hg_http_audit_end(struct exchange *x, int status, bool delivered)
     snprintf(r.id, sizeof r.id, "%s", x->trace.request_id);
     memcpy(r.key, x->who.name, sizeof r.key);
     memcpy(r.subject, x->subject, sizeof r.subject);
-    if (x->answer.n_requests > 0)
+    r.replayed = x->replayed;
+    if (x->replayed)
+        r.outcome = HG_AUDIT_DONE;
+    else if (x->answer.n_requests > 0)
         add_requests(x, &r);
     if (r.outcome != HG_AUDIT_DONE && !r.code[0]) {
         bool refused = x->error.code[0] != '\0';

@@ -72,11 +72,30 @@ static uint64_t tenant_id(const uint8_t digest[HG_SHA256_BYTES])
     return id ? id : 1;
 }
 
+static enum hg_status read_rates(const struct hg_json_view *v, struct hg_tenant *who,
+                                 struct hg_error *err)
+{
+    HG_TRY(hg_json_int(v, "requests_per_minute", HG_JSON_OPTIONAL, 1, 1000000,
+                       &who->requests_per_minute, err));
+    who->burst = (who->requests_per_minute + 2) / 3;
+    HG_TRY(hg_json_int(v, "burst", HG_JSON_OPTIONAL, 1, 1000000, &who->burst, err));
+    return hg_json_int(v, "tokens_per_minute", HG_JSON_OPTIONAL, 1, 1000000000,
+                       &who->tokens_per_minute, err);
+}
+
 static enum hg_status read_entry(const json_t *entry, const char *where, struct key *k,
                                  struct hg_error *err)
 {
-    static const char *const known[] = {"name",       "sha256",      "role", "weight",
-                                        "max_queued", "max_running", NULL};
+    static const char *const known[] = {"name",
+                                        "sha256",
+                                        "role",
+                                        "weight",
+                                        "max_queued",
+                                        "max_running",
+                                        "requests_per_minute",
+                                        "burst",
+                                        "tokens_per_minute",
+                                        NULL};
     const char *name, *hex, *role = "user";
     if (!json_is_object(entry))
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: expected an object", where);
@@ -90,6 +109,7 @@ static enum hg_status read_entry(const json_t *entry, const char *where, struct 
         hg_json_int(&v, "weight", HG_JSON_OPTIONAL, 1, HG_TENANT_MAX_WEIGHT, &k->who.weight, err));
     HG_TRY(hg_json_int(&v, "max_queued", HG_JSON_OPTIONAL, 1, 65536, &k->who.max_queued, err));
     HG_TRY(hg_json_int(&v, "max_running", HG_JSON_OPTIONAL, 1, 1024, &k->who.max_running, err));
+    HG_TRY(read_rates(&v, &k->who, err));
     if (!name_is_good(name))
         return hg_fail(err, HG_STATUS_BAD_FILE,
                        "%s: name: expected 1..32 letters, digits, '.', '_' or '-'", where);

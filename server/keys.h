@@ -1,9 +1,11 @@
 /* server/keys.h - API keys: a JSON file of SHA-256 digests, reloaded while requests run.
  *
  *     {"keys": [{"name": "clinic-a", "sha256": "<64 hex digits>", "role": "user", "weight": 2,
- *                "max_queued": 16, "max_running": 8}]}
+ *                "max_queued": 16, "max_running": 8, "requests_per_minute": 60, "burst": 20,
+ *                "tokens_per_minute": 100000}]}
  *
- * All but name and sha256 may be left out; // comments are allowed. Roles: "user" may do
+ * All but name and sha256 may be left out (burst is then a third of a minute's); // comments are
+ * allowed. Roles: "user" may do
  * everything, "reader" only GET. The key itself is nowhere but with its client: it is hashed as it
  * comes in and compared with every digest of the file, each to its last byte, so that time tells
  * nothing. Every key is a tenant, whose id comes from the digest and so outlives a reload.

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "server/audit.h"
 #include "server/guard.h"
 #include "server/http_gate.h"
 #include "server/json_text.h"
@@ -69,6 +70,8 @@ static const char *not_ready(struct hg_ops *o)
         return "loading";
     if (!hg_heart_is_young(o->options.heart, STALLED_NS, hg_now_ns()))
         return "engine_stalled";
+    if (hg_audit_blocks())
+        return "audit_unavailable";
     return queue_is_full(s) ? "queue_full" : NULL;
 }
 
@@ -196,11 +199,20 @@ static void answer_metrics(struct hg_ops *o, struct answer *a, const char *accep
 
 /* ---- HTTP ------------------------------------------------------------------------------------ */
 
+/* A request, in the place that its connection has for one: the library does not tell of the end of
+ * every request (server/http.c), but of every connection's. */
+struct visit {
+    struct hg_guarded *guarded; /* the connection */
+    struct hg_gate_target target;
+    bool seen;
+};
+
 static struct hg_guarded *guarded_of(struct MHD_Connection *c)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    return info ? info->socket_context : NULL;
+    const struct visit *v = info ? info->socket_context : NULL;
+    return v ? v->guarded : NULL;
 }
 
 static enum MHD_Result send_answer(struct MHD_Connection *c, struct answer *a, bool closes)
@@ -267,47 +279,44 @@ static ops_fn *route_of(const char *path)
     return NULL;
 }
 
-/* One request. */
-struct visit {
-    struct hg_gate_target target;
-    bool seen;
-};
+/* Who drips or holds connections is cut (server/guard.h), so that there is always one left. */
+static void on_connection(void *cls, struct MHD_Connection *c, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct hg_ops *o = cls;
+    struct visit *v = *context;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        hg_guard_remove(v ? v->guarded : NULL);
+        free(v);
+        *context = NULL;
+        return;
+    }
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    v = info ? calloc(1, sizeof *v) : NULL;
+    if (v)
+        v->guarded = hg_guard_add(o->guard, info->connect_fd);
+    *context = v;
+    if (info && (!v || !v->guarded))
+        shutdown(info->connect_fd, SHUT_RDWR);
+}
 
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
 {
     (void)cls;
-    (void)connection;
-    struct visit *v = calloc(1, sizeof *v);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct visit *v = info ? info->socket_context : NULL;
     if (v)
-        v->target = hg_http_target(uri);
+        *v = (struct visit){.guarded = v->guarded, .target = hg_http_target(uri)};
     return v;
 }
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                          enum MHD_RequestTerminationCode code)
 {
-    (void)cls;
-    (void)code;
+    (void)cls, (void)con_cls, (void)code;
     hg_guard_idle(guarded_of(connection));
-    free(*con_cls);
-    *con_cls = NULL;
-}
-
-/* Who drips or holds connections is cut (server/guard.h), so that there is always one left. */
-static void on_connection(void *cls, struct MHD_Connection *c, void **context,
-                          enum MHD_ConnectionNotificationCode code)
-{
-    struct hg_ops *o = cls;
-    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-        hg_guard_remove(*context);
-        *context = NULL;
-        return;
-    }
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-    *context = info ? hg_guard_add(o->guard, info->connect_fd) : NULL;
-    if (info && !*context)
-        shutdown(info->connect_fd, SHUT_RDWR);
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *path,

@@ -4,7 +4,7 @@
  *   GET /livez     200 while the process is worth keeping
  *   GET /readyz    200 when requests may be sent here; 503 names the first condition that fails:
  *                  loading, device_lost, engine_hung, canary_failed, draining, engine_stalled,
- *                  queue_full (nine tenths of it are)
+ *                  audit_unavailable, queue_full (nine tenths of it are)
  *   GET /startupz  200 once the model is loaded
  *   GET /metrics   server/metrics.h
  *   GET /version   what runs here

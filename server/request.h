@@ -24,7 +24,7 @@ enum {
     HG_REQUEST_MAX_TURNS = 32,
     HG_REQUEST_MAX_CHOICES = 4,
     HG_REQUEST_MAX_PREVIEWS = 8,
-    HG_REQUEST_MAX_PREFILLS = 32 /* reports of a prompt's progress, beside the first */
+    HG_REQUEST_MAX_PREFILLS = 16 /* reports of a prompt's progress, beside the first */
 };
 
 /* The language a body is in: which fields there are (server/api_fields.h). */

@@ -12,7 +12,7 @@ enum hg_status hg_stream_init(struct hg_stream *s, size_t n_events, int n_top, s
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->changed, NULL);
     size_t n_tops = 0;
-    if (__builtin_mul_overflow(n_events, (size_t)n_top, &n_tops))
+    if (__builtin_mul_overflow(n_events, (size_t)n_top, &n_tops) || n_tops > UINT32_MAX)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "stream: %zu events are too many", n_events);
     s->n_tops_cap = n_tops;
     s->events = calloc(n_events, sizeof *s->events);
@@ -43,6 +43,14 @@ static size_t cost(const struct hg_event *e)
     return LINE + e->n_text + (size_t)e->n_top * LINE;
 }
 
+/* The lock is held. */
+static void resume_reader(struct hg_stream *s)
+{
+    s->suspended = false;
+    s->woken = true;
+    s->resume(s->ctx);
+}
+
 enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event, const char *text,
                               size_t n_text, const struct hg_top_token *tops)
 {
@@ -54,21 +62,23 @@ enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event,
     if (s->ended || s->n + (end ? 0 : 1) >= s->cap || n_top > s->n_tops_cap - s->n_tops)
         goto out;
     size_t text_at = s->text.len;
+    if (n_text > UINT32_MAX - text_at) {
+        status = HG_STATUS_TOO_LARGE;
+        goto out;
+    }
     HG_TRY_OUT(n_text ? hg_buf_append(&s->text, text, n_text) : HG_STATUS_OK);
     struct hg_event *e = &s->events[s->n++];
     *e = *event;
-    e->text_at = text_at;
-    e->n_text = n_text;
-    e->top_at = s->n_tops;
+    e->text_at = (uint32_t)text_at;
+    e->n_text = (uint32_t)n_text;
+    e->top_at = (uint32_t)s->n_tops;
     for (size_t i = 0; i < n_top; i++)
         s->tops[s->n_tops++] = tops[i];
     s->ended = end;
     atomic_fetch_add(&s->waiting, cost(e));
     pthread_cond_broadcast(&s->changed);
-    if (s->suspended && (end || !s->end_only)) {
-        s->suspended = false;
-        s->resume(s->ctx);
-    }
+    if (s->suspended && (end || !s->end_only))
+        resume_reader(s);
     status = HG_STATUS_OK;
 out:
     pthread_mutex_unlock(&s->lock);
@@ -88,14 +98,14 @@ bool hg_stream_read(struct hg_stream *s, size_t at, struct hg_event *event, stru
                     struct hg_top_token *tops)
 {
     pthread_mutex_lock(&s->lock);
+    s->woken = false;
     bool there = at < s->n;
     for (; s->n_finished < at && s->n_finished < s->n; s->n_finished++)
         atomic_fetch_sub(&s->waiting, cost(&s->events[s->n_finished]));
     if (there) {
         *event = s->events[at];
-        if (event->n_text &&
-            hg_buf_append(text, s->text.data + event->text_at, event->n_text) != HG_STATUS_OK)
-            event->n_text = 0;
+        event->lost = event->n_text && hg_buf_append(text, s->text.data + event->text_at,
+                                                     event->n_text) != HG_STATUS_OK;
         for (int i = 0; i < event->n_top; i++)
             tops[i] = s->tops[event->top_at + (size_t)i];
     } else {
@@ -113,10 +123,23 @@ void hg_stream_wait(struct hg_stream *s, size_t at)
     pthread_mutex_unlock(&s->lock);
 }
 
+int hg_stream_tokens(struct hg_stream *s)
+{
+    int n = 0;
+    pthread_mutex_lock(&s->lock);
+    for (size_t i = 0; i < s->n; i++) {
+        const struct hg_event *e = &s->events[i];
+        n = e->type == HG_EVENT_PROGRESS ? e->done : n + (e->type == HG_EVENT_TOKEN && e->id >= 0);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return n;
+}
+
 bool hg_stream_ended(struct hg_stream *s)
 {
     pthread_mutex_lock(&s->lock);
     bool ended = s->ended;
+    s->woken = false;
     if (!ended)
         suspend_reader(s);
     pthread_mutex_unlock(&s->lock);
@@ -137,10 +160,16 @@ void hg_stream_attach(struct hg_stream *s, hg_stream_fn *suspend, hg_stream_fn *
 void hg_stream_nudge(struct hg_stream *s)
 {
     pthread_mutex_lock(&s->lock);
-    if (s->suspended && s->resume) {
-        s->suspended = false;
-        s->resume(s->ctx);
-    }
+    if (s->resume && (s->suspended || s->woken))
+        resume_reader(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void hg_stream_rewake(struct hg_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->resume && s->woken)
+        resume_reader(s);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -148,6 +177,6 @@ void hg_stream_detach(struct hg_stream *s)
 {
     pthread_mutex_lock(&s->lock);
     s->suspend = s->resume = NULL;
-    s->suspended = false;
+    s->suspended = s->woken = false;
     pthread_mutex_unlock(&s->lock);
 }

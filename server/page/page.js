@@ -206,7 +206,7 @@ function card(q) {
     q, urls: [], shown: 0,
     state: el('span', {textContent: 'Sending'}), left: el('span'), bar: el('progress', {max: 1, 'aria-label': 'Progress'}),
     answer: el('p', {className: 'answer', 'aria-live': 'polite'}), meta: el('p', {className: 'meta'}),
-    body: el('div'), buttons: el('div', {className: 'buttons'}),
+    body: el('div', {className: 'body'}), buttons: el('div', {className: 'buttons'}),
   };
   c.work = el('div', {className: 'work'}, el('p', {className: 'state'}, c.state, c.left), c.bar);
   c.root = el('article', {className: 'busy', 'aria-busy': 'true', 'aria-label': q.title + ': ' + q.text},
@@ -237,11 +237,11 @@ async function showImage(c, e, turn) {
   c.frame.prepend(img);
   const side = Math.sqrt(e.total); // of the grid of tokens; only whole rows of it are drawn in a preview
   if (turn) c.frame.style.setProperty('--drawn', 100 * Math.floor(e.done / side) / side + '%');
-  else c.result = {blob, url: img.src};
+  else { c.result = {blob, url: img.src}; c.frame.classList.remove('part'); }
 }
 
 function startDrawing(c) {
-  c.frame = el('div', {className: 'frame'});
+  c.frame = el('div', {className: 'frame part'});
   c.size = el('span', {textContent: 'Made by a model, not by a scanner.'});
   c.body.replaceChildren(el('figure', {}, c.frame, el('figcaption', {}, el('b', {textContent: 'AI GENERATED \u2013 NOT FOR DIAGNOSIS'}), c.size)));
 }
@@ -312,7 +312,7 @@ function finish(c, e) {
 
 function fail(c, e) {
   if (e.name === 'AbortError') {
-    c.body.append(el('p', {className: 'error'}, el('span', {textContent: 'Stopped. What is shown is not complete.'})));
+    c.body.append(el('p', {className: 'error calm'}, el('span', {textContent: 'Stopped. What is shown is not complete.'})));
     say('Stopped');
     return;
   }
@@ -354,7 +354,7 @@ async function run(q) {
   if (document.activeElement === $('stop')) $('prompt').focus();
   $('stop').hidden = true;
   $('send').removeAttribute('aria-disabled');
-  look();
+  setTimeout(look, 400); // a request that was stopped has left by then
 }
 
 function send() {

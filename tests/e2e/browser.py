@@ -32,7 +32,7 @@ LOOKS = """() => {
   const contrast = {};
   for (const q of ['#facts', '#health', '#notice', '#notice strong', '#tasks span', '#tasks :checked + span', '#drop b', '#drop small',
                    '#prompt', '#prompt-label', '#examples button', '#send', 'summary', '#keys', 'article h3', 'article h3 span',
-                   '.answer', '.meta', 'footer']) {
+                   '.answer', '.meta', 'footer', 'figcaption', 'figcaption b', 'pre', '.error span', '.error strong', '.error small', 'article button']) {
     const e = document.querySelector(q), a = light(rgb(getComputedStyle(e).color)), b = light(back(e));
     contrast[q] = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   }
@@ -176,8 +176,14 @@ def looks(page, job):
     page.fill("#prompt", job["question"])
     page.keyboard.press("Control+Enter")
     ended(page)
+    page.locator("#tasks span").nth(1).click()
+    page.fill("#prompt", job["prompt"])
+    page.keyboard.press("Control+Enter")
+    ended(page, 2)
     page.click("#settings summary")
-    page.click("article summary")
+    page.fill("#temperature", "9")
+    send(page, job["prompt"])
+    page.locator("article summary").first.click()
     seen, overflow = {}, {}
     for mode in ("light", "dark"):
         page.emulate_media(color_scheme=mode)
@@ -188,6 +194,38 @@ def looks(page, job):
     return dict(seen, overflow=overflow)
 
 
+def prefix(page, job):
+    """As behind a proxy that serves it all under /clinic/."""
+    asked = []
+
+    def pass_on(route):
+        asked.append(route.request.url[len(job["url"]) - 1:])
+        route.continue_(url=route.request.url.replace("/clinic/", "/"))
+    page.route("**/clinic/**", pass_on)
+    page.goto(job["url"] + "clinic/")
+    page.locator("#health[data-state=ok]").wait_for()
+    page.fill("#prompt", job["question"])
+    page.keyboard.press("Control+Enter")
+    ended(page)
+    return {"asked": asked, "answer": page.inner_text(".answer"), "curl": page.text_content("article pre")}
+
+
+def modules(page, job):
+    """examples/javascript in a page of the server's own origin, which is put in its place here: ours lets in no other script."""
+    for name in ("ask.mjs", "draw.mjs"):
+        path = os.path.join(job["modules"], name)
+        page.route("**/" + name, lambda route, _, path=path: route.fulfill(path=path, content_type="text/javascript"))
+    page.route("**/empty.html", lambda route: route.fulfill(body="<!doctype html><link rel=icon href=data:,>", content_type="text/html"))
+    page.goto(job["url"] + "empty.html")
+    return page.evaluate("""async job => {
+      const {ask} = await import('/ask.mjs'), {draw} = await import('/draw.mjs');
+      const seen = {pieces: [], progress: [], previews: 0};
+      seen.answer = await ask({question: job.question, onText: t => t && seen.pieces.push(t)});
+      const {blob} = await draw({prompt: job.prompt, seed: 3, onProgress: p => seen.progress.push(p), onPreview: () => seen.previews++});
+      return {...seen, size: blob.size};
+    }""", job)
+
+
 def main():
     job = json.loads(sys.argv[1])
     wrong = []
@@ -196,12 +234,13 @@ def main():
         browser = p.chromium.launch(executable_path=job["chromium"], args=["--no-sandbox"] if os.getuid() == 0 else [])
         page = browser.new_context(accept_downloads=True).new_page()
         refused = "Failed to load resource"  # what chromium says of each 4xx and 5xx; only where those are wanted
-        wanted = job["step"] in ("errors", "key")
+        wanted = job["step"] in ("errors", "key", "looks")
         page.on("console", lambda m: wanted and m.text.startswith(refused) or wrong.append("console: " + m.text))
         page.on("pageerror", lambda e: wrong.append("exception: %s" % e))
         page.on("request", lambda r: r.url.startswith((job["url"], "blob:" + job["url"], "data:")) or wrong.append("request: " + r.url))
         open_page(page, job)
-        seen = {"ask": ask, "draw": draw, "keyboard": keyboard, "errors": errors, "key": key, "looks": looks}[job["step"]](page, job)
+        seen = {"ask": ask, "draw": draw, "keyboard": keyboard, "errors": errors, "key": key, "looks": looks,
+                "prefix": prefix, "modules": modules}[job["step"]](page, job)
         browser.close()
     if wrong:
         sys.exit("the page: " + "; ".join(wrong[:5]))

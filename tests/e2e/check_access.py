@@ -72,7 +72,7 @@ def check_every_route_method_and_credential(build):
     n = 0
     with KeyFile(entry("user"), entry("reader", role="reader")) as keys:
         digest = entry("user")["sha256"]
-        with Daemon(build, "--api-keys", keys.path) as d:
+        with Daemon(build, "--api-keys", keys.path, "--auth-failures-per-minute", "0") as d:
             table = routes(d)
             require(len(table) >= 5 and ("/health", "GET") in table, "routes: %r" % table)
             for path, own in table + [(u, None) for u in UNKNOWN]:
@@ -93,7 +93,7 @@ def check_every_route_method_and_credential(build):
 def check_no_body_is_read_without_a_key(build):
     """The refusal comes before the go-ahead for the body."""
     with KeyFile(entry("user")) as keys:
-        with Daemon(build, "--api-keys", keys.path) as d:
+        with Daemon(build, "--api-keys", keys.path, "--auth-failures-per-minute", "0") as d:
             posts = [path for path, method in routes(d) if method == "POST"]
             for path in posts:
                 for lines in ([], ["Authorization: Bearer key-of-nobody"]):

@@ -12,8 +12,8 @@ from check_keys import KeyFile, entry
 from check_openai import python_with
 from harness import ROOT, Daemon, Fail, Skip, equal, png_rows, require, require_synthetic, test_image
 
-# So slow that what grows can be seen to grow.
-SLOW = "slow_step:ms=40,count=0"
+# So slow that what grows can be seen to grow; and so that there is time to stop it.
+SLOW, SLOWER = "slow_step:ms=12,count=0", "slow_step:ms=120,count=0"
 QUESTION = "What is shown in this image?"
 
 
@@ -103,7 +103,7 @@ def check_the_page_draws_and_the_picture_grows(build):
 
 
 def check_the_page_works_with_the_keyboard_only(build):
-    with Page(build) as page:
+    with Page(build, SLOWER) as page:
         seen = page.drive("keyboard", file="what's \"this\".png", question=QUESTION)
         order = seen["order"]
         equal([n for n in order if n in ("task", "files", "prompt", "send")], ["task", "files", "prompt", "send"], "order: %r" % order)
@@ -138,7 +138,7 @@ def check_the_page_asks_for_a_key_and_forgets_it(build):
 
 def check_the_page_fits_dark_rooms_and_small_screens(build):
     with Page(build, None) as page:
-        seen = page.drive("looks", question="Hello?")
+        seen = page.drive("looks", question="Hello?", prompt="Draw a chest X-ray.")
         require(seen["light"]["paper"] > 0.8 and seen["dark"]["paper"] < 0.05, "paper: %r" % seen)
         for mode in ("light", "dark"):
             low = {k: v for k, v in seen[mode]["contrast"].items() if v < 4.5}
@@ -146,3 +146,11 @@ def check_the_page_fits_dark_rooms_and_small_screens(build):
         for width, overflow in seen["overflow"].items():
             require(overflow <= 0, "at %s pixels the page is %d too wide" % (width, overflow))
         return "least contrast %.1f" % min(v for m in ("light", "dark") for v in seen[m]["contrast"].values())
+
+
+def check_the_page_works_under_a_prefix(build):
+    with Page(build, None) as page:
+        seen = page.drive("prefix", question="Hello?")
+        require(seen["answer"] and "/clinic/v1/vqa" in seen["asked"], "seen: %r" % seen)
+        equal([p for p in seen["asked"] if not p.startswith("/clinic/")], [], "what was asked outside of it")
+        require("/clinic/v1/vqa" in seen["curl"], "curl: %r" % seen["curl"])

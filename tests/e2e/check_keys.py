@@ -105,7 +105,8 @@ def check_keygen_prints_a_key_once_and_its_line(build):
 def check_without_a_key_nothing_is_told(build):
     n = 0
     body = json.dumps({"question": "Hi?", "max_tokens": 1})
-    with KeyFile(entry("a"), entry("r", role="reader")) as f, Daemon(build, "--api-keys", f.path) as d:
+    with KeyFile(entry("a"), entry("r", role="reader")) as f, \
+            Daemon(build, "--api-keys", f.path, "--auth-failures-per-minute", "0") as d:
         for method, path in (("GET", "/v1/models"), ("POST", ASK), ("POST", DRAW), ("GET", "/nothing"), ("PUT", "/v1"),
                              ("POST", "/health"), ("DELETE", "/health"), ("HEAD", "/v1/models")):
             for value, code in ((None, "missing_api_key"), ("Bearer", "missing_api_key"), ("Bearer ", "missing_api_key"),

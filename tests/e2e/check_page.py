@@ -128,6 +128,8 @@ def check_the_notice_is_worded_once(build):
     with Daemon(build) as d:
         text = re.sub(r"<[^>]+>", "", get(d)[2].decode())
         require(NOTICE in re.sub(r"\s+", " ", text), "the page's notice")
+        card = json.loads(d.request("GET", "/v1/models/%s/card" % d.health()["model"])[2])
+        equal(card["intended_use"], NOTICE, "intended_use of the model card")
     for program in ("healthgpt", "healthgptd"):
         out = subprocess.run([os.path.join(ROOT, build, program), "--version"], stdout=subprocess.PIPE, check=True).stdout.decode()
         require(re.fullmatch(program + r" \d+\.\d+\.\d+\n" + re.escape(NOTICE) + "\n", out), "%s --version: %r" % (program, out))

@@ -1,9 +1,10 @@
 """Server-sent events on OpenAI's routes, byte for byte: what openai-python, proxies and browsers rely on."""
 import json
+import resource
 import socket
 import time
 
-from harness import Daemon, Fail, b64, equal, require, test_image
+from harness import Daemon, Fail, Skip, b64, equal, is_sanitized, require, test_image
 
 CHAT = "/v1/chat/completions"
 SAY = [{"role": "user", "content": "Is there pneumonia?"}]
@@ -147,3 +148,29 @@ def check_a_client_that_leaves_a_stream_of_choices_cancels_them(build):
         s.__exit__()
         d.wait_idle()
         equal(d.health()["requests"]["cancelled"], 4, "cancelled")
+
+
+def check_a_thousand_waiting_streams_are_small(build):
+    if is_sanitized(build):
+        raise Skip("a sanitizer's memory is not ours")
+    ask = {"messages": SAY, "stream": True, "max_tokens": 64}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with Daemon(build, "--backend", "ref", "--max-queue", "2000", "--max-queue-tokens", "10000000",
+                "--max-connections", "1200") as d:
+        # These keep the engine busy; those after them bring the heap to its working size.
+        drawings = [Stream(d, "/v1/draw", dict(DRAW, stream=True, seed=i)) for i in range(48)]
+        for _ in range(2):
+            for s in [Stream(d, CHAT, ask) for _ in range(40)]:
+                s.__exit__()
+        before = d.status_kb("VmRSS")
+        streams = [Stream(d, CHAT, ask) for _ in range(1000)]
+        for s in streams:
+            equal(s.block(), ": ok", "first block")
+        each = (d.status_kb("VmRSS") - before) / 1000
+        waiting = d.health()["queue"]["depth"]
+        for s in streams + drawings:
+            s.__exit__()
+        d.wait_idle()
+        require(waiting > 900, "only %d streams were waiting" % waiting)
+        require(each <= 24, "%.1f KiB for each stream" % each)
+        return "%.1f KiB each, %d waiting" % (each, waiting)

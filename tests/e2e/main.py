@@ -19,6 +19,7 @@ check_connections
 check_guard
 check_limits
 check_hosts
+check_cors
 check_mutants
 check_secrets
 check_errors
@@ -26,6 +27,8 @@ check_fields
 check_remote
 check_daemon
 check_keys
+check_rates
+check_idempotency
 check_access
 check_audit
 check_streaming
@@ -35,10 +38,13 @@ check_openapi
 check_synthetic
 check_page
 check_browser
+check_examples
 check_device
 check_faults
 check_load
 check_memory
+check_memory_runs_out
+check_io_fails
 check_kv_dtype
 check_ops
 check_metrics

@@ -42,7 +42,8 @@ static void a_key_is_known_by_its_digest(void **state)
     struct hg_keys *k =
         open_keys("// who may ask\n{\"keys\": [{\"name\": \"a\", \"sha256\": \"" EMPTY "\"},\n"
                   "{\"name\": \"b.c-d_e\", \"sha256\": \"" ABC "\", \"weight\": 3,"
-                  " \"max_queued\": 16, \"max_running\": 8}]}");
+                  " \"max_queued\": 16, \"max_running\": 8, \"requests_per_minute\": 50,"
+                  " \"tokens_per_minute\": 9000}]}");
     assert_int_equal(hg_keys_count(k), 2);
     assert_int_equal(hg_keys_check(k, "Bearer abc", false, &who), HG_KEYS_OK);
     assert_string_equal(who.name, "b.c-d_e");
@@ -50,6 +51,9 @@ static void a_key_is_known_by_its_digest(void **state)
     assert_int_equal(who.weight, 3);
     assert_int_equal(who.max_queued, 16);
     assert_int_equal(who.max_running, 8);
+    assert_int_equal(who.requests_per_minute, 50);
+    assert_int_equal(who.burst, 17); /* a third, rounded up */
+    assert_int_equal(who.tokens_per_minute, 9000);
     assert_int_equal(hg_keys_check(k, "bearer   abc", false, &who), HG_KEYS_OK);
     static const char *const missing[] = {NULL,         "",    "Bearer",         "Bearer ",
                                           "Basic abc",  "abc", "Bearer abc abc", "Bearer abc ",
@@ -104,6 +108,9 @@ static void a_broken_file_is_refused_and_named(void **state)
         {ENTRY(", \"weight\": 0"), "weight"},
         {ENTRY(", \"weight\": 101"), "weight"},
         {ENTRY(", \"max_queued\": 0"), "max_queued"},
+        {ENTRY(", \"requests_per_minute\": 0"), "requests_per_minute"},
+        {ENTRY(", \"burst\": 0"), "burst"},
+        {ENTRY(", \"tokens_per_minute\": 1.5"), "tokens_per_minute"},
         {ENTRY(", \"max_running\": \"3\""), "max_running"},
         {ENTRY(", \"wieght\": 1"), "unknown key wieght"},
         {ENTRY("}, {\"name\": \"a\", \"sha256\": \"" EMPTY "\""),
