@@ -67,8 +67,9 @@ def check_loading_is_told_on_both_ports(build):
             code, headers, body = get(d.port, path, method=method)
             require_error(code, body, 503, "loading")
             require(1 <= int(headers["Retry-After"]) <= 120, headers)
+        # An exchange is counted when it is over, a moment after its answer.
+        until(lambda: value(parse(get(d.ops_port, "/metrics")[2].decode()), "healthgpt_rejected_total", reason="loading") == 5, "refused")
         page = parse(get(d.ops_port, "/metrics")[2].decode())
-        equal(value(page, "healthgpt_rejected_total", reason="loading"), 5, "refused")
         equal(value(page, "healthgpt_requests_total", route="other", code="503"), 5, "by route")
         d.process.send_signal(signal.SIGTERM)
         equal(d.process.wait(60), 0, "exit code")
