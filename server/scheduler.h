@@ -40,6 +40,7 @@ struct hg_scheduler_stats {
     size_t kv_blocks, kv_free;     /* free: those kept for a prompt that may come again included */
     struct hg_ledger_stats requests;
     uint64_t n_pieces;   /* of pictures */
+    uint64_t n_encoded;  /* pictures through the tower: once for all that want them at a time */
     int64_t piece_work;  /* what one may cost, in multiply-adds of a prompt */
     uint64_t n_canaries; /* complete runs of the canary, beside the first */
     uint64_t n_numeric;  /* of n_failed: values that were not finite */
@@ -79,9 +80,9 @@ void hg_scheduler_glance(const struct hg_scheduler *s, struct hg_scheduler_glanc
 /* Tell of requests that have not ended grace_ns after their deadline (once each); their number. */
 int hg_scheduler_check(struct hg_scheduler *s, int64_t now_ns, int64_t grace_ns);
 
-/* Refuse new requests, end the waiting ones with CANCELLED but for streams, whose answers have begun
- * and which nobody else can take over; let those and the running ones finish for grace_ms, then end
- * them too. Does not wait; a later call may change the grace. */
+/* Refuse new requests, end the waiting ones with CANCELLED but for streams, whose answers have
+ * begun and which nobody else can take over; let those and the running ones finish for grace_ms,
+ * then end them too. Does not wait; a later call may change the grace. */
 void hg_scheduler_drain(struct hg_scheduler *s, int64_t grace_ms);
 bool hg_scheduler_drained(struct hg_scheduler *s); /* every request has ended */
 /* A request ended with a device error. CUDA errors stick to the process: only a new one can go on.

@@ -1,6 +1,7 @@
 """The daemon: streams, batching that changes no byte, full queue, clients that leave, clean end."""
 import base64
 import json
+import re
 import signal
 import socket
 import struct
@@ -120,6 +121,45 @@ def check_mixed_concurrent_requests_give_the_bytes_of_single_ones(build):
             for (path, body), a, b in zip(work, alone, together):
                 equal(b, a, "%s %r together" % (path, str(body)[:60]))
     return "%d requests of both tasks, plain and streamed" % len(work)
+
+
+def chat_about(picture, **fields):
+    url = "data:image/png;base64," + b64(picture)
+    return dict({"messages": [{"role": "user", "content": [
+        {"type": "text", "text": "What is shown?"}, {"type": "image_url", "image_url": {"url": url}}]}],
+        "temperature": 2.0, "max_tokens": 8}, **fields)
+
+
+def encoded(d):
+    return d.health()["engine"]["pictures_encoded"]
+
+
+def check_choices_about_one_picture_encode_it_once(build):
+    chat, n = "/v1/chat/completions", 4
+    with Daemon(build, "--forget") as d:
+        alone = [d.post_ok(chat, chat_about(test_image(3), seed=20 + i))["choices"][0]["message"]["content"] for i in range(n)]
+        equal(encoded(d), n, "encodings of %d questions that are forgotten" % n)
+    require(len(set(alone)) > 1, "all answers are the same: %r" % alone)
+    with Daemon(build) as d:
+        reply = d.post_ok(chat, chat_about(test_image(3), seed=20, n=n))
+        equal([c["message"]["content"] for c in reply["choices"]], alone, "choices")
+        equal(encoded(d), 1, "encodings for %d choices" % n)
+    with Daemon(build) as d:  # wherever the first of two leaves, the other one's answer is right
+        for seed in range(3):
+            ask = {"question": "What is shown?", "image": b64(test_image(seed)), "max_tokens": 6}
+            first, _ = open_stream(d, ASK, ask)
+            second, got = open_stream(d, ASK, ask)
+            first.close()
+            text = got
+            while not text.endswith(b"\r\n0\r\n\r\n"):
+                piece = second.recv(65536)
+                require(piece, "the second was cut: %r" % text[-200:])
+                text += piece
+            second.close()
+            streamed = "".join(re.findall(r'"type":"token".*?"text":"([^"]*)"', text.decode()))
+            equal(streamed, json.dumps(d.post_ok(ASK, ask)["text"])[1:-1], "the answer of the second")
+            equal(encoded(d), seed + 1, "encodings that were finished")
+        d.wait_idle()
 
 
 def check_full_queue_answers_503_with_retry_after(build):
