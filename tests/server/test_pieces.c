@@ -11,6 +11,7 @@
 #include "server/engine.h"
 #include "tests/parity/model_writer.h"
 #include "tests/random_model.h"
+#include "tests/server/gate.h"
 #include "tests/test.h"
 
 enum { PICTURES = 8, STREAM_TOKENS = 3900 };
@@ -33,49 +34,6 @@ static struct {
     int64_t after_cancel; /* cost of what was begun later, its own operation included */
     int fail_at;          /* the linear that fails, at the earliest; 0: none */
 } count;
-
-/* While it is closed the engine thread stops where it would hand out the next step's tokens. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool closed, stopped;
-} gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
-
-static void gate_close(void)
-{
-    pthread_mutex_lock(&gate.lock);
-    gate.closed = true;
-    pthread_mutex_unlock(&gate.lock);
-}
-
-/* Until the engine thread has stopped there. */
-static void gate_await(void)
-{
-    pthread_mutex_lock(&gate.lock);
-    while (!gate.stopped)
-        pthread_cond_wait(&gate.changed, &gate.lock);
-    pthread_mutex_unlock(&gate.lock);
-}
-
-static void gate_open(void)
-{
-    pthread_mutex_lock(&gate.lock);
-    gate.closed = false;
-    pthread_cond_broadcast(&gate.changed);
-    pthread_mutex_unlock(&gate.lock);
-}
-
-/* [engine] */
-static void gate_pass(void)
-{
-    pthread_mutex_lock(&gate.lock);
-    gate.stopped = true;
-    pthread_cond_broadcast(&gate.changed);
-    while (gate.closed)
-        pthread_cond_wait(&gate.changed, &gate.lock);
-    gate.stopped = false;
-    pthread_mutex_unlock(&gate.lock);
-}
 
 static void counted(int64_t work, int cost)
 {
