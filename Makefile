@@ -27,7 +27,8 @@ LDFLAGS_ALL := -pie -rdynamic -Wl,-z,relro,-z,now,--as-needed $(if $(SANITIZE),-
 LIB_SRC := $(sort $(shell find common kernels model server -name '*.c' ! -path server/main.c ! -path server/git_commit.c ! -path 'kernels/cuda/*'))
 CLI_SRC := $(sort $(wildcard tools/healthgpt/*.c)) tools/bench/peak.c
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' ! -path 'tests/simt/*' 2>/dev/null))
-TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' ! -path 'tests/http/*' 2>/dev/null))
+TEST_LIB_SRC := $(sort $(shell find tests -name '*.c' ! -name 'test_*.c' ! -path 'tests/fuzz/*' ! -path 'tests/simt/*' \
+  ! -path 'tests/preload/*' ! -path 'tests/http/*' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 LIB := $(OUT)/libhealthgpt.a
 PAGE := $(OUT)/server/page_data
@@ -120,7 +121,8 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults $(OUT)/h1mut
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults $(OUT)/h1mut \
+  $(OUT)/preload/fail_malloc.so
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
@@ -313,6 +315,12 @@ $(OUT)/tests/simt/test_simt $(OUT)/tests/simt/test_streams: %: %.o \
   $(patsubst %,$(OUT)/simt/%.o,$(basename $(SIMT_SRC)) tests/simt/cases common/half)
 	@echo "LD $@"
 	@$(CXX) $(LDFLAGS_ALL) $^ -lcmocka -lm -o $@
+
+# Put before a daemon by tests/e2e (LD_PRELOAD); never linked. A sanitizer has a malloc of its own, so it is not used there.
+$(OUT)/preload/%.so: tests/preload/%.c
+	@mkdir -p $(@D)
+	@echo "CC $<"
+	@$(CC) -std=c11 -D_GNU_SOURCE -I. -O2 -g -fPIC -shared -Wall -Wextra $(if $(WERROR),-Werror) $< -o $@
 
 $(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC) $(LOAD_SRC))
 	@rm -f $@

@@ -6,6 +6,7 @@
 
 #include "common/buf.h"
 #include "common/file.h"
+#include "common/json_read.h"
 
 enum { MAX_DEPTH = 64 };
 
@@ -41,9 +42,8 @@ enum hg_status hg_json_parse(const char *where, const char *data, size_t n, json
     if (too_deep(data, n))
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: nested deeper than %d levels", where,
                        MAX_DEPTH);
-    json_t *root = json_loadb(n ? data : "", n, JSON_REJECT_DUPLICATES, &e);
-    /* jansson leaves the text empty when its first buffer cannot be had. */
-    if (!root && (json_error_code(&e) == json_error_out_of_memory || e.text[0] == '\0'))
+    json_t *root = NULL;
+    if (hg_json_read(n ? data : "", n, JSON_REJECT_DUPLICATES, &root, &e) == HG_STATUS_NO_MEMORY)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", where);
     if (!root)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: line %d column %d: %s", where, e.line,

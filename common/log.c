@@ -6,6 +6,8 @@
  */
 #include "common/log.h"
 
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@ enum { MESSAGE_CAP = 2048, LINE_CAP = 4096, LINE_TAIL = 4 };
 
 static atomic_int min_level_now = HG_LOG_INFO;
 static atomic_int json_now;
+static atomic_uint_least64_t n_dropped;
 
 static const char *const level_names[] = {"debug", "info", "warn", "error", "off"};
 
@@ -79,6 +82,25 @@ static size_t put_head(char *out, size_t cap, const char *when, const char *leve
     return (size_t)(n > 0 ? n : 0);
 }
 
+/* A pipe that poll calls writable takes PIPE_BUF bytes, and no line is longer: with one thread at a
+ * time between the two calls, the write does not block. */
+static void write_line(const char *line, size_t n)
+{
+    static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+    pthread_mutex_lock(&turn);
+    bool ok =
+        poll(&p, 1, 0) == 1 && (p.revents & POLLOUT) && write(STDERR_FILENO, line, n) == (ssize_t)n;
+    pthread_mutex_unlock(&turn);
+    if (!ok)
+        atomic_fetch_add(&n_dropped, 1);
+}
+
+uint64_t hg_log_dropped(void)
+{
+    return atomic_load(&n_dropped);
+}
+
 void hg_log(enum hg_log_level level, const char *format, ...)
 {
     if ((int)level < atomic_load(&min_level_now) || level >= HG_LOG_OFF)
@@ -94,8 +116,7 @@ void hg_log(enum hg_log_level level, const char *format, ...)
     size_t n = put_head(line, sizeof line, when, level_names[level], json);
     n += put_message(line + n, sizeof line - LINE_TAIL - n, message, json);
     n += (size_t)snprintf(line + n, sizeof line - n, "%s\n", json ? "\"}" : "");
-    ssize_t ignored = write(STDERR_FILENO, line, n);
-    (void)ignored;
+    write_line(line, n);
 }
 
 bool hg_log_is_json(void)
@@ -114,9 +135,6 @@ void hg_log_members(enum hg_log_level level, const char *members, size_t n)
     if (head < 0 || n > sizeof line - (size_t)head - LINE_TAIL)
         return;
     memcpy(line + head, members, n);
-    size_t len = (size_t)head + n;
-    line[len++] = '}';
-    line[len++] = '\n';
-    ssize_t ignored = write(STDERR_FILENO, line, len);
-    (void)ignored;
+    memcpy(line + head + n, "}\n", 2);
+    write_line(line, (size_t)head + n + 2);
 }

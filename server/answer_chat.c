@@ -25,7 +25,7 @@ static enum hg_status token_text(const struct hg_answer *a, int32_t id, struct h
 /* Part of a character has no text of its own, and then the bytes are not told. */
 static void put_bytes(struct hg_json_out *o, const struct hg_buf *text)
 {
-    if (text->len == 0 || memmem(text->data, text->len, "\xef\xbf\xbd", 3)) {
+    if (!text->data || text->len == 0 || memmem(text->data, text->len, "\xef\xbf\xbd", 3)) {
         hg_out_raw(o, "bytes", "null");
         return;
     }
@@ -333,6 +333,7 @@ static void walk(struct hg_json_out *o, const struct hg_answer *a, struct hg_req
         size_t before = text->len;
         if (!hg_stream_read(&r->stream, i, &e, text, tops))
             return;
+        o->failed |= e.lost;
         if (e.type != HG_EVENT_TOKEN)
             text->len = before; /* a preview's pixels */
         else if (e.id >= 0 && which == N_OLD)

@@ -154,7 +154,7 @@ static bool open_turn(struct reader *r, enum role role)
         return refuse(r->e, &r->at, "invalid_value", "an answer before any question");
     if (role != ROLE_USER || (turn && !turn->answer))
         return true;
-    if (ask->n_turns == HG_REQUEST_MAX_TURNS)
+    if (!ask->turns || ask->n_turns == HG_REQUEST_MAX_TURNS)
         return hg_api_refuse(r->e, 400, "too_many_messages", "messages",
                              "messages: at most %d exchanges", HG_REQUEST_MAX_TURNS);
     ask->turns[ask->n_turns++] = (struct hg_ask_turn){0};

@@ -167,6 +167,32 @@ void hg_body_deinit(struct hg_body *b)
     memset(b, 0, sizeof *b);
 }
 
+/* Lengths go before what has one, so that nothing can be shifted from one field into the next. */
+static void digest_bytes(struct hg_sha256 *s, const void *data, size_t n)
+{
+    uint64_t length = n;
+    hg_sha256_update(s, &length, sizeof length);
+    if (n)
+        hg_sha256_update(s, data, n);
+}
+
+void hg_body_digest(const struct hg_body *b, const char *salt, uint8_t out[HG_SHA256_BYTES])
+{
+    struct hg_sha256 s;
+    hg_sha256_init(&s);
+    digest_bytes(&s, salt, strlen(salt));
+    digest_bytes(&s, b->text.data, b->text.len);
+    for (size_t i = 0; i < b->n_parts; i++) {
+        const struct hg_body_part *p = &b->parts[i];
+        digest_bytes(&s, p->name, strlen(p->name));
+        digest_bytes(&s, &p->image, sizeof p->image);
+        digest_bytes(&s, &p->n, sizeof p->n);
+    }
+    for (size_t i = 0; i < b->images.n; i++)
+        digest_bytes(&s, b->images.items[i].data, b->images.items[i].n);
+    hg_sha256_final(&s, out);
+}
+
 bool hg_body_read(struct hg_body *b, const char *content_type, const char *s, size_t n,
                   struct hg_api_error *e)
 {

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "common/buf.h"
+#include "common/sha256.h"
 #include "server/api.h"
 #include "server/image_bytes.h"
 #include "server/multipart.h"
@@ -42,6 +43,10 @@ bool hg_body_begin(struct hg_body *b, const char *content_type, struct hg_api_er
 bool hg_body_feed(struct hg_body *b, const char *s, size_t n, struct hg_api_error *e);
 bool hg_body_end(struct hg_body *b, struct hg_api_error *e);
 void hg_body_deinit(struct hg_body *b); /* pictures are zeroed; b is empty; NULL is fine */
+
+/* SHA-256 of what an ended body says: the text, and each part and picture. Two forms that differ
+ * only in their boundary, which clients draw anew each time, say the same. `salt` comes first. */
+void hg_body_digest(const struct hg_body *b, const char *salt, uint8_t out[HG_SHA256_BYTES]);
 
 /* A whole body at once: tests, tools. */
 bool hg_body_read(struct hg_body *b, const char *content_type, const char *s, size_t n,

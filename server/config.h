@@ -30,6 +30,8 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
     T(allowed_hosts, "", "NAMES", "comma-separated names that are good in Host beside local ones") \
     N(auth_failures_per_minute, 20, 0, 1000000,                                                    \
       "requests of an address without a known key; more are answered 429 (0: not counted)")        \
+    T(cors_origins, "", "ORIGINS",                                                                 \
+      "comma-separated origins (https://viewer.example) whose pages may ask: CORS")                \
     B(insecure, "allow a listen address beyond loopback without API keys")                         \
     G("Model and device")                                                                          \
     T(model, "", "DIR", "model folder (healthgpt.json); none: the demo model")                     \

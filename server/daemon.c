@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "server/cors.h"
 #include "server/crash.h"
 #include "server/http.h"
 #include "server/notify.h"
@@ -64,6 +65,7 @@ enum hg_status hg_daemon_socket(const struct hg_config *c, struct hg_listen_addr
     HG_TRY(hg_listen_inherit(a, fd, err));
     *inherited = *fd >= 0;
     HG_TRY(must_be_loopback(c, a, err));
+    HG_TRY(hg_cors_check(c->cors_origins, err));
     return *inherited ? HG_STATUS_OK : hg_listen_bind(a, fd, err);
 }
 
@@ -300,6 +302,7 @@ static void set_options(struct life *l)
     l->http_options.max_connections_per_address = (int)c->max_connections_per_address;
     l->http_options.allowed_hosts = c->allowed_hosts;
     l->http_options.strict = c->strict;
+    l->http_options.cors_origins = c->cors_origins;
     l->http_options.no_page = c->no_page;
     l->http_options.ping_ns = c->ping_s * second_ns;
     l->http_options.stall_ns = c->stall_s * second_ns;

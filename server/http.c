@@ -121,11 +121,16 @@ static bool look_at_headers(struct exchange *x, const char *path, const char *me
     hg_trace_begin(&x->trace, x->facts.request_id, x->facts.traceparent);
     if (x->bad_framing)
         return false;
+    const struct hg_route *route = hg_route_find(path, x->id);
+    x->preflight = route && x->facts.origin && x->facts.preflight && strcmp(method, "OPTIONS") == 0;
+    x->route = x->preflight ? route : NULL;
+    if (x->preflight)
+        return true;
     if (!knows_key(x, path, method))
         return false;
     if (!atomic_load(&x->http->serving) && !hg_http_is_page(x->http, path))
         return refuse(x, 503, "loading", "the model is still being loaded: try again later");
-    x->route = hg_route_find(path, x->id);
+    x->route = route;
     if (!x->route || (x->route->id == HG_ROUTE_PAGE && x->http->no_page))
         return refuse(x, 404, "unknown_route", "no such route: see GET /openapi.json");
     if (!method_fits(x->route, method))
@@ -207,6 +212,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     if (!x->seen) {
         x->seen = true;
         x->refused = !look_at_headers(x, path, method, version);
+        if (x->preflight)
+            return hg_http_answer_preflight(x);
         x->last = is_last(x);
         if (x->refused && answer_at_once(x))
             return hg_http_send_error(x);
@@ -282,6 +289,7 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     hg_http_rate_settle(x);
     hg_http_leave(x);
+    hg_http_idempotency_abandon(x);
     hg_http_drop_body(x);
     hg_buf_deinit(&x->out);
     atomic_fetch_sub(&x->http->n_exchanges, 1);
@@ -358,6 +366,7 @@ static void release(struct hg_http *h)
 {
     hg_guard_free(h->guard);
     hg_http_rate_free(&h->rates);
+    hg_idempotency_free(h->idempotency);
     free(h);
 }
 
@@ -377,15 +386,20 @@ enum hg_status hg_http_start(const struct hg_http_options *o, const struct hg_mo
         h->nonce = (uint64_t)hg_now_ns();
     h->ping_ns = o->ping_ns ? o->ping_ns : ping_default_ns;
     h->policy.allowed = o->allowed_hosts ? o->allowed_hosts : "";
+    h->policy.cors = o->cors_origins ? o->cors_origins : "";
     h->policy.hosts = o->loopback || *h->policy.allowed;
     h->policy.origins = h->policy.hosts && !o->keys;
     h->reply.n_restarts = o->n_restarts;
     if (s)
         hg_http_serve(h, m, s);
     struct hg_guard_limits limits = o->limits;
+    struct hg_idempotency_limits kept;
     limits.n_connections = o->max_connections;
     h->stall_ns = o->stall_ns;
-    enum hg_status status = hg_http_rate_create(&h->rates, o->auth_failures_per_minute, err);
+    hg_idempotency_limits_default(&kept);
+    enum hg_status status = hg_idempotency_create(&kept, &h->idempotency, err);
+    if (status == HG_STATUS_OK)
+        status = hg_http_rate_create(&h->rates, o->auth_failures_per_minute, err);
     if (status == HG_STATUS_OK)
         status = hg_guard_create(&limits, on_tick, h, &h->guard, err);
     if (status == HG_STATUS_OK && listen(o->socket, SOMAXCONN) == 0)

@@ -31,8 +31,9 @@ struct hg_http_options {
     struct hg_audit *audit;          /* NULL: none is written */
     struct hg_guard_limits limits;   /* n_connections is taken from max_connections */
     int64_t stall_ns; /* a request that has not ended so long after its deadline is told of */
-    bool no_page;     /* GET / is 404 */
-    int n_restarts;   /* of this process by its supervisor, for /health */
+    const char *cors_origins; /* pages of these may ask: server/cors.h; NULL or "": none */
+    bool no_page;             /* GET / is 404 */
+    int n_restarts;           /* of this process by its supervisor, for /health */
 };
 
 /* Begins to listen. Takes the socket, also when it fails. m and s NULL: they are not there yet, and

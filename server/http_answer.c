@@ -9,6 +9,8 @@
 #include "common/clock.h"
 #include "server/openapi.h"
 
+static const int64_t REWAKE_NS = 1000000000;
+
 enum { STREAM_BLOCK = 2 << 10 };
 
 /* ---- answers --------------------------------------------------------------------------------- */
@@ -50,11 +52,23 @@ static void add_retry_after(struct exchange *x, struct MHD_Response *r)
 }
 
 /* Every answer goes this way. */
+static void add_cors_headers(const struct exchange *x, struct MHD_Response *r)
+{
+    if (*x->http->policy.cors)
+        MHD_add_response_header(r, "Vary", "Origin");
+    if (!x->facts.origin)
+        return;
+    MHD_add_response_header(r, "Access-Control-Allow-Origin", x->facts.origin);
+    MHD_add_response_header(r, "Access-Control-Expose-Headers",
+                            "X-Request-Id, Retry-After, X-Synthetic-Image");
+}
+
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r)
 {
     if (x->last && !MHD_get_response_header(r, "Connection"))
         MHD_add_response_header(r, "Connection", "close");
     hg_http_rate_headers(x, r);
+    add_cors_headers(x, r);
     return MHD_queue_response(x->connection, http, r);
 }
 
@@ -72,7 +86,10 @@ static void add_refusal_headers(struct exchange *x, struct MHD_Response *r)
 
 static void mark_synthetic(const struct exchange *x, struct MHD_Response *r)
 {
-    if (x->answer.n_requests > 0 && x->answer.requests[0]->task == HG_TASK_GENERATION)
+    if (x->replayed)
+        MHD_add_response_header(r, "Idempotent-Replayed", "true");
+    if (x->replayed ||
+        (x->answer.n_requests > 0 && x->answer.requests[0]->task == HG_TASK_GENERATION))
         MHD_add_response_header(r, "X-Synthetic-Image", "true");
 }
 
@@ -102,6 +119,7 @@ static enum MHD_Result send_buffer(struct exchange *x, int http, struct hg_buf *
 enum MHD_Result hg_http_send_error(struct exchange *x)
 {
     struct hg_buf b = {0};
+    hg_http_idempotency_abandon(x);
     if (hg_api_write_error(&x->error, &b) != HG_STATUS_OK ||
         hg_buf_append_str(&b, "\n") != HG_STATUS_OK) {
         hg_buf_deinit(&b);
@@ -192,6 +210,23 @@ enum MHD_Result hg_http_answer_openapi(struct exchange *x)
     return send_document(x, 200, hg_openapi_write(&x->http->info, &b), &b);
 }
 
+enum MHD_Result hg_http_answer_preflight(struct exchange *x)
+{
+    struct MHD_Response *r = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    if (!r)
+        return MHD_NO;
+    MHD_add_response_header(r, "Access-Control-Allow-Methods",
+                            strcmp(x->route->method, "GET") == 0 ? "GET, HEAD" : "POST");
+    MHD_add_response_header(r, "Access-Control-Allow-Headers",
+                            "Authorization, Content-Type, Idempotency-Key, X-Request-Id, "
+                            "traceparent");
+    MHD_add_response_header(r, "Access-Control-Max-Age", "600");
+    hg_guard_answer(x->guarded, 0);
+    enum MHD_Result ok = hg_http_queue(x, 204, r);
+    MHD_destroy_response(r);
+    return ok;
+}
+
 /* ---- POST: a question, a drawing ------------------------------------------------------------- */
 
 static void suspend_connection(void *ctx)
@@ -217,6 +252,14 @@ static void nudge(void *ctx)
     struct hg_answer *a = ctx;
     for (int i = 0; i < a->n_requests; i++)
         hg_stream_nudge(&a->requests[i]->stream);
+}
+
+/* A reader that was forgotten comes (hg_stream_rewake). */
+static void rewake(void *ctx)
+{
+    struct hg_answer *a = ctx;
+    for (int i = 0; i < a->n_requests; i++)
+        hg_stream_rewake(&a->requests[i]->stream);
 }
 
 void hg_http_leave(struct exchange *x)
@@ -259,8 +302,12 @@ static bool write_next(struct exchange *x, enum hg_status *status)
     if (!hg_stream_read(&a->requests[a->choice]->stream, x->at, &event, &text, tops))
         return false;
     x->at++;
-    *status =
-        event.type == HG_EVENT_END ? write_end(x) : x->form->event(a, &event, &text, tops, &x->out);
+    if (event.lost)
+        *status = HG_STATUS_NO_MEMORY;
+    else if (event.type == HG_EVENT_END)
+        *status = write_end(x);
+    else
+        *status = x->form->event(a, &event, &text, tops, &x->out);
     hg_buf_deinit(&text);
     return true;
 }
@@ -311,6 +358,8 @@ static enum MHD_Result start_stream(struct exchange *x)
         x->sent_ns = hg_now_ns();
         if (x->form->ping)
             hg_guard_nudge(x->guarded, x->http->ping_ns, nudge);
+        else
+            hg_guard_nudge(x->guarded, REWAKE_NS, rewake);
         ok = hg_http_queue(x, 200, r);
     }
     MHD_destroy_response(r);
@@ -332,7 +381,10 @@ enum MHD_Result hg_http_answer_when_ended(struct exchange *x)
         }
     }
     a->choice = 0;
-    return send_document(x, 200, x->form->whole(a, &b), &b);
+    enum hg_status status = x->form->whole(a, &b);
+    if (status == HG_STATUS_OK)
+        hg_http_idempotency_finish(x, &b);
+    return send_document(x, 200, status, &b);
 }
 
 static bool parse_body(struct exchange *x, struct hg_ask *ask)
@@ -386,13 +438,18 @@ enum MHD_Result hg_http_answer_task(struct exchange *x)
     ask.tenant = x->who;
     ask.audit = x->http->audit;
     ask.strict = x->http->strict;
+    struct hg_buf kept = {0};
     bool parsed = parse_body(x, &ask), wants_stream = ask.stream;
+    parsed = parsed && hg_http_idempotency_begin(x, wants_stream, &kept);
     hg_http_drop_body(x); /* the images are decoded: the body is not needed any more */
     hg_http_audit_subject(x, &ask);
-    enum hg_status status = parsed ? submit(x, &ask, &err) : HG_STATUS_OK;
+    x->replayed = kept.len > 0;
+    enum hg_status status = parsed && !x->replayed ? submit(x, &ask, &err) : HG_STATUS_OK;
     hg_ask_deinit(&ask);
     if (!parsed)
         return hg_http_send_error(x);
+    if (x->replayed)
+        return send_buffer(x, 200, &kept);
     if (status != HG_STATUS_OK)
         return send_refusal(x, &err);
     const struct hg_request *r = x->answer.requests[0];
@@ -402,5 +459,6 @@ enum MHD_Result hg_http_answer_task(struct exchange *x)
     if (wants_stream)
         return start_stream(x);
     attach(x, true);
+    hg_guard_nudge(x->guarded, REWAKE_NS, rewake);
     return hg_http_answer_when_ended(x);
 }

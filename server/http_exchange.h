@@ -9,6 +9,7 @@
 #include "server/body.h"
 #include "server/http.h"
 #include "server/http_gate.h"
+#include "server/idempotency.h"
 #include "server/rate.h"
 #include "server/routes.h"
 #include "server/trace.h"
@@ -30,6 +31,7 @@ struct hg_http {
     struct hg_keys *keys;
     struct hg_audit *audit;
     struct hg_http_rates rates;
+    struct hg_idempotency *idempotency;
     int max_queue;
     int64_t ping_ns; /* of an idle stream */
     uint64_t nonce;  /* of this process, in the names of answers */
@@ -54,8 +56,9 @@ struct exchange {
     struct hg_tenant who;
     struct hg_gate_target target;
     bool seen, bad_framing, refused;
-    bool last;     /* of its connection, which closes behind the answer */
-    bool may_stay; /* refused for want of room: the connection is good for another try */
+    bool preflight; /* a browser asks whether a page may ask */
+    bool last;      /* of its connection, which closes behind the answer */
+    bool may_stay;  /* refused for want of room: the connection is good for another try */
     struct hg_api_error error;
     struct hg_body *body;    /* of a POST that was not refused, until it is parsed */
     struct hg_answer answer; /* n_requests > 0: accepted */
@@ -65,9 +68,11 @@ struct exchange {
     size_t sent;
     int64_t sent_ns; /* when something was */
     bool end_written;
-    double retry_s;   /* after which a refused one may come again; 0: as the scheduler says */
-    int64_t reserved; /* tokens of its key */
-    bool audited;     /* its line of the audit log has a place */
+    double retry_s;       /* after which a refused one may come again; 0: as the scheduler says */
+    int64_t reserved;     /* tokens of its key */
+    uint64_t idempotency; /* its ticket, 0: none */
+    bool replayed;        /* the answer was kept from before */
+    bool audited;         /* its line of the audit log has a place */
     char subject[HG_AUDIT_SUBJECT_CAP];
 };
 
@@ -86,6 +91,8 @@ void hg_http_leave(struct exchange *x);                 /* cancel and let go its
 void hg_http_drop_body(struct exchange *x);
 /* http_page.c */
 bool hg_http_is_page(const struct hg_http *h, const char *path); /* GET / is there: no key needed */
+/* To a page of a listed origin: what it may send. */
+enum MHD_Result hg_http_answer_preflight(struct exchange *x);
 enum MHD_Result hg_http_answer_page(struct exchange *x);
 /* Every answer leaves through it: the last one of a connection says so. */
 enum MHD_Result hg_http_queue(struct exchange *x, unsigned http, struct MHD_Response *r);
@@ -100,6 +107,12 @@ void hg_http_rate_settle(struct exchange *x);    /* they have ended */
 void hg_http_rate_headers(struct exchange *x, struct MHD_Response *r);
 /* There was no key, or a wrong one. false: that was too often. */
 bool hg_http_rate_failure(struct exchange *x);
+/* ---- http_idempotency.c ---- */
+/* Before the request is made, while the body is there. False: x->error. `kept` gets the answer if
+ * there is one; else the request's answer goes to finish, or its failure to abandon. */
+bool hg_http_idempotency_begin(struct exchange *x, bool stream, struct hg_buf *kept);
+void hg_http_idempotency_finish(struct exchange *x, const struct hg_buf *answer);
+void hg_http_idempotency_abandon(struct exchange *x); /* of no effect after finish */
 
 /* ---- http_audit.c ---- */
 /* Of an exchange that asks for work, once its key is known. false: x->error says why not. */

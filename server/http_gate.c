@@ -1,6 +1,8 @@
 /* server/http_gate.c - one walk over the header lines. */
 #include "server/http_gate.h"
 
+#include "server/cors.h"
+
 #include <string.h>
 #include <strings.h>
 
@@ -85,6 +87,8 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
         w->facts.content_type = v;
     } else if (strcasecmp(key, "Content-Encoding") == 0) {
         w->facts.encoded |= strcasecmp(v, "identity") != 0;
+    } else if (strcasecmp(key, "Access-Control-Request-Method") == 0) {
+        w->facts.preflight = true;
     } else if (strcasecmp(key, "X-Request-Id") == 0) {
         w->facts.request_id = w->n_request_id++ == 0 ? v : NULL;
     } else if (strcasecmp(key, "traceparent") == 0) {
@@ -216,10 +220,12 @@ static bool sender_is_good(const struct walk *w, const struct hg_gate_policy *p,
                          "allowed_hosts");
         return false;
     }
+    if (w->facts.origin)
+        return true;
     if (p->origins && w->n_origin &&
         (w->n_origin > 1 || !hg_http_origin_is_good(w->origin, p->allowed))) {
         hg_api_error_set(e, 403, "origin_not_allowed",
-                         "without API keys, pages of other sites may not ask: see allowed_hosts");
+                         "without API keys, pages of other sites may not ask: see cors_origins");
         return false;
     }
     return true;
@@ -233,6 +239,8 @@ bool hg_http_gate(struct MHD_Connection *connection, const char *method, const c
     hg_raw_walk_begin(&w.raw, connection, method, target, version);
     MHD_get_connection_values(connection, MHD_HEADER_KIND, on_header, &w);
     w.facts.chunked = w.n_encoding > 0;
+    if (w.n_origin == 1 && hg_cors_allows(policy->cors, w.origin))
+        w.facts.origin = w.origin;
     w.facts.expects_continue = w.n_expect > 0;
     *facts = w.facts;
     if (hg_fault(HG_FAULT_OPEN_GATE, NULL))

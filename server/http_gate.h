@@ -21,6 +21,8 @@ struct hg_gate_facts {
     const char *content_type;             /* NULL: none; valid as long as the request */
     const char *authorization;            /* the same */
     const char *audit_subject;            /* the same, X-Audit-Subject */
+    const char *origin;                   /* the same; of a page that `cors` lists, else NULL */
+    bool preflight;                       /* Access-Control-Request-Method is there */
     const char *request_id, *traceparent; /* the same; NULL too when there are several */
 };
 
@@ -35,6 +37,7 @@ struct hg_gate_target {
 struct hg_gate_policy {
     bool hosts;          /* only local names and `allowed` are good in Host (DNS rebinding) */
     bool origins;        /* so it is in Origin, where it is given; else 403 */
+    const char *cors;    /* origins that may ask whatever else holds: server/cors.h */
     const char *allowed; /* "a.example,b.example": without ports; may be "" */
 };
 

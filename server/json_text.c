@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/base64.h"
+#include "common/json_read.h"
 #include "common/utf8.h"
 
 /* End of the string that opens at s[i] (the index of its closing quote), or n when it never closes.
@@ -52,10 +53,10 @@ enum hg_status hg_json_body_parse(const char *s, size_t n, json_t **out, struct 
                        "JSON: empty text at line 1, expected an object");
     HG_TRY(hg_json_check_caps(s, n, err));
     json_error_t e;
-    *out = json_loadb(s, n, JSON_REJECT_DUPLICATES, &e);
-    if (*out)
-        return HG_STATUS_OK;
-    if (json_error_code(&e) == json_error_out_of_memory)
+    enum hg_status status = hg_json_read(s, n, JSON_REJECT_DUPLICATES, out, &e);
+    if (status == HG_STATUS_OK)
+        return status;
+    if (status == HG_STATUS_NO_MEMORY)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "JSON: out of memory");
     return hg_fail(err, HG_STATUS_BAD_REQUEST, "JSON: not valid at line %d, column %d", e.line,
                    e.column);

@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "kernels/backend.h"
 #include "server/metrics_table.h"
 #include "server/process.h"
@@ -214,6 +215,8 @@ static void put_http(struct page *p)
                    load(&m->rejected[r]));
     counter(p, "healthgpt_client_disconnects_total", "Clients that left while they were served.",
             "", load(&m->cuts[HG_CUT_GONE]));
+    counter(p, "healthgpt_log_dropped_total", "Log lines that could not be written.", "",
+            hg_log_dropped());
     family(p, "healthgpt_connections_cut_total", "counter", "Connections cut, by reason.");
     for (int c = HG_CUT_GONE + 1; c < HG_CUT_COUNT; c++)
         counter_of(p, "healthgpt_connections_cut_total", "reason", hg_cut_name((enum hg_cut)c),

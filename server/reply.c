@@ -111,9 +111,11 @@ static void put_text(struct hg_json_out *o, const struct hg_reply_context *c, st
     bool want = r->sampling.n_top > 0;
     if (want)
         hg_out_open(o, "top_logprobs", '[');
-    for (size_t i = 0; hg_stream_read(&r->stream, i, &e, &text, tops); i++)
+    for (size_t i = 0; hg_stream_read(&r->stream, i, &e, &text, tops); i++) {
+        o->failed |= e.lost;
         if (want && e.type == HG_EVENT_TOKEN && e.id >= 0)
             hg_reply_tops(o, NULL, c->tokenizer, tops, e.n_top);
+    }
     if (want)
         hg_out_close(o, ']');
     hg_out_string_n(o, "text", text.data, text.len);

@@ -43,6 +43,14 @@ static size_t cost(const struct hg_event *e)
     return LINE + e->n_text + (size_t)e->n_top * LINE;
 }
 
+/* The lock is held. */
+static void resume_reader(struct hg_stream *s)
+{
+    s->suspended = false;
+    s->woken = true;
+    s->resume(s->ctx);
+}
+
 enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event, const char *text,
                               size_t n_text, const struct hg_top_token *tops)
 {
@@ -69,10 +77,8 @@ enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event,
     s->ended = end;
     atomic_fetch_add(&s->waiting, cost(e));
     pthread_cond_broadcast(&s->changed);
-    if (s->suspended && (end || !s->end_only)) {
-        s->suspended = false;
-        s->resume(s->ctx);
-    }
+    if (s->suspended && (end || !s->end_only))
+        resume_reader(s);
     status = HG_STATUS_OK;
 out:
     pthread_mutex_unlock(&s->lock);
@@ -92,14 +98,14 @@ bool hg_stream_read(struct hg_stream *s, size_t at, struct hg_event *event, stru
                     struct hg_top_token *tops)
 {
     pthread_mutex_lock(&s->lock);
+    s->woken = false;
     bool there = at < s->n;
     for (; s->n_finished < at && s->n_finished < s->n; s->n_finished++)
         atomic_fetch_sub(&s->waiting, cost(&s->events[s->n_finished]));
     if (there) {
         *event = s->events[at];
-        if (event->n_text &&
-            hg_buf_append(text, s->text.data + event->text_at, event->n_text) != HG_STATUS_OK)
-            event->n_text = 0;
+        event->lost = event->n_text && hg_buf_append(text, s->text.data + event->text_at,
+                                                     event->n_text) != HG_STATUS_OK;
         for (int i = 0; i < event->n_top; i++)
             tops[i] = s->tops[event->top_at + (size_t)i];
     } else {
@@ -133,6 +139,7 @@ bool hg_stream_ended(struct hg_stream *s)
 {
     pthread_mutex_lock(&s->lock);
     bool ended = s->ended;
+    s->woken = false;
     if (!ended)
         suspend_reader(s);
     pthread_mutex_unlock(&s->lock);
@@ -153,10 +160,16 @@ void hg_stream_attach(struct hg_stream *s, hg_stream_fn *suspend, hg_stream_fn *
 void hg_stream_nudge(struct hg_stream *s)
 {
     pthread_mutex_lock(&s->lock);
-    if (s->suspended && s->resume) {
-        s->suspended = false;
-        s->resume(s->ctx);
-    }
+    if (s->resume && (s->suspended || s->woken))
+        resume_reader(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void hg_stream_rewake(struct hg_stream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    if (s->resume && s->woken)
+        resume_reader(s);
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -164,6 +177,6 @@ void hg_stream_detach(struct hg_stream *s)
 {
     pthread_mutex_lock(&s->lock);
     s->suspend = s->resume = NULL;
-    s->suspended = false;
+    s->suspended = s->woken = false;
     pthread_mutex_unlock(&s->lock);
 }

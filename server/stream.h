@@ -44,6 +44,7 @@ struct hg_event {
     uint16_t width, height;
     float seconds_left; /* PROGRESS: at the pace so far, of the tokens; 0 with the first */
     int n_top;
+    bool lost;                        /* when read: there was no memory for its text */
     uint32_t top_at, text_at, n_text; /* places in the stream's own stores */
 };
 
@@ -64,6 +65,7 @@ struct hg_stream {
     hg_stream_fn *suspend, *resume; /* NULL while nobody is attached */
     void *ctx;
     bool suspended, end_only; /* end_only: resume for the last event only */
+    bool woken;               /* resumed, and the reader has not looked since */
 };
 
 /* n_events: the most that will be pushed (END included), with n_top alternatives each. */
@@ -77,7 +79,8 @@ enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event,
                               size_t n_text, const struct hg_top_token *tops);
 
 /* Copy event number `at` with its text (appended) and tops[HG_MAX_TOP]. False when it is not there
- * yet; an attached reader has then been suspended, unless END was read before. */
+ * yet; an attached reader has then been suspended, unless END was read before. An event that is
+ * `lost` came without its text: the answer cannot be given. */
 bool hg_stream_read(struct hg_stream *s, size_t at, struct hg_event *event, struct hg_buf *text,
                     struct hg_top_token *tops);
 void hg_stream_wait(struct hg_stream *s, size_t at); /* until event number `at` is there */
@@ -86,8 +89,11 @@ bool hg_stream_ended(struct hg_stream *s);           /* suspends an attached rea
 
 void hg_stream_attach(struct hg_stream *s, hg_stream_fn *suspend, hg_stream_fn *resume, void *ctx,
                       bool end_only);
-void hg_stream_nudge(
-    struct hg_stream *s); /* resume a suspended reader, although nothing is there */
+/* Resume a suspended reader, although nothing is there. */
+void hg_stream_nudge(struct hg_stream *s);
+/* Resume once more a reader that was resumed and has not come: libmicrohttpd forgets to call it
+ * when it has no memory at that moment. */
+void hg_stream_rewake(struct hg_stream *s);
 void hg_stream_detach(struct hg_stream *s); /* afterwards no callback runs any more */
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/json_read.h"
 #include "model/load/json_check.h"
 #include "model/load/tensor_file_build.h"
 
@@ -177,8 +178,11 @@ enum hg_status hg_safetensors_parse(struct hg_tensor_file *f, const unsigned cha
     struct reader r = {f, data + 8 + header_bytes, n - 8 - (size_t)header_bytes, NULL, 0};
     enum hg_status status = HG_STATUS_OK;
     json_error_t why;
-    json_t *root = json_loadb(text, (size_t)header_bytes, JSON_REJECT_DUPLICATES, &why);
-    if (!root)
+    json_t *root = NULL;
+    status = hg_json_read(text, (size_t)header_bytes, JSON_REJECT_DUPLICATES, &root, &why);
+    if (status == HG_STATUS_NO_MEMORY)
+        return hg_fail(err, status, "%s: header: out of memory", f->name);
+    if (status != HG_STATUS_OK)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: header: %s", f->name, why.text);
     r.ranges = calloc(json_object_size(root) + 1, sizeof *r.ranges);
     if (!r.ranges) {

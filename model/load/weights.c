@@ -9,6 +9,7 @@
 #include "common/arena.h"
 #include "common/checksum.h"
 #include "common/file.h"
+#include "common/json_read.h"
 #include "model/load/json_check.h"
 
 enum {
@@ -270,9 +271,11 @@ static enum hg_status add_index(struct hg_weights *w, const char *dir, const cha
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", path);
     HG_TRY_OUT(hg_file_read(path, MAX_INDEX_BYTES, &text, err));
     HG_TRY_OUT(hg_json_check(index, text.data, text.len, MAX_INDEX_VALUES, MAX_INDEX_DEPTH, err));
-    root = json_loadb(text.data, text.len, JSON_REJECT_DUPLICATES, &why);
-    if (root)
+    status = hg_json_read(text.data, text.len, JSON_REJECT_DUPLICATES, &root, &why);
+    if (status == HG_STATUS_OK)
         status = add_shards(w, dir, index, root, err);
+    else if (status == HG_STATUS_NO_MEMORY)
+        hg_fail(err, status, "%s: out of memory", index);
     else
         status = hg_fail(err, HG_STATUS_BAD_FILE, "%s: line %d: %s", index, why.line, why.text);
 out:

@@ -6,6 +6,7 @@
 #include "common/base64.h"
 #include "common/image_io.h"
 #include "common/json.h"
+#include "common/json_read.h"
 #include "common/pool.h"
 #include "tests/common/oom.h"
 
@@ -121,6 +122,56 @@ static void parsing_json(void **state)
     exhaust_both_ways("json_parse", parse_json, NULL, 1);
 }
 
+/* A string that grows jansson's buffer at its last byte, its closing quote, or before. */
+static enum hg_status read_string(void *ctx, struct hg_error *err)
+{
+    const size_t *n = ctx;
+    char text[256] = "{\"k\":\"";
+    json_t *doc;
+    json_error_t e;
+    size_t start = strlen(text);
+    memset(text + start, 'a', *n);
+    memcpy(text + start + *n, "\"}", 3);
+    enum hg_status status = hg_json_read(text, start + *n + 2, 0, &doc, &e);
+    if (status != HG_STATUS_OK)
+        return hg_fail(err, status, "%s", hg_status_text(status));
+    if (json_string_length(json_object_get(doc, "k")) != *n)
+        status = hg_fail(err, HG_STATUS_INTERNAL, "the string lost a byte");
+    json_decref(doc);
+    return status;
+}
+
+static void reading_json_strings_of_every_length(void **state)
+{
+    (void)state;
+    skip_without_our_malloc();
+    for (size_t n = 0; n < 140; n++)
+        exhaust_both_ways("json_read", read_string, &n, 1);
+}
+
+/* No JSON at its end: everything is freed again, in whatever order, and soon. */
+static void json_that_ends_badly_is_freed(void **state)
+{
+    (void)state;
+    struct hg_buf text = {0};
+    json_t *doc;
+    json_error_t e;
+    hg_buf_append_str(&text, "{\"a\":[");
+    for (int i = 0; i < 20000; i++)
+        hg_buf_printf(&text, "%s{\"k%d\":\"%d\"}", i ? "," : "", i, i);
+    fail_at = n_live = 0;
+    counting = true;
+    enum hg_status status = hg_json_read(text.data, text.len, 0, &doc, &e);
+    counting = false;
+    assert_int_equal(status, HG_STATUS_BAD_REQUEST);
+    assert_int_equal(n_live, 0);
+    hg_buf_append_str(&text, "]}");
+    assert_int_equal(hg_json_read(text.data, text.len, 0, &doc, &e), HG_STATUS_OK);
+    assert_int_equal(json_array_size(json_object_get(doc, "a")), 20000);
+    json_decref(doc);
+    hg_buf_deinit(&text);
+}
+
 static long virtual_bytes(void)
 {
     long pages = 0;
@@ -154,9 +205,12 @@ static void pool_whose_threads_do_not_fit(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(decoding_an_image), cmocka_unit_test(encoding_an_image),
-        cmocka_unit_test(buffers_arenas_and_images), cmocka_unit_test(parsing_json),
-        cmocka_unit_test(pool_whose_threads_do_not_fit)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(decoding_an_image),
+                                       cmocka_unit_test(encoding_an_image),
+                                       cmocka_unit_test(buffers_arenas_and_images),
+                                       cmocka_unit_test(parsing_json),
+                                       cmocka_unit_test(reading_json_strings_of_every_length),
+                                       cmocka_unit_test(json_that_ends_badly_is_freed),
+                                       cmocka_unit_test(pool_whose_threads_do_not_fit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,6 +24,8 @@ ELSEWHERE = {
     "out_of_memory": "needs failing allocations", "engine_broken": "check_faults ends the engine",
     "audit_unavailable": "check_audit fills a disk", "invalid_audit_subject": "check_audit",
     "too_many_auth_failures": "check_rates",
+    "idempotency_full": "test_idempotency: 256 drawings at once",
+    "idempotency_key_in_use": "check_idempotency",
 }
 
 
@@ -58,6 +60,11 @@ def form(parts, kind="multipart/form-data; boundary=B"):
     return lambda d: d.request("POST", "/v1/vqa", parts, {"Content-Type": kind})[::2]
 
 
+def again_with_another_body(d):
+    json_post("/v1/draw", {"prompt": "Draw."}, Idempotency_Key="used")(d)
+    return json_post("/v1/draw", {"prompt": "Draw two."}, Idempotency_Key="used")(d)
+
+
 # code, status, what meets it in a daemon of its own kind: options
 PLAIN = [
     ("bad_http_request", 400, raw(b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n")),
@@ -66,6 +73,9 @@ PLAIN = [
     ("body_too_large", 413, raw(HEAD + b"Content-Length: 99999999\r\nExpect: 100-continue\r\n\r\n")),
     ("too_many_chunks", 400, raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 65537 + b"0\r\n\r\n")),
     ("deadline_exceeded", 504, json_post("/v1/draw", {"prompt": "Draw.", "timeout_ms": 1})),
+    ("idempotency_key_reused", 422, again_with_another_body),
+    ("idempotency_with_stream", 400, json_post("/v1/draw", {"prompt": "Draw.", "stream": True}, Idempotency_Key="k")),
+    ("invalid_idempotency_key", 400, json_post("/v1/draw", {"prompt": "Draw."}, Idempotency_Key="k" * 256)),
     ("image_too_large", 413, json_post("/v1/vqa", dict(ASK, image="A" * (23 << 20)))),
     ("invalid_form", 400, form(b"junk")),
     ("invalid_image", 400, json_post("/v1/vqa", dict(ASK, image=b64(b"no picture")))),

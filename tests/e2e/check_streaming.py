@@ -174,6 +174,20 @@ def shown_keys(line):
     return re.findall(r'"(\w+)":', line)
 
 
+def all_keys(value):
+    """Of an object and of what is in it."""
+    if isinstance(value, list):
+        return {key for v in value for key in all_keys(v)}
+    return set(value) | all_keys(list(value.values())) if isinstance(value, dict) else set()
+
+
+def objects(text):
+    """Of an answer: one, one on each line, or those of the events of a stream."""
+    if text.startswith(": ok\n"):
+        return [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: {")]
+    return [json.loads(line) for line in text.strip().split("\n")]
+
+
 def check_the_commands_of_the_readme(build):
     if not shutil.which("curl"):
         raise Skip("curl is not here")
@@ -190,7 +204,7 @@ def check_the_commands_of_the_readme(build):
                 with open(os.path.join(folder, "x.png"), "rb") as f:
                     png_texts(f.read())
                 continue
-            lines = [json.loads(line) for line in p.stdout.decode().strip().split("\n")]
+            lines = objects(p.stdout.decode())
             require(all("error" not in line for line in lines), "%s: %r" % (command, lines))
             if "stream=true" in command:
                 hold_lines(contract(), lines)
@@ -200,7 +214,7 @@ def check_the_commands_of_the_readme(build):
                     continue
                 kind = re.search(r'"type":"(\w+)"', line)
                 while at < len(lines) and (lines[at].get("type") != (kind and kind.group(1)) or
-                                           not set(shown_keys(line)) <= set(lines[at])):
+                                           not set(shown_keys(line)) <= all_keys(lines[at])):
                     at += 1
                 require(at < len(lines), "%s: no such line: %s" % (command, line))
                 for text in re.findall(r'"text":"([^"]*)"', line):

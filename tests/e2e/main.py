@@ -19,6 +19,7 @@ check_connections
 check_guard
 check_limits
 check_hosts
+check_cors
 check_mutants
 check_secrets
 check_errors
@@ -27,6 +28,7 @@ check_remote
 check_daemon
 check_keys
 check_rates
+check_idempotency
 check_access
 check_audit
 check_streaming
@@ -41,6 +43,8 @@ check_device
 check_faults
 check_load
 check_memory
+check_memory_runs_out
+check_io_fails
 check_kv_dtype
 check_ops
 check_metrics

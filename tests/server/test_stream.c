@@ -92,6 +92,36 @@ static void stream_suspends_once_and_resumes_once(void **state)
     hg_stream_deinit(&s);
 }
 
+/* libmicrohttpd without memory forgets whom it was told to resume. */
+static void stream_resumes_again_a_reader_that_has_not_come(void **state)
+{
+    (void)state;
+    struct hg_stream s;
+    struct hg_error err = {0};
+    struct calls c = {0};
+    struct hg_event e;
+    struct hg_buf text = {0};
+    struct hg_top_token tops[HG_MAX_TOP];
+    HG_TEST_OK(hg_stream_init(&s, 8, 0, &err), err);
+    hg_stream_attach(&s, on_suspend, on_resume, &c, false);
+    assert_false(hg_stream_read(&s, 0, &e, &text, tops));
+    hg_stream_rewake(&s); /* it waits, and for good reason */
+    assert_int_equal(c.n_resume, 0);
+    push_text(&s, 1, "a");
+    assert_int_equal(c.n_resume, 1);
+    hg_stream_rewake(&s);
+    hg_stream_rewake(&s);
+    assert_int_equal(c.n_resume, 3);
+    assert_true(hg_stream_read(&s, 0, &e, &text, tops));
+    hg_stream_rewake(&s); /* it has come */
+    assert_int_equal(c.n_resume, 3);
+    hg_stream_detach(&s);
+    hg_stream_rewake(&s);
+    assert_int_equal(c.n_resume, 3);
+    hg_buf_deinit(&text);
+    hg_stream_deinit(&s);
+}
+
 static void stream_wakes_an_end_only_reader_at_the_end(void **state)
 {
     (void)state;
@@ -192,6 +222,7 @@ int main(void)
         cmocka_unit_test(stream_keeps_events_texts_and_alternatives),
         cmocka_unit_test(stream_always_has_room_for_the_end),
         cmocka_unit_test(stream_suspends_once_and_resumes_once),
+        cmocka_unit_test(stream_resumes_again_a_reader_that_has_not_come),
         cmocka_unit_test(stream_wakes_an_end_only_reader_at_the_end),
         cmocka_unit_test(stream_calls_nobody_after_detach),
         cmocka_unit_test(stream_counts_what_a_reader_has_not_finished_with),

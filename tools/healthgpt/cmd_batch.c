@@ -120,9 +120,11 @@ static void put_answer(struct hg_json_out *o, const struct hg_run *run, struct h
     struct hg_top_token tops[HG_MAX_TOP];
     struct hg_event e;
     hg_out_open(o, "ids", '[');
-    for (size_t i = 0; hg_stream_read(&r->stream, i, &e, &text, tops); i++)
+    for (size_t i = 0; hg_stream_read(&r->stream, i, &e, &text, tops); i++) {
+        o->failed |= e.lost;
         if (e.type == HG_EVENT_TOKEN && e.id >= 0)
             hg_out_int(o, NULL, e.id);
+    }
     hg_out_close(o, ']');
     hg_out_string_n(o, "text", text.data ? text.data : "", text.len);
     hg_out_string(o, "finish", hg_finish_name(r->result.finish));
