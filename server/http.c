@@ -238,16 +238,33 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
 
 /* ---- life of an exchange, life of the daemon ------------------------------------------------- */
 
+static void end_exchange(struct exchange *x, int status, bool complete)
+{
+    hg_guard_idle(x->guarded);
+    if (x->audited)
+        hg_http_audit_end(x, status, complete);
+    hg_http_rate_settle(x);
+    hg_http_leave(x);
+    hg_http_idempotency_abandon(x);
+    hg_http_drop_body(x);
+    hg_buf_deinit(&x->out);
+    atomic_fetch_sub(&x->http->n_exchanges, 1);
+    x->link->x = NULL;
+    free(x);
+}
+
 static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
 {
     struct hg_http *h = cls;
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    struct hg_guarded *guarded = info ? info->socket_context : NULL;
-    struct exchange *x = guarded ? calloc(1, sizeof *x) : NULL;
+    struct hg_http_link *link = info ? info->socket_context : NULL;
+    struct exchange *x = link ? calloc(1, sizeof *x) : NULL;
     if (!x)
         return NULL;
-    x->guarded = guarded;
+    x->link = link;
+    link->x = x;
+    x->guarded = link->guarded;
     x->http = h;
     x->connection = connection;
     x->target = hg_http_target(uri);
@@ -255,8 +272,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connectio
     return x;
 }
 
-/* It is over, with or without an answer: to the metrics and the log. */
-/* Its HTTP status, 0: there was no answer. */
+/* It is over: to the metrics and the log. Its HTTP status, 0: there was no answer. */
 static int tell_end(const struct exchange *x, struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *sent =
@@ -284,16 +300,30 @@ static void on_completed(void *cls, struct MHD_Connection *connection, void **co
         return;
     *con_cls = NULL;
     hg_guard_idle(x->guarded);
-    int status = tell_end(x, connection);
-    if (x->audited)
-        hg_http_audit_end(x, status, code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
-    hg_http_rate_settle(x);
-    hg_http_leave(x);
-    hg_http_idempotency_abandon(x);
-    hg_http_drop_body(x);
-    hg_buf_deinit(&x->out);
-    atomic_fetch_sub(&x->http->n_exchanges, 1);
-    free(x);
+    end_exchange(x, tell_end(x, connection), code == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+}
+
+static struct hg_http_link *link_up(struct hg_http *h, int fd)
+{
+    struct hg_http_link *link = calloc(1, sizeof *link);
+    if (!link)
+        return NULL;
+    link->guarded = hg_guard_add(h->guard, fd);
+    if (link->guarded)
+        return link;
+    free(link);
+    return NULL;
+}
+
+/* libmicrohttpd does not complete a request whose headers left it no memory for an answer. */
+static void unlink_it(struct hg_http_link *link)
+{
+    if (!link)
+        return;
+    if (link->x)
+        end_exchange(link->x, 0, false);
+    hg_guard_remove(link->guarded);
+    free(link);
 }
 
 /* Every connection is guarded from here to its end; one that cannot be is closed. */
@@ -303,12 +333,12 @@ static void on_connection(void *cls, struct MHD_Connection *connection, void **c
     struct hg_http *h = cls;
     const union MHD_ConnectionInfo *info;
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-        hg_guard_remove(*context);
+        unlink_it(*context);
         *context = NULL;
         return;
     }
     info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    *context = info ? hg_guard_add(h->guard, info->connect_fd) : NULL;
+    *context = info ? link_up(h, info->connect_fd) : NULL;
     if (info && !*context)
         shutdown(info->connect_fd, SHUT_RDWR);
 }
@@ -435,6 +465,9 @@ void hg_http_stop(struct hg_http *h, int64_t flush_ms, bool hand_over)
     while (atomic_load(&h->n_exchanges) > 0 && hg_now_ns() < until)
         nanosleep(&pause, NULL);
     MHD_stop_daemon(h->daemon);
+    int n_left = atomic_load(&h->n_exchanges);
+    if (n_left != 0) /* tests look for it */
+        hg_log(HG_LOG_ERROR, "ALERT: %d requests were never completed", n_left);
     if (listen_fd != -1)
         close(listen_fd);
     release(h);
