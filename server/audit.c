@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -16,6 +17,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "server/audit_chain.h"
+#include "server/metrics.h"
 
 enum { DEFAULT_LINES = 4096, RETRY_MS = 500, TELL_S = 60, CLOSE_S = 2 };
 
@@ -47,6 +49,13 @@ struct hg_audit {
     size_t at;
     int64_t told_ns;
 };
+
+static atomic_bool blocked;
+
+bool hg_audit_blocks(void)
+{
+    return atomic_load(&blocked);
+}
 
 /* ---- fingerprints: the key never changes ----------------------------------------------------- */
 
@@ -195,6 +204,8 @@ static void set_failing(struct hg_audit *a, bool failing, int error)
                (unsigned long long)a->stats.n_lost);
     }
     a->stats.failing = failing;
+    atomic_store(&blocked, failing && a->fail_closed);
+    hg_metrics_audit(0, 0, failing);
 }
 
 /* [lock held, not while it writes] Writes what is pending; false: it could not, the retry has to
@@ -225,6 +236,14 @@ static bool write_pending(struct hg_audit *a)
     return true;
 }
 
+/* [lock held] */
+static void count_lost(struct hg_audit *a)
+{
+    a->stats.n_lost++;
+    a->untold++;
+    hg_metrics_audit(0, 1, a->stats.failing);
+}
+
 /* [lock held] The next line of the ring into `pending`. */
 static void format_next(struct hg_audit *a)
 {
@@ -233,9 +252,9 @@ static void format_next(struct hg_audit *a)
                              &a->pending) == HG_STATUS_OK) {
         a->untold = 0;
         a->stats.n_lines++;
+        hg_metrics_audit(1, 0, a->stats.failing);
     } else {
-        a->untold++;
-        a->stats.n_lost++;
+        count_lost(a);
     }
     a->head = (a->head + 1) % a->cap;
     a->n--;
@@ -461,8 +480,7 @@ void hg_audit_end(struct hg_audit *a, const struct hg_audit_record *r)
         a->n++;
         pthread_cond_signal(&a->wake);
     } else {
-        a->stats.n_lost++;
-        a->untold++;
+        count_lost(a);
     }
     pthread_mutex_unlock(&a->lock);
 }

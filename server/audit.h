@@ -55,6 +55,9 @@ void hg_audit_model(struct hg_audit *a, const struct hg_model_info *info);
 /* Whether the key file can be used; for --check-config. */
 enum hg_status hg_audit_check_key(const char *path, struct hg_error *err);
 
+/* Of this process: new requests are refused now. No lock. */
+bool hg_audit_blocks(void);
+
 struct hg_audit_stats {
     uint64_t n_lines, n_lost, n_refused; /* of requests; n_lines: given to the file */
     bool failing;
@@ -96,6 +99,7 @@ struct hg_audit_record {
     char code[48];  /* of an error */
     int http;       /* status, 0: no answer had begun */
     bool delivered; /* the client has taken the whole answer */
+    bool replayed;  /* an answer of before, kept for its Idempotency-Key: nothing was computed */
     int n_prompt, n_generated;
     struct hg_audit_input input;
     size_t n_outputs; /* of an answer with several choices as many */

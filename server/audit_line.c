@@ -154,6 +154,8 @@ enum hg_status hg_audit_put_request(struct hg_audit_chain *c, const struct hg_au
     put_text_or_null(&o, "code", r->code);
     hg_out_int(&o, "status", r->http);
     hg_out_bool(&o, "delivered", r->delivered);
+    if (r->replayed)
+        hg_out_bool(&o, "replayed", true);
     hg_out_int(&o, "prompt_tokens", r->n_prompt);
     hg_out_int(&o, "completion_tokens", r->n_generated);
     put_images(&o, &r->input);

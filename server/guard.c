@@ -105,6 +105,18 @@ void hg_guard_limits_default(struct hg_guard_limits *l)
                                   .max_unsent = 256 << 10};
 }
 
+static void count_cut(const struct hg_guard *g, enum hg_cut why)
+{
+    if (!g->limits.uncounted)
+        hg_metrics_cut(why);
+}
+
+static void count_open(const struct hg_guard *g, int change)
+{
+    if (!g->limits.uncounted)
+        hg_metrics_connection(change);
+}
+
 /* ---- leaving --------------------------------------------------------------------------------- */
 
 /* The lock is held. */
@@ -122,7 +134,7 @@ static void client_left(struct hg_guarded *c)
     c->gone = true;
     if (c->phase == PHASE_WORK && c->on_gone) {
         c->guard->stats.n_cut[HG_CUT_GONE]++;
-        hg_metrics_cut(HG_CUT_GONE);
+        count_cut(c->guard, HG_CUT_GONE);
         tell_gone(c);
     }
 }
@@ -217,7 +229,7 @@ static void cut(struct hg_guarded *c, enum hg_cut why)
         send_late(c->fd);
     c->cut = true;
     c->guard->stats.n_cut[why]++;
-    hg_metrics_cut(why);
+    count_cut(c->guard, why);
     tell_gone(c);
     shutdown(c->fd, SHUT_RDWR);
 }
@@ -338,7 +350,7 @@ struct hg_guarded *hg_guard_add(struct hg_guard *g, int fd)
     if (c && watch(g, fd, c)) {
         g->free = c->next_free;
         g->stats.n_open++;
-        hg_metrics_connection(1);
+        count_open(g, 1);
         c->gone = c->cut = false;
         c->n_requests = 0;
         enter(c, PHASE_HEADER, g->limits.header_ns);
@@ -347,7 +359,7 @@ struct hg_guarded *hg_guard_add(struct hg_guard *g, int fd)
         enter_fresh(c);
     } else {
         g->stats.n_cut[HG_CUT_REFUSED]++;
-        hg_metrics_cut(HG_CUT_REFUSED);
+        count_cut(g, HG_CUT_REFUSED);
         c = NULL;
     }
     pthread_mutex_unlock(&g->lock);
@@ -367,7 +379,7 @@ static void let_go(struct hg_guarded *c)
     c->next_free = c->guard->free;
     c->guard->free = c;
     c->guard->stats.n_open--;
-    hg_metrics_connection(-1);
+    count_open(c->guard, -1);
 }
 
 /* The lock of c's guard, which is NULL for no connection. */

@@ -47,6 +47,7 @@ struct hg_guard_limits {
     int64_t life_ns;     /* then hg_guard_request */
     int64_t rate;        /* bytes per second, of a body and of the rest of an answer */
     size_t max_unsent;   /* bytes */
+    bool uncounted;      /* not in the metrics of the process, which are the main port's */
 };
 
 enum hg_cut {

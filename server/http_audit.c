@@ -111,7 +111,10 @@ void hg_http_audit_end(struct exchange *x, int status, bool delivered)
     snprintf(r.id, sizeof r.id, "%s", x->trace.request_id);
     memcpy(r.key, x->who.name, sizeof r.key);
     memcpy(r.subject, x->subject, sizeof r.subject);
-    if (x->answer.n_requests > 0)
+    r.replayed = x->replayed;
+    if (x->replayed)
+        r.outcome = HG_AUDIT_DONE;
+    else if (x->answer.n_requests > 0)
         add_requests(x, &r);
     if (r.outcome != HG_AUDIT_DONE && !r.code[0]) {
         bool refused = x->error.code[0] != '\0';

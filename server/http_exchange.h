@@ -45,15 +45,15 @@ struct hg_http {
 struct exchange;
 typedef enum MHD_Result answer_fn(struct exchange *x);
 
-/* One connection. */
-struct hg_http_link {
+/* From accept to close. */
+struct connection {
     struct hg_guarded *guarded;
-    struct exchange *x; /* the request that is under way, or NULL */
+    struct exchange *exchange; /* that is not over */
 };
 
 struct exchange {
     struct hg_http *http;
-    struct hg_http_link *link;
+    struct connection *of;
     struct MHD_Connection *connection;
     struct hg_guarded *guarded;
     const struct hg_route *route;

@@ -7,6 +7,9 @@
  * size: so each string it hands out must begin where the last one ended, one separator behind it, a
  * line's end being two bytes, and the last line must end where the header does.
  *
+ * What cannot be told apart afterwards is NUL LF from CR LF. No reader takes a NUL and a bare LF as
+ * parts of a value, so nothing can be hidden there.
+ *
  * From 1.0 on the library refuses all of this by itself (strictness 1), and keeps its bytes in
  * other ways: nothing is looked at. */
 #ifndef HG_SERVER_HTTP_RAW_H

@@ -53,6 +53,7 @@ const char *const hg_metrics_reasons[HG_METRICS_REASONS] = {
     "invalid_api_key",   "not_allowed",
     "host_not_allowed",  "bad_http_request",
     "body_too_large",    "unsupported_media_type",
+    "audit_unavailable", "too_many_auth_failures",
     "client_closed",     "other"};
 
 static void add(atomic_uint_fast64_t *cell, uint64_t n)
@@ -103,6 +104,13 @@ void hg_metrics_http(const char *route, int status, const char *code)
 void hg_metrics_cut(enum hg_cut why)
 {
     add(&m->cuts[why], 1);
+}
+
+void hg_metrics_audit(int64_t written, int64_t lost, bool failing)
+{
+    add(&m->audit_lines, (uint64_t)written);
+    add(&m->audit_lost, (uint64_t)lost);
+    atomic_store_explicit(&m->audit_failing, failing, memory_order_relaxed);
 }
 
 void hg_metrics_connection(int change)

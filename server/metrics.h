@@ -31,6 +31,7 @@ void hg_metrics_step(const int n_sequences[HG_TASK_COUNT], int64_t n_tokens);
 void hg_metrics_preview(void);
 void hg_metrics_cut(enum hg_cut why);
 void hg_metrics_connection(int change);
+void hg_metrics_audit(int64_t written, int64_t lost, bool failing); /* changes of the first two */
 
 /* ---- the page -------------------------------------------------------------------------------- */
 

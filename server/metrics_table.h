@@ -10,7 +10,7 @@
 enum {
     HG_METRICS_ROUTES = 32, /* of the daemon's table; more are counted as "other" */
     HG_METRICS_CODES = 26,
-    HG_METRICS_REASONS = 20,
+    HG_METRICS_REASONS = 22,
     HG_METRICS_BOUNDS = 22
 };
 
@@ -75,6 +75,8 @@ struct hg_metrics {
     atomic_uint_fast64_t images_seen, images_drawn, previews;
     atomic_uint_fast64_t steps[HG_MIX_COUNT], sequences[HG_TASK_COUNT];
     atomic_uint_fast64_t cuts[HG_CUT_COUNT];
+    atomic_uint_fast64_t audit_lines, audit_lost;
+    atomic_bool audit_failing;
     atomic_int_fast64_t connections;
 };
 extern struct hg_metrics hg_metrics_of_process;

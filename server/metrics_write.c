@@ -223,6 +223,12 @@ static void put_http(struct page *p)
                    load(&m->cuts[c]));
     gauge(p, "healthgpt_connections", "Open connections of the main port.", "",
           (double)atomic_load(&m->connections));
+    counter(p, "healthgpt_audit_lines_total", "Requests in the audit log.", "",
+            load(&m->audit_lines));
+    counter(p, "healthgpt_audit_lost_total", "Requests that are missing in it.", "",
+            load(&m->audit_lost));
+    gauge(p, "healthgpt_audit_failing", "1: it cannot be written now.", "",
+          atomic_load(&m->audit_failing));
 }
 
 static void put_work(struct page *p)

@@ -10,20 +10,23 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "server/audit.h"
+#include "server/guard.h"
 #include "server/http_gate.h"
 #include "server/json_text.h"
 #include "server/metrics.h"
 #include "server/version.h"
 
-enum { MAX_CONNECTIONS = 64, IDLE_S = 10, CONNECTION_MEMORY = 16 << 10 };
+enum { MAX_CONNECTIONS = 64, HEADER_S = 5, IDLE_S = 15, CONNECTION_MEMORY = 16 << 10 };
 
 /* An engine whose piece of work takes longer is not sent requests (reliability: a heartbeat of 2 s;
  * pieces known to be longer, and the first ones, get more: hg_watch_limit). */
-static const int64_t STALLED_NS = 2000000000;
+static const int64_t STALLED_NS = 2000000000, second_ns = 1000000000;
 
 struct hg_ops {
     struct hg_gate_policy policy;
     struct MHD_Daemon *daemon;
+    struct hg_guard *guard;
     struct hg_ops_options options;
     int64_t start_ns;
     _Atomic(const char *) phase;
@@ -67,13 +70,18 @@ static const char *not_ready(struct hg_ops *o)
         return "loading";
     if (!hg_heart_is_young(o->options.heart, STALLED_NS, hg_now_ns()))
         return "engine_stalled";
+    if (hg_audit_blocks())
+        return "audit_unavailable";
     return queue_is_full(s) ? "queue_full" : NULL;
 }
 
 static void put_progress(struct hg_ops *o, struct hg_json_out *j)
 {
     double left_s, share = hg_model_load_share(&left_s);
-    hg_out_string(j, "phase", atomic_load(&o->phase));
+    const char *phase = atomic_load(&o->phase);
+    if (share >= 1 && strcmp(phase, "weights") == 0)
+        phase = "memory"; /* the KV cache and the workspace are made */
+    hg_out_string(j, "phase", phase);
     hg_out_int(j, "percent", (int)(100 * share));
     if (share > 0 && share < 1)
         hg_out_real(j, "eta_s", left_s, 1);
@@ -191,6 +199,27 @@ static void answer_metrics(struct hg_ops *o, struct answer *a, const char *accep
 
 /* ---- HTTP ------------------------------------------------------------------------------------ */
 
+/* A connection, with the request that it is at: the library does not tell of the end of every
+ * request (server/http.c), but of every connection's. */
+struct visit {
+    struct hg_guarded *guarded;
+    struct hg_gate_target target;
+    bool seen;
+};
+
+static struct visit *visit_of(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+static struct hg_guarded *guarded_of(struct MHD_Connection *c)
+{
+    const struct visit *v = visit_of(c);
+    return v ? v->guarded : NULL;
+}
+
 static enum MHD_Result send_answer(struct MHD_Connection *c, struct answer *a, bool closes)
 {
     if (a->status != HG_STATUS_OK) {
@@ -212,6 +241,7 @@ static enum MHD_Result send_answer(struct MHD_Connection *c, struct answer *a, b
         MHD_add_response_header(r, "Allow", "GET, HEAD");
     if (a->http == 401)
         MHD_add_response_header(r, "WWW-Authenticate", "Bearer realm=\"healthgpt\"");
+    hg_guard_answer(guarded_of(c), a->body.len);
     enum MHD_Result ok = MHD_queue_response(c, (unsigned)a->http, r);
     MHD_destroy_response(r);
     return ok;
@@ -254,30 +284,46 @@ static ops_fn *route_of(const char *path)
     return NULL;
 }
 
-/* One request. */
-struct visit {
-    struct hg_gate_target target;
-    bool seen;
-};
-
-static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
+/* Who drips or holds connections is cut (server/guard.h), so that there is always one left. */
+static void on_connection(void *cls, struct MHD_Connection *c, void **context,
+                          enum MHD_ConnectionNotificationCode code)
 {
-    (void)cls;
-    (void)connection;
-    struct visit *v = calloc(1, sizeof *v);
-    if (v)
-        v->target = hg_http_target(uri);
-    return v;
+    struct hg_ops *o = cls;
+    struct visit *v = *context;
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
+        if (v)
+            hg_guard_remove(v->guarded);
+        free(v);
+        *context = NULL;
+        return;
+    }
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
+    *context = v = calloc(1, sizeof *v);
+    if (v && info)
+        v->guarded = hg_guard_add(o->guard, info->connect_fd);
+    if (info && (!v || !v->guarded))
+        shutdown(info->connect_fd, SHUT_RDWR);
 }
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                          enum MHD_RequestTerminationCode code)
 {
     (void)cls;
-    (void)connection;
+    (void)con_cls;
     (void)code;
-    free(*con_cls);
-    *con_cls = NULL;
+    hg_guard_idle(guarded_of(connection));
+}
+
+static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+    struct visit *v = visit_of(connection);
+    (void)cls;
+    if (v) {
+        v->target = hg_http_target(uri);
+        v->seen = false;
+    }
+    return v;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *path,
@@ -293,6 +339,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const cha
     (void)upload;
     if (!v->seen) {
         v->seen = true;
+        hg_guard_request(guarded_of(c));
         if (!hg_http_gate(c, method, version, &v->target, &o->policy, &facts, &e) ||
             !knows_key(o, &facts, &e))
             return send_error(c, &e);
@@ -323,8 +370,15 @@ enum hg_status hg_ops_start(const struct hg_ops_options *options, struct hg_ops 
                             struct hg_error *err)
 {
     struct hg_ops *o = calloc(1, sizeof *o);
+    struct hg_guard_limits limits;
     *out = NULL;
-    if (o && listen(options->socket, SOMAXCONN) == 0) {
+    hg_guard_limits_default(&limits);
+    limits.n_connections = MAX_CONNECTIONS;
+    limits.header_ns = HEADER_S * second_ns;
+    limits.idle_ns = limits.send_ns = IDLE_S * second_ns;
+    limits.uncounted = true;
+    if (o && hg_guard_create(&limits, NULL, NULL, &o->guard, err) == HG_STATUS_OK &&
+        listen(options->socket, SOMAXCONN) == 0) {
         o->options = *options;
         o->policy = (struct hg_gate_policy){.hosts = options->loopback,
                                             .origins = options->loopback && !options->keys,
@@ -334,7 +388,8 @@ enum hg_status hg_ops_start(const struct hg_ops_options *options, struct hg_ops 
         o->daemon = MHD_start_daemon(
             MHD_USE_POLL_INTERNAL_THREAD, 0, NULL, NULL, on_request, o, MHD_OPTION_LISTEN_SOCKET,
             options->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, o, MHD_OPTION_NOTIFY_COMPLETED,
-            on_completed, o, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+            on_completed, o, MHD_OPTION_NOTIFY_CONNECTION, on_connection, o,
+            MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
             (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
             MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_END);
     }
@@ -344,6 +399,7 @@ enum hg_status hg_ops_start(const struct hg_ops_options *options, struct hg_ops 
     }
     int e = errno;
     close(options->socket);
+    hg_guard_free(o ? o->guard : NULL);
     free(o);
     return hg_fail(err, HG_STATUS_IO, "the operators' port cannot start: %s", strerror(e));
 }
@@ -373,5 +429,6 @@ void hg_ops_stop(struct hg_ops *o)
     if (!o)
         return;
     MHD_stop_daemon(o->daemon);
+    hg_guard_free(o->guard);
     free(o);
 }

@@ -4,13 +4,14 @@
  *   GET /livez     200 while the process is worth keeping
  *   GET /readyz    200 when requests may be sent here; 503 names the first condition that fails:
  *                  loading, device_lost, engine_hung, canary_failed, draining, engine_stalled,
- *                  queue_full (nine tenths of it are)
+ *                  audit_unavailable, queue_full (nine tenths of it are)
  *   GET /startupz  200 once the model is loaded
  *   GET /metrics   server/metrics.h
  *   GET /version   what runs here
  *
- * Documents are JSON but for the metrics. It takes no lock that the engine takes. With `keys` every
- * route wants one, of any role. */
+ * Documents are JSON but for the metrics. It takes no lock that the engine takes. A guard of its
+ * own (server/guard.h) cuts who drips or holds its 64 connections. With `keys` every route wants
+ * one, of any role. */
 #ifndef HG_SERVER_OPS_H
 #define HG_SERVER_OPS_H
 

@@ -114,7 +114,8 @@ enum hg_status hg_options_help(struct hg_buf *out)
         "try:    curl -F image=@x.png -F question='Is there pneumonia?' "
         "http://127.0.0.1:8080/v1/vqa\n"
         "        with -F stream=true (curl -N) the answer comes as lines of JSON\n\n"
-        "SIGTERM or SIGINT drains; a second one stops at once. SIGHUP reads the API keys again.\n");
+        "SIGTERM or SIGINT drains; a second one stops at once. SIGHUP reads the API keys "
+        "and opens\nthe audit log again.\n");
     return p.status;
 }
 
@@ -355,7 +356,7 @@ static const char page_1_end[] =
     "seconds.\n"
     "A second one stops at once.\n"
     ".It Dv SIGHUP\n"
-    "Read the API keys again.\n"
+    "Read the API keys again, and open the audit log again.\n"
     ".El\n"
     ".Sh EXIT STATUS\n"
     ".Bl -tag -width Ds\n"

@@ -12,6 +12,7 @@ import threading
 import time
 
 from check_connections import SLOW, connect, draw, post, read_until
+from check_faults import worker_of
 from harness import ROOT, Daemon, Skip, equal, is_sanitized, require
 from opstool import Loading, OpsDaemon, get, until
 
@@ -303,3 +304,19 @@ def check_twenty_kills_twenty_starts(build):
     median = statistics.median(took)
     require(median <= (10 if is_sanitized(build) else 1), "median %.2f s of %r" % (median, took))
     return "median %.0f ms, slowest %.0f ms to the first answer" % (1e3 * median, 1e3 * max(took))
+
+
+def check_operators_port_comes_back_with_the_next_worker(build):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Daemon(build, "--supervise", "--backend", "cpu", "--ops-listen", "127.0.0.1:%d" % port) as d:
+        equal(get(port, "/readyz")[2], {"status": "ready"}, "/readyz")
+        os.kill(worker_of(d), signal.SIGKILL)
+
+        def ready_again():
+            try:
+                return get(port, "/readyz")[0] == 200 and b"healthgpt_restarts 1\n" in get(port, "/metrics")[2]
+            except OSError:
+                return False  # between two workers
+        until(ready_again, "the next worker")
+        require("text" in d.post_ok("/v1/vqa", {"question": "Who are you?", "max_tokens": 2}), "an answer")

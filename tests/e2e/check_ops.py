@@ -192,6 +192,24 @@ def check_answers_at_the_connection_limit(build):
         late.close()
 
 
+def check_who_holds_connections_does_not_stop_it(build):
+    """Twice as many as it takes, each with half a header that goes on dripping; it answers all the while."""
+    with OpsDaemon(build) as d:
+        drips = [socket.create_connection(("127.0.0.1", d.ops_port), 60) for _ in range(128)]
+        for k in range(6):
+            for s in drips:
+                try:
+                    s.send(b"GET /readyz HTTP/1.1\r\n"[k:k + 1])
+                except OSError:
+                    pass  # it was cut
+            equal(d.ready(), (200, None), "/readyz")
+        page = d.metrics()
+        equal(value(page, "healthgpt_connections"), 0, "these are not the main port's")
+        equal(value(page, "healthgpt_connections_cut_total"), 0, "nor are these cuts")
+        for s in drips:
+            s.close()
+
+
 def check_no_port_when_none_is_wanted(build):
     with OpsDaemon(build) as d:
         require("operators' port" in d.log_text(), "log")
