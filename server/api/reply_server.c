@@ -70,6 +70,7 @@ enum hg_status hg_reply_health(const struct hg_reply_context *c, const struct hg
     hg_out_uint(&o, "steps", stats->n_steps);
     hg_out_uint(&o, "tokens", stats->n_tokens);
     hg_out_uint(&o, "cached_tokens", stats->n_found);
+    hg_out_uint(&o, "pictures_encoded", stats->n_encoded);
     hg_out_uint(&o, "preempted", stats->n_preempted);
     hg_out_uint(&o, "canaries", stats->n_canaries);
     hg_out_uint(&o, "numeric_faults", stats->n_numeric);

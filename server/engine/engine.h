@@ -69,7 +69,7 @@ struct hg_scheduler {
     atomic_int_fast64_t stop_ns; /* running requests end at this time; INT64_MAX: no stop */
     atomic_size_t n_running, n_running_of[HG_TASK_COUNT];
     atomic_uint_fast64_t n_done, n_failed, n_cancelled, n_steps, n_tokens, n_ahead;
-    atomic_uint_fast64_t n_preempted, n_found, n_pieces;
+    atomic_uint_fast64_t n_preempted, n_found, n_pieces, n_encoded;
     struct hg_engine_canary canary; /* [engine thread] */
     atomic_uint_fast64_t n_canaries;
     atomic_uint_fast64_t n_numeric; /* requests that ended with a numeric fault */

@@ -41,7 +41,8 @@ void hg_pieces_tell(const struct hg_scheduler *s)
 /* ---- to see ------------------------------------------------------------------------------------
  */
 
-/* The one that is begun; else the oldest question, then the oldest picture; -1: none. */
+/* The one that is begun; else the oldest question, then the oldest picture; -1: none. Others that
+ * want the same picture want it no more when it is done, and begin it when its sequence leaves. */
 static int to_see(const struct hg_scheduler *s)
 {
     const struct hg_seq *begun = hg_model_encoding(s->model);
@@ -66,6 +67,8 @@ static void see(struct hg_scheduler *s, int i)
     hg_heart_beat(s->options.heart, HG_PIECE_VISION);
     if (hg_seq_encode_piece(s->slots[i].seq, &work, &err) != HG_STATUS_OK)
         hg_slot_fail(s, i, &err);
+    else if (!hg_model_encoding(s->model))
+        atomic_fetch_add(&s->n_encoded, 1);
 }
 
 /* ---- to draw -----------------------------------------------------------------------------------

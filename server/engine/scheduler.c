@@ -305,6 +305,7 @@ void hg_scheduler_stats(struct hg_scheduler *s, struct hg_scheduler_stats *out)
                                        .n_preempted = atomic_load(&s->n_preempted),
                                        .n_found = atomic_load(&s->n_found),
                                        .n_pieces = atomic_load(&s->n_pieces),
+                                       .n_encoded = atomic_load(&s->n_encoded),
                                        .piece_work = hg_engine_piece_work(s),
                                        .kv_blocks = (size_t)s->info.kv_blocks,
                                        .kv_free = (size_t)hg_model_kv_free(s->model),

@@ -41,6 +41,7 @@ struct hg_scheduler_stats {
     size_t kv_blocks, kv_free;     /* free: those kept for a prompt that may come again included */
     struct hg_ledger_stats requests;
     uint64_t n_pieces;   /* of pictures */
+    uint64_t n_encoded;  /* pictures through the tower: once for all that want them at a time */
     int64_t piece_work;  /* what one may cost, in multiply-adds of a prompt */
     uint64_t n_canaries; /* complete runs of the canary, beside the first */
     uint64_t n_numeric;  /* of n_failed: values that were not finite */
