@@ -257,8 +257,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connectio
     return x;
 }
 
-/* It is over, with or without an answer: to the metrics and the log. */
-/* Its HTTP status, 0: there was no answer. */
+/* It is over, with or without an answer: to the metrics and the log. Its HTTP status, 0: none. */
 static int tell_end(const struct exchange *x, struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *sent =
