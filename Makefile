@@ -155,7 +155,7 @@ lint: ## clang-tidy, and the limits: functions <= 80 lines, files <= 600
 layers: ## fail when a folder includes what stands to its right
 	@tools/build/layers.sh
 
-schema: all ## write config/schema.json from the table in server/config.h
+schema: all ## write config/schema.json from the table in server/config/config.h
 	@build/healthgptd --print-schema > build/schema.json && cp build/schema.json config/schema.json
 
 SHARE = $(DESTDIR)$(PREFIX)/share
@@ -190,12 +190,12 @@ $(OUT)/%.o: %.c
 	@$(CC) $(CFLAGS_ALL) $(PKG_CFLAGS) $(call simd_flags,$<) -c $< -o $@
 
 # The page of GET /, embedded.
-$(PAGE).c: tools/build/page.py server/notice.h $(wildcard server/page/*)
+$(PAGE).c: tools/build/page.py server/notice.h $(wildcard server/http/page/*)
 	@echo "PAGE $@"
 	@python3 $< $@
 
 # The schemas of /openapi.json.
-$(OPENAPI).c: tools/build/embed.py server/openapi_schemas.json
+$(OPENAPI).c: tools/build/embed.py server/api/openapi_schemas.json
 	@echo "EMBED $@"
 	@python3 $^ hg_openapi_schemas $@
 

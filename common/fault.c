@@ -24,7 +24,7 @@ struct word {
     const char *text;
     int64_t value;
 };
-/* As enum hg_piece of server/watchdog.h. */
+/* As enum hg_piece of server/engine/watchdog.h. */
 static const struct word pieces[] = {{"turn", 1}, {"load", 2}, {"step", 3}, {"vision", 4},
                                      {"draw", 5}, {"wait", 6}, {NULL, 0}};
 static const struct word statuses[] = {

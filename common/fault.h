@@ -10,7 +10,7 @@
  *   kv_exhaust    the KV cache has no block free
  *   slow_step     a step takes ms=N more milliseconds
  *   load_corrupt  a bit of a tensor is flipped on its way to the device
- *   open_gate     every header passes that libmicrohttpd lets through (server/http_gate.h)
+ *   open_gate     every header passes that libmicrohttpd lets through (server/http/http_gate.h)
  *   overread      a body with "\ud800" in it is read one byte too far
  *   crash         a request's thread writes to address 0 at such a body
  * after=N: the first N passes go well (0). count=N: then so many fail (1), 0: all that follow.

@@ -1,7 +1,12 @@
 /* common/sha256.c - names as in FIPS 180-4. */
 #include "common/sha256.h"
 
+#include <stdatomic.h>
 #include <string.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
 
 /* First 32 bits of the fractions of the cube roots of the first 64 primes (4.2.2). */
 static const uint32_t K[64] = {
@@ -19,29 +24,113 @@ static uint32_t rotr(uint32_t x, int n)
     return x >> n | x << (32 - n);
 }
 
-static void compress(uint32_t H[8], const uint8_t *block)
+/* One round. Who was b is c in the next one, and so on: the caller names them anew. */
+#define ROUND(a, b, c, d, e, f, g, h, t)                                                           \
+    do {                                                                                           \
+        uint32_t T1 = (h) + (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) +                             \
+                      (((e) & (f)) ^ (~(e) & (g))) + K[t] + W[t];                                  \
+        (d) += T1;                                                                                 \
+        (h) = T1 + (rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) +                                      \
+              (((a) & (b)) ^ ((a) & (c)) ^ ((b) & (c)));                                           \
+    } while (0)
+
+static void compress_portable(uint32_t H[8], const uint8_t *block, size_t n_blocks)
 {
-    uint32_t W[64], v[8]; /* v: a..h */
-    for (int t = 0; t < 16; t++)
-        W[t] = (uint32_t)block[4 * t] << 24 | (uint32_t)block[4 * t + 1] << 16 |
-               (uint32_t)block[4 * t + 2] << 8 | block[4 * t + 3];
-    for (int t = 16; t < 64; t++) {
-        uint32_t x = W[t - 15], y = W[t - 2];
-        W[t] = (rotr(y, 17) ^ rotr(y, 19) ^ y >> 10) + W[t - 7] +
-               (rotr(x, 7) ^ rotr(x, 18) ^ x >> 3) + W[t - 16];
+    for (; n_blocks > 0; n_blocks--, block += 64) {
+        uint32_t W[64];
+        uint32_t a = H[0], b = H[1], c = H[2], d = H[3], e = H[4], f = H[5], g = H[6], h = H[7];
+        for (int t = 0; t < 16; t++)
+            W[t] = (uint32_t)block[4 * t] << 24 | (uint32_t)block[4 * t + 1] << 16 |
+                   (uint32_t)block[4 * t + 2] << 8 | block[4 * t + 3];
+        for (int t = 16; t < 64; t++) {
+            uint32_t x = W[t - 15], y = W[t - 2];
+            W[t] = (rotr(y, 17) ^ rotr(y, 19) ^ y >> 10) + W[t - 7] +
+                   (rotr(x, 7) ^ rotr(x, 18) ^ x >> 3) + W[t - 16];
+        }
+        for (int t = 0; t < 64; t += 8) {
+            ROUND(a, b, c, d, e, f, g, h, t);
+            ROUND(h, a, b, c, d, e, f, g, t + 1);
+            ROUND(g, h, a, b, c, d, e, f, t + 2);
+            ROUND(f, g, h, a, b, c, d, e, t + 3);
+            ROUND(e, f, g, h, a, b, c, d, t + 4);
+            ROUND(d, e, f, g, h, a, b, c, t + 5);
+            ROUND(c, d, e, f, g, h, a, b, t + 6);
+            ROUND(b, c, d, e, f, g, h, a, t + 7);
+        }
+        H[0] += a, H[1] += b, H[2] += c, H[3] += d;
+        H[4] += e, H[5] += f, H[6] += g, H[7] += h;
     }
-    memcpy(v, H, sizeof v);
-    for (int t = 0; t < 64; t++) {
-        uint32_t a = v[0], e = v[4];
-        uint32_t ch = (e & v[5]) ^ (~e & v[6]), maj = (a & v[1]) ^ (a & v[2]) ^ (v[1] & v[2]);
-        uint32_t T1 = v[7] + (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) + ch + K[t] + W[t];
-        uint32_t T2 = (rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) + maj;
-        memmove(v + 1, v, 7 * sizeof v[0]);
-        v[4] += T1;
-        v[0] = T1 + T2;
+}
+
+#ifdef __x86_64__
+/* The instructions keep a..h as {a, b, e, f} and {c, d, g, h}, highest first, and do two rounds. */
+__attribute__((target("sha,sse4.1"))) static void
+compress_sha_ni(uint32_t H[8], const uint8_t *block, size_t n_blocks)
+{
+    const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+    __m128i dcba = _mm_loadu_si128((const __m128i *)(const void *)H);
+    __m128i hgfe = _mm_loadu_si128((const __m128i *)(const void *)(H + 4));
+    __m128i cdab = _mm_shuffle_epi32(dcba, 0xB1), efgh = _mm_shuffle_epi32(hgfe, 0x1B);
+    __m128i abef = _mm_alignr_epi8(cdab, efgh, 8), cdgh = _mm_blend_epi16(efgh, cdab, 0xF0);
+    for (; n_blocks > 0; n_blocks--, block += 64) {
+        const __m128i abef_before = abef, cdgh_before = cdgh;
+        __m128i w[4]; /* W[t..t + 3] of the last sixteen, at (t / 4) mod 4 */
+        for (size_t i = 0; i < 16; i++) {
+            __m128i *now = &w[i & 3], *last = &w[(i + 3) & 3];
+            if (i < 4) {
+                *now = _mm_shuffle_epi8(
+                    _mm_loadu_si128((const __m128i *)(const void *)(block + 16 * i)), swap);
+            } else {
+                __m128i sum = _mm_add_epi32(_mm_sha256msg1_epu32(*now, w[(i + 1) & 3]),
+                                            _mm_alignr_epi8(*last, w[(i + 2) & 3], 4));
+                *now = _mm_sha256msg2_epu32(sum, *last);
+            }
+            __m128i k = _mm_loadu_si128((const __m128i *)(const void *)(K + 4 * i));
+            __m128i sum = _mm_add_epi32(*now, k);
+            cdgh = _mm_sha256rnds2_epu32(cdgh, abef, sum);
+            abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(sum, 0x0E));
+        }
+        abef = _mm_add_epi32(abef, abef_before);
+        cdgh = _mm_add_epi32(cdgh, cdgh_before);
     }
-    for (int i = 0; i < 8; i++)
-        H[i] += v[i];
+    __m128i feba = _mm_shuffle_epi32(abef, 0x1B), dchg = _mm_shuffle_epi32(cdgh, 0xB1);
+    _mm_storeu_si128((__m128i *)(void *)H, _mm_blend_epi16(feba, dchg, 0xF0));
+    _mm_storeu_si128((__m128i *)(void *)(H + 4), _mm_alignr_epi8(dchg, feba, 8));
+}
+
+static bool has_sha_ni(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 19)) &&
+           __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & (1u << 29));
+}
+#else
+#define compress_sha_ni compress_portable
+static bool has_sha_ni(void)
+{
+    return false;
+}
+#endif
+
+/* 0: not looked yet, 1: portable, 2: the instructions */
+static atomic_int path_now;
+
+bool hg_sha256_use_instructions(bool wanted)
+{
+    bool there = wanted && has_sha_ni();
+    atomic_store_explicit(&path_now, there ? 2 : 1, memory_order_relaxed);
+    return there;
+}
+
+static void compress(uint32_t H[8], const uint8_t *block, size_t n_blocks)
+{
+    int path = atomic_load_explicit(&path_now, memory_order_relaxed);
+    if (path == 0)
+        path = hg_sha256_use_instructions(true) ? 2 : 1;
+    if (path == 2)
+        compress_sha_ni(H, block, n_blocks);
+    else
+        compress_portable(H, block, n_blocks);
 }
 
 void hg_sha256_init(struct hg_sha256 *s)
@@ -57,12 +146,17 @@ void hg_sha256_update(struct hg_sha256 *s, const void *data, size_t n)
     const uint8_t *p = data;
     while (n > 0) {
         size_t at = s->n % 64, take = n < 64 - at ? n : 64 - at;
-        memcpy(s->block + at, p, take);
+        if (at == 0 && n >= 64) { /* whole blocks from where they are */
+            take = n - n % 64;
+            compress(s->state, p, take / 64);
+        } else {
+            memcpy(s->block + at, p, take);
+            if (at + take == 64)
+                compress(s->state, s->block, 1);
+        }
         s->n += take;
         p += take;
         n -= take;
-        if (s->n % 64 == 0)
-            compress(s->state, s->block);
     }
 }
 

@@ -1,8 +1,9 @@
-/* common/sha256.h - SHA-256 (FIPS 180-4, section 6.2) and HMAC-SHA-256 (RFC 2104). For digests of
- * API keys and the audit log, not for speed. */
+/* common/sha256.h - SHA-256 (FIPS 180-4, section 6.2) and HMAC-SHA-256 (RFC 2104). With the
+ * instructions of x86 processors where they are there. */
 #ifndef HG_COMMON_SHA256_H
 #define HG_COMMON_SHA256_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,9 @@ void hg_sha256_init(struct hg_sha256 *s);
 void hg_sha256_update(struct hg_sha256 *s, const void *data, size_t n);
 void hg_sha256_final(struct hg_sha256 *s, uint8_t out[HG_SHA256_BYTES]); /* init it anew */
 void hg_sha256(const void *data, size_t n, uint8_t out[HG_SHA256_BYTES]);
+/* Without being told it takes the processor's instructions where they are. For tests; returns what
+ * is taken from now on. */
+bool hg_sha256_use_instructions(bool wanted);
 /* 1 when equal, else 0, in a time that does not depend on the bytes. */
 unsigned hg_sha256_equal(const uint8_t a[HG_SHA256_BYTES], const uint8_t b[HG_SHA256_BYTES]);
 

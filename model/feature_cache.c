@@ -21,23 +21,32 @@ void hg_feature_cache_deinit(struct hg_feature_cache *c)
     memset(c, 0, sizeof *c);
 }
 
-int hg_feature_cache_acquire(struct hg_feature_cache *c, struct hg_hash128 key, bool *complete)
+/* Rows that are there, or that an owner will write. */
+static bool is_found(const struct hg_feature_slot *s, struct hg_hash128 key)
+{
+    return !s->hidden && (s->complete || s->n_owners > 0) && hg_hash128_equal(s->key, key);
+}
+
+int hg_feature_cache_acquire(struct hg_feature_cache *c, struct hg_hash128 key, bool apart)
 {
     int oldest = -1;
-    *complete = false;
     for (int i = 0; i < c->n_slots; i++) {
         struct hg_feature_slot *s = &c->slots[i];
-        if (s->complete && hg_hash128_equal(s->key, key)) {
+        if (!apart && is_found(s, key)) {
             s->n_owners++;
-            *complete = true;
             return i;
         }
         if (s->n_owners == 0 && (oldest < 0 || s->used < c->slots[oldest].used))
             oldest = i;
     }
     if (oldest >= 0)
-        c->slots[oldest] = (struct hg_feature_slot){.key = key, .n_owners = 1};
+        c->slots[oldest] = (struct hg_feature_slot){.key = key, .hidden = apart, .n_owners = 1};
     return oldest;
+}
+
+bool hg_feature_cache_is_complete(const struct hg_feature_cache *c, int slot)
+{
+    return c->slots[slot].complete;
 }
 
 void hg_feature_cache_complete(struct hg_feature_cache *c, int slot)
@@ -47,16 +56,17 @@ void hg_feature_cache_complete(struct hg_feature_cache *c, int slot)
 
 void hg_feature_cache_release(struct hg_feature_cache *c, int slot)
 {
-    c->slots[slot].n_owners--;
-    c->slots[slot].used = ++c->clock;
+    struct hg_feature_slot *s = &c->slots[slot];
+    s->n_owners--;
+    s->used = s->complete && !s->hidden ? ++c->clock : 0; /* 0: worth nothing, the next to go */
 }
 
 void hg_feature_cache_drop(struct hg_feature_cache *c, struct hg_hash128 key)
 {
     for (int i = 0; i < c->n_slots; i++)
         if (c->slots[i].complete && hg_hash128_equal(c->slots[i].key, key)) {
-            c->slots[i].complete = false;
-            c->slots[i].used = 0; /* worth nothing: the next to be taken */
+            c->slots[i].hidden = true;
+            c->slots[i].used = 0;
         }
 }
 

@@ -183,7 +183,8 @@ enum hg_status hg_seq_encode_image(struct hg_seq *s, struct hg_error *err);
 /* The same in pieces, steps and everything else between them: at least one operation, then as many
  * as fit into *work, which is lowered by the multiply-adds of what was done. One picture at a time:
  * INTERNAL while that of another sequence is begun (hg_model_encoding; NULL: none is). A sequence
- * that is freed or gives way drops it. */
+ * that is freed or gives way drops it. What one has encoded, those that wanted the same picture
+ * (tenant, task, pixels) at that time want no more; a model with `forget` encodes it for each. */
 enum hg_status hg_seq_encode_piece(struct hg_seq *s, int64_t *work, struct hg_error *err);
 const struct hg_seq *hg_model_encoding(const struct hg_model *m);
 

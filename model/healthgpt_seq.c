@@ -10,29 +10,23 @@
 
 void hg_seq_release_features(struct hg_seq *s)
 {
-    bool released = false;
     for (int i = 0; i < s->p->n_images; i++) {
-        if (s->image_slot[i] < 0)
-            continue;
-        hg_feature_cache_release(&s->m->features.cache, s->image_slot[i]);
-        if (s->p->probe)
-            hg_feature_cache_drop(&s->m->features.cache, s->p->picture[i]);
+        if (s->image_slot[i] >= 0)
+            hg_feature_cache_release(&s->m->features.cache, s->image_slot[i]);
         s->image_slot[i] = -1;
-        released = true;
     }
-    if (released && s->m->forget)
-        hg_feature_cache_forget(&s->m->features.cache);
 }
 
-/* Of the pictures whose rows are not all in the KV cache. */
+/* Of the pictures whose rows are not all in the KV cache. A probe computes everything itself, and a
+ * model that forgets lets no request tell from its own time what another one is about. */
 static enum hg_status acquire_features(struct hg_seq *s, struct hg_error *err)
 {
     struct hg_feature_cache *c = &s->m->features.cache;
     for (int i = 0; i < s->p->n_images; i++) {
-        s->encoded[i] = s->p->image_end[i] <= s->n_cached;
-        if (s->encoded[i])
+        if (s->p->image_end[i] <= s->n_cached)
             continue;
-        s->image_slot[i] = hg_feature_cache_acquire(c, s->p->picture[i], &s->encoded[i]);
+        s->image_slot[i] =
+            hg_feature_cache_acquire(c, s->p->picture[i], s->p->probe || s->m->forget);
         if (s->image_slot[i] < 0) {
             hg_seq_release_features(s);
             return hg_fail(err, HG_STATUS_BUSY, "image slots: %d needed, %d of %d free",
@@ -42,11 +36,18 @@ static enum hg_status acquire_features(struct hg_seq *s, struct hg_error *err)
     return HG_STATUS_OK;
 }
 
+/* Its rows are in its slot, by this or another sequence, or not needed (any more). */
+static bool is_encoded(const struct hg_seq *s, int i)
+{
+    return s->image_slot[i] < 0 ||
+           hg_feature_cache_is_complete(&s->m->features.cache, s->image_slot[i]);
+}
+
 /* The first picture to encode, or n_images. */
 static int next_image(const struct hg_seq *s)
 {
     int i = 0;
-    while (i < s->p->n_images && s->encoded[i])
+    while (i < s->p->n_images && is_encoded(s, i))
         i++;
     return i;
 }
@@ -78,7 +79,6 @@ static enum hg_status project(struct hg_seq *s, int image, struct hg_error *err)
     if (status != HG_STATUS_OK)
         return hg_fail(err, status, "projector: %s", hg_status_text(status));
     hg_feature_cache_complete(&m->features.cache, s->image_slot[image]);
-    s->encoded[image] = true;
     return HG_STATUS_OK;
 }
 
@@ -95,7 +95,7 @@ enum hg_status hg_seq_encode_piece(struct hg_seq *s, int64_t *work, struct hg_er
     int n_units = hg_vision_n_units(m->vision, layer);
     enum hg_status status = HG_STATUS_OK;
     m->features.encoding = s;
-    for (bool first = true; status == HG_STATUS_OK && !s->encoded[image]; first = false) {
+    for (bool first = true; status == HG_STATUS_OK && !is_encoded(s, image); first = false) {
         bool tower = s->vision_unit < n_units;
         int64_t cost = tower ? hg_vision_unit_work(m->vision, layer, s->vision_unit)
                              : hg_projector_work(s->task->projector, m->n_image_rows);

@@ -25,8 +25,7 @@ struct hg_seq {
     int n_published;            /* blocks of the prompt that others may find */
     struct hg_hash128 last_key; /* of block n_published - 1 */
     int image_slot[HG_MAX_IMAGES]; /* feature slots, -1: not needed (any more) */
-    bool encoded[HG_MAX_IMAGES];   /* its rows are in its slot, or not needed */
-    int vision_unit;               /* of the first that is not: units that have run */
+    int vision_unit;               /* of the first that is not in its slot: units that have run */
     bool preempted;
     int32_t *generated; /* [max_tokens] */
     size_t n_generated; /* known ones */

@@ -7,9 +7,9 @@
  * when its last owner leaves.
  *
  * Quarantine: a block that a numeric fault was in (suspect) is zeroed too, but its next owner is a
- * probe, a sequence whose results are known (server/canary.h). Only when those were right it is
- * like any other. Blocks in quarantine do not count as free; at most all blocks are there, and the
- * engine empties it before it refuses work for want of blocks.
+ * probe, a sequence whose results are known (server/engine/canary.h). Only when those were right it
+ * is like any other. Blocks in quarantine do not count as free; at most all blocks are there, and
+ * the engine empties it before it refuses work for want of blocks.
  *
  * A key is a keyed hash of all that decides the block's content: tenant, task, and every token from
  * position 0 on. On a hit the block's own tokens and the key before it are compared too.

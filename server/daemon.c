@@ -8,11 +8,11 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
-#include "server/cors.h"
 #include "server/crash.h"
-#include "server/http.h"
+#include "server/http/cors.h"
+#include "server/http/http.h"
 #include "server/notify.h"
-#include "server/ops.h"
+#include "server/ops/ops.h"
 #include "server/process.h"
 
 /* EXTEND_S: what a service manager is to wait for more, told every TELL_S while the model loads. */

@@ -15,7 +15,7 @@
 #include <stdbool.h>
 
 #include "common/status.h"
-#include "server/config.h"
+#include "server/config/config.h"
 #include "server/listen.h"
 #include "server/supervisor.h"
 

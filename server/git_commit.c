@@ -4,7 +4,7 @@
 #define HG_GIT ""
 #endif
 
-#include "server/ops.h"
+#include "server/ops/ops.h"
 
 const char *hg_ops_commit(void)
 {

@@ -11,11 +11,11 @@
 
 #include "common/fault.h"
 #include "common/log.h"
-#include "server/config.h"
+#include "server/config/config.h"
+#include "server/config/options.h"
 #include "server/crash.h"
 #include "server/daemon.h"
-#include "server/keys.h"
-#include "server/options.h"
+#include "server/http/keys.h"
 #include "server/process.h"
 #include "server/supervisor.h"
 

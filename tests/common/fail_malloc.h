@@ -17,15 +17,18 @@
 #define CAN_REPLACE_MALLOC 1
 #endif
 
+/* No program uses all of them where malloc is the sanitizer's. */
+#define MAYBE __attribute__((unused)) static
 /* Countdown to the failing allocation; 0: never. Only the test's own thread counts. */
-static _Thread_local long fail_at;
-static _Thread_local bool fail_later_ones;
-static _Thread_local long n_live; /* allocations minus frees while counting */
-static _Thread_local bool counting;
-static _Thread_local long n_refused;
+MAYBE _Thread_local long fail_at;
+MAYBE _Thread_local bool fail_later_ones;
+MAYBE _Thread_local long n_live; /* allocations minus frees while counting */
+MAYBE _Thread_local bool counting;
+MAYBE _Thread_local long n_refused;
 /* Of all threads. */
-static atomic_bool counting_all;
-static atomic_long n_all;
+MAYBE atomic_bool counting_all;
+MAYBE atomic_long n_all;
+#undef MAYBE
 
 #if CAN_REPLACE_MALLOC
 void *__libc_malloc(size_t n);

@@ -110,6 +110,45 @@ static void hmac_of_the_rfc(void **state)
     }
 }
 
+/* Both ways give the same for every length around blocks, in pieces of any size. */
+static void instructions_and_plain_code_agree(void **state)
+{
+    (void)state;
+    uint8_t data[300], plain[HG_SHA256_BYTES], fast[HG_SHA256_BYTES];
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(i * 151 + (i >> 3));
+    if (!hg_sha256_use_instructions(true))
+        HG_TEST_SKIP("this processor has no SHA instructions");
+    for (size_t n = 0; n <= sizeof data; n++) {
+        hg_sha256_use_instructions(false);
+        hg_sha256(data, n, plain);
+        hg_sha256_use_instructions(true);
+        hg_sha256(data, n, fast);
+        assert_memory_equal(plain, fast, sizeof plain);
+        for (size_t piece = 1; piece < 70; piece += 23) {
+            struct hg_sha256 s;
+            hg_sha256_init(&s);
+            for (size_t at = 0; at < n; at += piece)
+                hg_sha256_update(&s, data + at, n - at < piece ? n - at : piece);
+            hg_sha256_final(&s, fast);
+            assert_memory_equal(plain, fast, sizeof plain);
+        }
+    }
+}
+
+static int plain_code(void **state)
+{
+    (void)state;
+    return hg_sha256_use_instructions(false) ? -1 : 0;
+}
+
+static int instructions(void **state)
+{
+    (void)state;
+    hg_sha256_use_instructions(true);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -117,6 +156,12 @@ int main(void)
         cmocka_unit_test(digests_of_zeros),
         cmocka_unit_test(pieces_give_the_digest_of_the_whole),
         cmocka_unit_test(hmac_of_the_rfc),
+        cmocka_unit_test(instructions_and_plain_code_agree),
+        cmocka_unit_test_setup_teardown(digests_of_the_standard_examples, plain_code, instructions),
+        cmocka_unit_test_setup_teardown(digests_of_zeros, plain_code, instructions),
+        cmocka_unit_test_setup_teardown(pieces_give_the_digest_of_the_whole, plain_code,
+                                        instructions),
+        cmocka_unit_test_setup_teardown(hmac_of_the_rfc, plain_code, instructions),
     };
     return cmocka_run_group_tests_name("common/sha256", tests, NULL, NULL);
 }

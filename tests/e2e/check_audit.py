@@ -16,6 +16,7 @@ import time
 
 from check_keys import KeyFile, auth, entry
 from harness import Daemon, Fail, b64, cli, equal, is_sanitized, png_rows, require, require_error, test_image
+from opstool import OpsDaemon, until, value
 
 ASK, DRAW, CHAT = "/v1/vqa", "/v1/draw", "/v1/chat/completions"
 KEY = bytes(range(7, 47))
@@ -165,6 +166,18 @@ def check_lines_of_what_did_not_go_well(build):
     return "stream: %s after %d tokens" % (lines[4]["outcome"], lines[4]["completion_tokens"])
 
 
+def check_a_kept_answer_is_said_to_be_one(build):
+    with Log() as log:
+        with Daemon(build, *log.args) as d:
+            body, headers = json.dumps({"prompt": "Draw a chest X-ray.", "seed": 3}), {
+                "Content-Type": "application/json", "Idempotency-Key": "one-picture"}
+            first, again = [d.request("POST", DRAW, body, headers) for _ in range(2)]
+            equal((first[0], again[0], again[2]), (200, 200, first[2]), "the same answer")
+            lines = log.wait_for(2)
+        equal([(x["outcome"], x["code"], x.get("replayed"), x["completion_tokens"]) for x in lines],
+              [("done", None, None, 64), ("done", None, True, 0)], "lines")
+
+
 def check_planted_secrets_are_not_in_it(build):
     secrets = {"question": "zebraquestion7", "system": "zebrasystem7", "prompt": "zebraprompt7", "user": "zebrauser7",
                "stop": "zebrastop7", "subject": "zebra@subject7", "file": "zebrafile7.png", "header": "zebraheader7"}
@@ -291,15 +304,19 @@ def check_audit_chain_detects_deletion(build):
 
 def check_full_disk_under_both_policies(build):
     ask = {"question": "A?", "max_tokens": 2}
-    with Daemon(build, "--audit-log", "/dev/full") as d:
+    with OpsDaemon(build, "--audit-log", "/dev/full") as d:
         for _ in range(3):
             d.post_ok(ASK, ask)
+        equal(d.ready(), (200, None), "/readyz")
+        equal(value(d.metrics(), "healthgpt_audit_failing"), 1, "healthgpt_audit_failing")
         require("audit log: cannot be written: No space left on device; requests go on" in d.log_text(), d.log_text())
-    with Daemon(build, "--audit-log", "/dev/full", "--audit-fail", "closed") as d:
+    with OpsDaemon(build, "--audit-log", "/dev/full", "--audit-fail", "closed") as d:
         wait_for_status(d, ask, 503)
+        equal(d.ready(), (503, "audit_unavailable"), "/readyz")
         status, headers, reply = d.post(ASK, ask)
         require_error(status, reply, 503, "audit_unavailable")
         require("Retry-After" in headers, "%r" % headers)
+        until(lambda: value(d.metrics(), "healthgpt_rejected_total", reason="audit_unavailable") >= 2, "refusals in /metrics")
         equal(d.health()["status"], "ok", "who does not ask for work is served")
         require("new requests are refused" in d.log_text(), d.log_text())
 

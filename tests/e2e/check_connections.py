@@ -9,11 +9,11 @@ import subprocess
 import threading
 import time
 
-from harness import ROOT, Daemon, Skip, b64, equal, is_sanitized, require, test_image
+from harness import ROOT, Daemon, Skip, Slow, b64, equal, is_sanitized, require, test_image, until
 
 HOST = b"Host: localhost\r\n"
-GET = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
 SLOW = ("--backend", "ref", "--threads", "1", "--max-batch", "1")
+GET = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
 
 
 def post(body, path="/v1/vqa", extra=b"", version=b"1.1"):
@@ -116,7 +116,7 @@ def check_readers_that_stop_reading_hold_up_nobody(build):
             s.connect(("127.0.0.1", d.port))
             s.sendall(draw(i))
             stuck.append(s)
-        time.sleep(0.1)
+        until(lambda: d.health()["queue"]["running"] + d.health()["requests"]["done"] >= 8, "they have begun")
         ask = {"question": "What is shown?", "image": b64(test_image()), "max_tokens": 4}
         start = time.monotonic()
         d.post_ok("/v1/vqa", ask)
@@ -141,10 +141,12 @@ def check_many_connections_at_once(build):
             for s in [connect(d, draw(1)[:60]) for _ in range(n)]:
                 s.close()
         d.wait_idle()
-        time.sleep(0.2)
-        open_files = len(os.listdir("/proc/%d/fd" % d.process.pid))
-        require(open_files < 40, "%d descriptors are open" % open_files)
-    return "%d of %d served, the others 503; %d descriptors at the end" % (done, n, open_files)
+
+        def open_files():
+            return len(os.listdir("/proc/%d/fd" % d.process.pid))
+        until(lambda: open_files() < 40, "less than 40 descriptors are open")
+        left = open_files()
+    return "%d of %d served, the others 503; %d descriptors at the end" % (done, n, left)
 
 
 def check_connections_over_the_limit_wait_for_their_turn(build):
@@ -203,13 +205,13 @@ def check_idle_and_half_sent_connections_do_not_delay_the_end(build):
 
 
 def check_requests_during_a_drain_get_503_and_a_second_signal_ends_it(build):
-    with Daemon(build, *SLOW) as d:
+    with Slow(build, "--max-batch", "1") as d:
         streams = [connect(d, draw(i)) for i in range(3)]
         kept = connect(d, GET)
         read_until(kept, lambda g: b'"ok"' in g)
         read_until(streams[0], lambda g: b'"progress"' in g)
         d.process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
+        until(lambda: "drain" in d.log_text(), "the drain has begun")
         kept.sendall(draw(9))
         got = read_until(kept, lambda g: b'"shutting_down"' in g)
         require(b" 503 " in got and b"Connection: close" in got and b"Retry-After: " in got, "%r" % got[:300])

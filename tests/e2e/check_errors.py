@@ -32,7 +32,7 @@ ELSEWHERE = {
 def codes():
     """Every code in server/*.c, by the ways in which they are set there."""
     found = set()
-    for path in glob.glob(os.path.join(ROOT, "server", "*.c")):
+    for path in glob.glob(os.path.join(ROOT, "server", "**", "*.c"), recursive=True):
         with open(path, encoding="utf-8") as f:
             text = f.read()
         for form in (r'(?:\brefuse|_refuse|_error_set)\(\s*[^,;]*,\s*\w+\s*,\s*"([a-z_]+)"', r'->code,\s*sizeof[^,]*,\s*"([a-z_]+)"',

@@ -13,7 +13,7 @@ import time
 
 from check_daemon import ASK, DRAW, essence, jobs, open_stream, read_to_end
 from check_device import answer_ids, model_with_nan
-from harness import DEMO, ROOT, Daemon, Fail, edit_json, equal, is_sanitized, require, require_error, test_image, b64
+from harness import DEMO, ROOT, Daemon, Fail, edit_json, equal, is_sanitized, require, require_error, test_image, until, b64
 
 ABOUT = {"question": "Who are you?", "max_tokens": 12}
 PLAIN = {}  # answers of a daemon without faults
@@ -26,13 +26,6 @@ class Faulty(Daemon):
     def ends_with(self, code, seconds=60):
         equal(self.process.wait(seconds), code, "exit code: " + self.log_text()[-600:])
         self.ended = True
-
-
-def until(condition, what, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        require(time.monotonic() < end, "not within %d s: %s" % (seconds, what))
-        time.sleep(0.005)
 
 
 def engine(d):

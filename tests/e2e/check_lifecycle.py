@@ -12,8 +12,14 @@ import threading
 import time
 
 from check_connections import SLOW, connect, draw, post, read_until
+from check_faults import worker_of
 from harness import ROOT, Daemon, Skip, equal, is_sanitized, require
 from opstool import Loading, OpsDaemon, get, until
+
+def slow(build):
+    """A drawing takes a while: with ref, or with a sanitizer in the way."""
+    return ("--backend", "cpu", "--threads", "1", "--max-batch", "1") if is_sanitized(build) else SLOW
+
 
 NEVER = 3600  # seconds; a bound that no machine is too slow for would be no bound
 
@@ -77,7 +83,7 @@ def check_service_manager_is_told_that_it_loads(build):
 
 
 def check_watchdog_is_fed_while_the_engine_goes_on(build):
-    with Manager() as m, Daemon(build, *SLOW, env=m.env(watchdog_s=2)) as d:
+    with Manager() as m, Daemon(build, *slow(build), env=m.env(watchdog_s=2)) as d:
         until(lambda: m.count("WATCHDOG=1") >= 3, "an idle engine")
         s = connect(d, draw(1))
         read_until(s, lambda g: b'"progress"' in g)
@@ -181,7 +187,7 @@ def check_sigterm_turns_readiness_within_100_ms(build):
     """The quickest of three, a stream running."""
     took = []
     for _ in range(3):
-        with OpsDaemon(build, *SLOW) as d:
+        with OpsDaemon(build, *slow(build)) as d:
             s = connect(d, draw(1))
             read_until(s, lambda g: b'"progress"' in g)
             start = time.monotonic()
@@ -197,7 +203,7 @@ def check_sigterm_turns_readiness_within_100_ms(build):
 
 def check_sigterm_with_a_full_queue(build):
     """Streams have begun to answer and are finished, also those that wait; plain requests that wait are told to ask elsewhere."""
-    with Daemon(build, *SLOW, "--max-queue", "6", "--max-queue-tokens", "100000") as d:
+    with Daemon(build, *slow(build), "--max-queue", "6", "--max-queue-tokens", "100000", "--drain-s", str(NEVER)) as d:
         streams = [connect(d, draw(0))]
         running(d, 1)
         streams += [connect(d, draw(i)) for i in range(1, 4)]
@@ -213,7 +219,7 @@ def check_sigterm_with_a_full_queue(build):
 
 
 def check_sigterm_with_many_streams(build):
-    with Daemon(build, "--backend", "ref", "--threads", "1", "--max-batch", "16") as d:
+    with Daemon(build, *slow(build), "--max-batch", "16", "--drain-s", str(NEVER)) as d:
         streams = [connect(d, draw(i)) for i in range(3)] + [
             connect(d, post({"question": "Who are you?", "stream": True, "max_tokens": 20})) for _ in range(9)]
         begun = [read_until(s, lambda g: b'"prefill"' in g) for s in streams]  # or it is over
@@ -237,7 +243,7 @@ def check_sigterm_while_loading(build):
 def check_sigterm_during_an_upload(build):
     """The rest of the body still comes: it is told why not. One whose rest never comes does not hold the end up."""
     whole = draw(1)
-    with Daemon(build, *SLOW) as d:
+    with Daemon(build, *slow(build), "--drain-s", str(NEVER)) as d:
         running_stream = connect(d, draw(0))
         running(d, 1)
         upload, never = connect(d, whole[:-20]), connect(d, whole[:-20])
@@ -303,3 +309,19 @@ def check_twenty_kills_twenty_starts(build):
     median = statistics.median(took)
     require(median <= (10 if is_sanitized(build) else 1), "median %.2f s of %r" % (median, took))
     return "median %.0f ms, slowest %.0f ms to the first answer" % (1e3 * median, 1e3 * max(took))
+
+
+def check_operators_port_comes_back_with_the_next_worker(build):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Daemon(build, "--supervise", "--backend", "cpu", "--ops-listen", "127.0.0.1:%d" % port) as d:
+        equal(get(port, "/readyz")[2], {"status": "ready"}, "/readyz")
+        os.kill(worker_of(d), signal.SIGKILL)
+
+        def ready_again():
+            try:
+                return get(port, "/readyz")[0] == 200 and b"healthgpt_restarts 1\n" in get(port, "/metrics")[2]
+            except OSError:
+                return False  # between two workers
+        until(ready_again, "the next worker")
+        require("text" in d.post_ok("/v1/vqa", {"question": "Who are you?", "max_tokens": 2}), "an answer")

@@ -2,11 +2,14 @@
 import json
 import os
 import re
+import resource
 import socket
+import statistics
 import subprocess
+import threading
 import time
 
-from harness import ROOT, Daemon, equal, is_sanitized, require
+from harness import ROOT, Daemon, Skip, b64, equal, is_sanitized, require, test_image
 
 HOST = b"Host: localhost\r\n"
 GET = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -162,6 +165,122 @@ def check_chunks_are_counted_and_cost_no_memory(build):
         require(grown < 1024 or is_sanitized(build), "grown by %d KiB" % grown)
         equal(d.health()["status"], "ok", "after the flood")
     return "grown by %d KiB after 20 x 1 M chunks" % grown
+
+
+def check_requests_that_the_library_gives_up_leave_nothing(build):
+    """libmicrohttpd 0.9.75 does not tell of the end of a request with more parameters than it has memory for."""
+    data = GET.replace(b"/health", b"/health?" + b"a&" * 1000)
+
+    def send(d, n):
+        for _ in range(n):
+            require(closed(connect(d, data)), "it stays open")
+
+    with Daemon(build) as d:
+        send(d, 200)
+        before = d.status_kb("VmRSS")
+        send(d, 4000)
+        grown = d.status_kb("VmRSS") - before
+        require(grown < 1024 or is_sanitized(build), "grown by %d KiB" % grown)
+        start = time.monotonic()
+        equal(d.stop(), 0, "exit code")  # and no ALERT of what has not ended
+        d.ended = True
+    return "grown by %d KiB after 4,000; end after %.2f s" % (grown, time.monotonic() - start)
+
+
+def check_json_and_text_have_bounds(build):
+    """One step below and one beyond."""
+    def chat(n):
+        return {"messages": [{"role": "user" if i % 2 == 0 else "assistant", "content": "x"} for i in range(n)] +
+                            [{"role": "user", "content": "x"}] * (n % 2 == 0), "max_tokens": 1}
+
+    def nested(n):
+        return '{"question":"x","user":' + '{"a":' * (n - 1) + "1" + "}" * n
+
+    def many(n):
+        """n values and keys: the object, a key and its value, then an array and its elements."""
+        return '{"messages":[{"role":"user","content":"x"}],"max_tokens":1,"metadata":[' + ",".join(["1"] * n) + "]}"
+
+    image = b64(test_image())
+    with Daemon(build) as d:
+        for body, code in ((nested(32), "invalid_type"), (nested(33), "invalid_json")):
+            status, _, reply = d.post("/v1/vqa", body)
+            equal((status, reply["error"]["code"]), (400, code), "depth")
+        low, high = 19000, 20001  # where it begins is counted here, not said
+        require(d.post("/v1/chat/completions", many(low))[0] == 200, "%d values" % low)
+        status, _, reply = d.post("/v1/chat/completions", many(high))
+        equal((status, reply["error"]["code"]), (400, "invalid_json"), "%d values" % high)
+        for n, expected in (((256 << 10), "too_large"), ((256 << 10) + 1, "text_too_large")):
+            status, _, reply = d.post("/v1/vqa", {"question": "x" * n})
+            equal((status, reply["error"]["code"]), (413, expected), "%d bytes of text" % n)
+        equal(d.post("/v1/chat/completions", chat(63))[0], 200, "63 messages")
+        status, _, reply = d.post("/v1/chat/completions", chat(65))
+        equal((status, reply["error"]["code"]), (400, "too_many_messages"), "65 messages")
+        equal(d.post("/v1/vqa", {"question": "x", "images": [image] * 4, "max_tokens": 1})[0], 200, "4 images")
+        status, _, reply = d.post("/v1/vqa", {"question": "x", "images": [image] * 5, "max_tokens": 1})
+        equal((status, reply["error"]["code"]), (400, "too_many_images"), "5 images")
+
+
+def first_token_ms(d):
+    """Until the first line of an answer, on a connection of its own."""
+    start = time.monotonic()
+    with connect(d, post(b'{"question":"Hi?","max_tokens":1,"stream":true}')) as s:
+        got = b""
+        while b'"token"' not in got:
+            piece = s.recv(65536)
+            require(piece, "no token: %r" % got[-200:])
+            got += piece
+    return (time.monotonic() - start) * 1e3
+
+
+def drip(stop, sockets, data):
+    """One byte of `data` for each of them now and then."""
+    at = 0
+    while not stop.wait(0.2):
+        for s in sockets:
+            try:
+                s.send(data[at:at + 1])
+            except OSError:
+                pass
+        at += 1
+
+
+def check_two_thousand_who_wait_and_drip_hold_up_nobody(build):
+    n = 100 if is_sanitized(build) else 1000
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < 6 * n:
+        raise Skip("only %d descriptors" % most)
+    before_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (6 * n, most))
+    stop, held = threading.Event(), []
+    try:
+        with Daemon(build) as quiet, Daemon(build, "--max-connections", str(4 * n + 64), "--header-timeout-s", "60",
+                                            "--body-timeout-s", "60") as d:
+            first_token_ms(quiet)
+            first_token_ms(d)
+            for i in range(n):  # half have asked once and stay, half have never said anything
+                held += [connect(d, GET), connect(d)]
+            for s in held[::2]:
+                require(answer(s)[0].startswith(b"HTTP/1.1 200"), "asked once")
+            slow = [connect(d, GET[:20]) for _ in range(20)] + [connect(d, post(ASK)[:-20]) for _ in range(20)]
+            slow[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+            held += slow
+            threading.Thread(target=drip, args=(stop, slow, b"x" * 1000), daemon=True).start()
+            h = d.health()
+            require(h["open"]["connections"] >= 2 * n, "held: %r" % h["open"])
+            # A daemon without them is asked in turn, so that both have the same share of a busy machine.
+            for _ in range(5):
+                pairs = [(first_token_ms(d), first_token_ms(quiet)) for _ in range(15)]
+                beside, alone = (statistics.median(p[i] for p in pairs) for i in (0, 1))
+                if beside <= max(2 * alone, 20):
+                    break
+            else:
+                require(False, "first token after %.1f ms, alone %.1f ms" % (beside, alone))
+    finally:
+        stop.set()
+        for s in held:
+            s.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before_limit)
+    return "first token after %.1f ms beside %d connections, %.1f ms alone" % (beside, h["open"]["connections"], alone)
 
 
 def rows():

@@ -12,6 +12,10 @@ def check_some_thousands_find_nothing(build):
     return fuzz.finds_nothing(build, 3000 if is_sanitized(build) else 8000, 1)
 
 
+def check_nor_do_some_at_the_operators_port(build):
+    return fuzz.finds_nothing_at_the_operators_port(build, 3000, 1)
+
+
 def check_a_planted_crash_is_found(build):
     if "address" in build:
         return fuzz.finds_the_planted_bug(build, "overread:count=0", "heap-buffer-overflow")

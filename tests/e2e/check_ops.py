@@ -67,8 +67,9 @@ def check_loading_is_told_on_both_ports(build):
             code, headers, body = get(d.port, path, method=method)
             require_error(code, body, 503, "loading")
             require(1 <= int(headers["Retry-After"]) <= 120, headers)
+        # An exchange is counted when it is over, a moment after its answer.
+        until(lambda: value(parse(get(d.ops_port, "/metrics")[2].decode()), "healthgpt_rejected_total", reason="loading") == 5, "refused")
         page = parse(get(d.ops_port, "/metrics")[2].decode())
-        equal(value(page, "healthgpt_rejected_total", reason="loading"), 5, "refused")
         equal(value(page, "healthgpt_requests_total", route="other", code="503"), 5, "by route")
         d.process.send_signal(signal.SIGTERM)
         equal(d.process.wait(60), 0, "exit code")
@@ -190,6 +191,24 @@ def check_answers_at_the_connection_limit(build):
             s.close()
         require(b'"status":"ok"' in read_until(late, lambda g: b'"ok"' in g), "the main port goes on")
         late.close()
+
+
+def check_who_holds_connections_does_not_stop_it(build):
+    """Twice as many as it takes, each with half a header that goes on dripping; it answers all the while."""
+    with OpsDaemon(build) as d:
+        drips = [socket.create_connection(("127.0.0.1", d.ops_port), 60) for _ in range(128)]
+        for k in range(6):
+            for s in drips:
+                try:
+                    s.send(b"GET /readyz HTTP/1.1\r\n"[k:k + 1])
+                except OSError:
+                    pass  # it was cut
+            equal(d.ready(), (200, None), "/readyz")
+        page = d.metrics()
+        equal(value(page, "healthgpt_connections"), 0, "these are not the main port's")
+        equal(value(page, "healthgpt_connections_cut_total"), 0, "nor are these cuts")
+        for s in drips:
+            s.close()
 
 
 def check_no_port_when_none_is_wanted(build):

@@ -1,5 +1,6 @@
-"""Secrets planted in everything a client can send are in no log, no counter, no crash report and no core (T-24)."""
+"""Secrets planted in everything a client can send are in no log, no metric, no crash report and no core (T-24)."""
 import base64
+import http.client
 import json
 import os
 import re
@@ -107,11 +108,26 @@ def session(d):
     return seen
 
 
+def operators(d):
+    """Everything that the operators' port tells."""
+    port = int(re.search(r"operators' port: http://127\.0\.0\.1:(\d+)", d.log_text()).group(1))
+    for path in ("/metrics", "/readyz", "/livez", "/startupz", "/version", "/" + secret("route")):
+        c = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        c.request("GET", path, headers={"Authorization": "Bearer key-of-a"})
+        r = c.getresponse()
+        data = r.read()
+        require(r.status == (404 if MARK in path else 200) and data, "%s: %d" % (path, r.status))
+        hold_clean(path, data)
+        c.close()
+
+
 def check_no_log_holds_what_clients_send(build):
     for more in ((), ("--log-json",)):
-        with KeyFile(entry("a")) as keys:
-            with Daemon(build, "--api-keys", keys.path, *more) as d:
+        with KeyFile(entry("a")) as keys, tempfile.TemporaryDirectory() as folder:
+            audit = os.path.join(folder, "audit")
+            with Daemon(build, "--api-keys", keys.path, "--audit-log", audit, "--ops-listen", "127.0.0.1:0", *more) as d:
                 seen = session(d)
+                operators(d)
                 require({200, 400, 401, 404, 413, 415} <= set(seen), "answers: %r" % seen)
                 _, _, health = d.request("GET", "/health")
                 hold_clean("/health", health)
@@ -120,8 +136,12 @@ def check_no_log_holds_what_clients_send(build):
                 d.ended = True
             log = d.log_text().encode()
             require(b"request" in log, "log: %r" % log[-300:])
-            hold_clean("the log", log)
-            require(b"key-of-a" not in log, "the log holds a key")
+            with open(audit, "rb") as f:
+                lines = f.read()
+            require(lines.count(b'"request"') >= 20, "audit log: %r" % lines[-300:])
+            for name, data in (("the log", log), ("the audit log", lines)):
+                hold_clean(name, data)
+                require(b"key-of-a" not in data, name + " holds a key")
     return "%r, as text and as JSON" % seen
 
 
@@ -154,7 +174,7 @@ def check_failures_of_the_engine_tell_nothing(build):
 def crash(build, sig, *more, limit=None, folder=None):
     """A daemon with secrets at work that gets the signal (None: its own fault); (dumped, log)."""
     fault = sig is None
-    d = Daemon(build, "--backend", "ref", "--threads", "1", *more,
+    d = Daemon(build, "--backend", "ref", "--threads", "1", "--canary-interval-s", "0", *more,
                program="healthgptd-faults" if fault else "healthgptd", env={"HG_FAULT": "crash"} if fault else None,
                cwd=folder, preexec=(lambda: resource.setrlimit(resource.RLIMIT_CORE, limit)) if limit else None)
     drawing = json.dumps({"prompt": secret("prompt"), "stream": True, "image": base64.b64encode(picture()).decode()})

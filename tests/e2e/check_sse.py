@@ -4,7 +4,7 @@ import resource
 import socket
 import time
 
-from harness import Daemon, Fail, Skip, b64, equal, is_sanitized, require, test_image
+from harness import Daemon, Fail, Skip, Slow, b64, equal, is_sanitized, require, test_image
 
 CHAT = "/v1/chat/completions"
 SAY = [{"role": "user", "content": "Is there pneumonia?"}]
@@ -113,8 +113,8 @@ def check_chunks_can_be_filled_up(build):
 
 
 def check_headers_come_at_once_and_pings_while_it_waits(build):
-    with Daemon(build, "--backend", "ref", "--max-batch", "1", "--ping-s", "1") as d:
-        ahead = [Stream(d, "/v1/draw", dict(DRAW, seed=i, stream=True)) for i in range(4)]
+    with Slow(build, "--max-batch", "1", "--ping-s", "1", ms=30) as d:  # two seconds a picture
+        ahead = [Stream(d, "/v1/draw", dict(DRAW, seed=i, stream=True)) for i in range(2)]
         start = time.monotonic()
         with Stream(d, CHAT, {"messages": SAY, "modalities": ["image"], "stream": True}) as s:
             equal(s.block(), ": ok", "first block")
@@ -142,7 +142,7 @@ def check_an_error_ends_a_stream_as_an_event(build):
 
 
 def check_a_client_that_leaves_a_stream_of_choices_cancels_them(build):
-    with Daemon(build, "--backend", "ref") as d:
+    with Slow(build) as d:
         s = Stream(d, "/v1/images/generations", dict(DRAW, n=4, stream=True, partial_images=3))
         s.block()
         s.__exit__()
@@ -155,8 +155,8 @@ def check_a_thousand_waiting_streams_are_small(build):
         raise Skip("a sanitizer's memory is not ours")
     ask = {"messages": SAY, "stream": True, "max_tokens": 64}
     resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    with Daemon(build, "--backend", "ref", "--max-queue", "2000", "--max-queue-tokens", "10000000",
-                "--max-connections", "1200") as d:
+    with Slow(build, "--backend", "ref", "--max-queue", "2000", "--max-queue-tokens", "10000000",
+              "--max-connections", "1200") as d:
         # These keep the engine busy; those after them bring the heap to its working size.
         drawings = [Stream(d, "/v1/draw", dict(DRAW, stream=True, seed=i)) for i in range(48)]
         for _ in range(2):

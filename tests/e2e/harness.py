@@ -133,7 +133,7 @@ def png_chunks(data):
 
 
 def require_synthetic(data, **facts):
-    """The marks of server/synthetic.h and no other chunk; `facts` that the comment has to hold. What the comment says."""
+    """The marks of server/api/synthetic.h and no other chunk; `facts` that the comment has to hold. What the comment says."""
     chunks = png_chunks(data)
     kinds = [kind for kind, _ in chunks if kind != "IDAT"]
     equal(kinds, ["IHDR", "tEXt", "tEXt", "tEXt", "iTXt", "IEND"], "chunks of the picture")
@@ -202,8 +202,9 @@ class Daemon:
         self.port = int(m.group(1))
 
     def log_text(self):
-        self.log.seek(0)
-        return self.log.read().decode("utf-8", "replace")
+        # pread: the daemon writes at the offset of the same open file, which must not move.
+        n = self.log.fileno()
+        return os.pread(n, os.fstat(n).st_size, 0).decode("utf-8", "replace")
 
     def __enter__(self):
         return self
@@ -311,6 +312,22 @@ class Daemon:
         """VmRSS, VmHWM (the peak) of the daemon."""
         with open("/proc/%d/status" % self.process.pid) as f:
             return int(re.search(key + r":\s+(\d+)", f.read()).group(1))
+
+
+class Slow(Daemon):
+    """Each step takes `ms` more: a picture of 64 tokens 6.4 s, so that what has begun is still there when a check that a
+    busy machine holds up goes on."""
+
+    def __init__(self, build, *args, ms=100, **kw):
+        super().__init__(build, *args, env=dict(kw.pop("env", {}), HG_FAULT="slow_step:count=0,ms=%d" % ms),
+                         program="healthgptd-faults", **kw)
+
+
+def until(condition, what, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        require(time.monotonic() < end, "not within %d s: %s" % (seconds, what))
+        time.sleep(0.005)
 
 
 def b64(data):

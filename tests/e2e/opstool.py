@@ -69,8 +69,8 @@ class Loading:
         self.ops_port = int(re.search(OPS, self.log_text()).group(1))
 
     def log_text(self):
-        self.log.seek(0)
-        return self.log.read().decode("utf-8", "replace")
+        n = self.log.fileno()
+        return os.pread(n, os.fstat(n).st_size, 0).decode("utf-8", "replace")
 
     def __enter__(self):
         return self

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "common/buf.h"
-#include "server/multipart.h"
+#include "server/api/multipart.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 

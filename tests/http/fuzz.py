@@ -5,6 +5,7 @@ First a planted bug must be found (a build that cannot fail tests nothing), then
 one: no sanitizer line, no end of the daemon, no answer 500, the good client served all the time, every accepted request
 ended. SEED: of the clock, if not given; it is printed. The sums go to $HG_TEST_SUMS as those of tests/run.py do."""
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,9 +18,9 @@ from harness import LOG_ALARMS, Daemon, counts, check, equal, require  # noqa: E
 OPTIONS = ("--canary-interval-s", "0")
 
 
-def h1mut(build, d, count, seed):
-    p = subprocess.run([os.path.join(ROOT, build, "h1mut"), "--port", str(d.port), "--count", str(count), "--seed",
-                        str(seed)], cwd=ROOT, stdout=subprocess.PIPE)
+def h1mut(build, d, count, seed, *more):
+    p = subprocess.run([os.path.join(ROOT, build, "h1mut"), "--good", str(d.port), "--count", str(count), "--seed", str(seed)]
+                       + list(more or ("--port", str(d.port))), cwd=ROOT, stdout=subprocess.PIPE)
     return p.returncode, p.stdout.decode("utf-8", "replace")
 
 
@@ -48,6 +49,14 @@ def finds_nothing(build, count, seed):
     return said.strip().split("\n")[-1]
 
 
+def finds_nothing_at_the_operators_port(build, count, seed):
+    with Daemon(build, *OPTIONS, "--ops-listen", "127.0.0.1:0") as d:
+        port = re.search(r"operators' port: http://127\.0\.0\.1:(\d+)", d.log_text()).group(1)
+        code, said = h1mut(build, d, count, seed, "--port", port, "--seeds", "tests/http/seeds_ops")
+        require(code == 0, "seed %d: %s\n%s" % (seed, said, d.log_text()[-3000:]))
+    return said.strip().split("\n")[-1]
+
+
 def main():
     build = sys.argv[1]
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 150000
@@ -55,6 +64,7 @@ def main():
     if "address" in build:
         check("a planted overread is found", finds_the_planted_bug, build, "overread:count=0", "heap-buffer-overflow")
     check("%d mutants find nothing" % count, finds_nothing, build, count, seed)
+    check("%d at the operators' port" % (count // 5), finds_nothing_at_the_operators_port, build, count // 5, seed)
     print("fuzz-http: %(passed)d passed, %(failed)d failed, %(skipped)d skipped" % counts)
     if os.environ.get("HG_TEST_SUMS"):
         with open(os.environ["HG_TEST_SUMS"], "a") as f:

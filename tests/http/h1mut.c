@@ -1,6 +1,7 @@
 /* tests/http/h1mut.c - sends mutated requests (mutate.h) to a daemon, many connections at once.
  *
  *   h1mut --port P [--count N] [--seed S] [--from K] [--connections C] [--live N] [--seeds DIR]
+ *         [--good Q]            the good client asks at another port
  *   h1mut --print K --seed S     the bytes of mutant K
  *
  * A connection carries one to three mutants, mostly with a good request behind them that asks for
@@ -39,7 +40,7 @@ struct connection {
 };
 
 struct options {
-    int port, n_connections;
+    int port, good, n_connections;
     uint64_t count, seed, from, live, print;
     bool prints;
     const char *seeds;
@@ -121,12 +122,12 @@ static bool is_alive(struct run *u)
 {
     static char got[1 << 16];
     char text[sizeof u->expected];
-    if (!ask(u->o.port, last, got, sizeof got) || !strstr(got, "\"status\":\"ok\"")) {
+    if (!ask(u->o.good, last, got, sizeof got) || !strstr(got, "\"status\":\"ok\"")) {
         printf("h1mut: /health does not answer before mutant %llu: %.200s\n",
                (unsigned long long)u->next, got);
         return false;
     }
-    if (!ask_text(u->o.port, text, sizeof text) || strcmp(text, u->expected) != 0) {
+    if (!ask_text(u->o.good, text, sizeof text) || strcmp(text, u->expected) != 0) {
         printf("h1mut: before mutant %llu a good question gets \"%s\", expected \"%s\"\n",
                (unsigned long long)u->next, text, u->expected);
         return false;
@@ -281,6 +282,8 @@ static bool read_options(int argc, char **argv, struct options *o)
         uint64_t v = strtoull(argv[i + 1], NULL, 10);
         if (strcmp(argv[i], "--port") == 0)
             o->port = (int)v;
+        else if (strcmp(argv[i], "--good") == 0)
+            o->good = (int)v;
         else if (strcmp(argv[i], "--count") == 0)
             o->count = v;
         else if (strcmp(argv[i], "--seed") == 0)
@@ -298,6 +301,7 @@ static bool read_options(int argc, char **argv, struct options *o)
         else
             return false;
     }
+    o->good = o->good ? o->good : o->port;
     return argc % 2 == 1 && o->live > 0 && o->n_connections >= 1 &&
            o->n_connections <= MAX_CONNECTIONS && (o->prints || o->port > 0);
 }
@@ -348,7 +352,7 @@ int main(int argc, char **argv)
             return 75;
     }
     int64_t start = now_ms();
-    bool good = ask_text(u.o.port, u.expected, sizeof u.expected) && run(&u);
+    bool good = ask_text(u.o.good, u.expected, sizeof u.expected) && run(&u);
     report(&u, good, (double)(now_ms() - start + 1) / 1000);
     for (int i = 0; i < u.o.n_connections; i++)
         free(u.connections[i].out);

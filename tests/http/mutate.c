@@ -112,8 +112,10 @@ static bool read_seed(const char *path, struct bytes *out)
     text[n] = '\0';
     if (f)
         fclose(f);
-    if (n == 0 || !expand(text, &b))
+    if (n == 0 || !expand(text, &b)) {
+        free(b.data);
         return false;
+    }
     char *at = memmem(b.data, b.n, mark, sizeof mark - 1);
     if (at) {
         const char *body = body_of(&b);
@@ -275,8 +277,7 @@ static const char *const tokens[] = {"\r\n",
                                      "\\ud800",
                                      "\\udc00\\ud800",
                                      "\\x",
-                                     "\"\\u0001"
-                                     "0\"",
+                                     "\"\\u00010\"",
                                      "\"stream\":true,",
                                      "\"n\":4,",
                                      "\"stop\":[\"a\",\"b\"],",

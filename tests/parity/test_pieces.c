@@ -11,7 +11,7 @@ enum { N_ANSWER = 8, MAX_BEATS = 400, CODES = 16 };
 static char folder[256];
 static const char *backends[] = {"cpu", "ref", "simt"};
 
-static struct hg_model *load(const char *backend)
+static struct hg_model *load_with(const char *backend, bool forget)
 {
     struct hg_model *m = NULL;
     struct hg_error err = {0};
@@ -19,13 +19,19 @@ static struct hg_model *load(const char *backend)
                                  .backend = backend,
                                  .n_threads = 2,
                                  .max_seqs = 4,
-                                 .forget = true, /* each run sees its picture again */
+                                 .forget = forget,
                                  .kv_tokens = 2048,
                                  .max_batch_tokens = 256};
     if (hg_model_load(&o, &m, &err) != HG_STATUS_OK &&
         (err.status != HG_STATUS_UNSUPPORTED || hg_test_backend()))
         fail_msg("%s", err.text);
     return m;
+}
+
+/* Each run sees its picture again. */
+static struct hg_model *load(const char *backend)
+{
+    return load_with(backend, true);
 }
 
 /* look 0: a question without a picture. */
@@ -207,6 +213,38 @@ static void a_picture_half_seen_is_dropped_with_its_sequence(void **state)
     hg_model_free(m);
 }
 
+/* Two that ask about one picture: the first begins it and gives way, the second sees it, and the
+ * first finds it when it goes on. */
+static void a_picture_is_seen_once_by_whoever_is_there(void **state)
+{
+    (void)state;
+    struct hg_model *m = load_with(backends[0], false);
+    struct hg_error err = {0};
+    struct outcome whole;
+    struct trace of_a = {.n = 0}, of_b = {.n = 0};
+    int64_t work = 1;
+    run(m, INT64_MAX, &whole);
+    hg_model_forget(m);
+    struct hg_seq *a = ask(m, 3, N_ANSWER), *b = ask(m, 3, N_ANSWER);
+    HG_TEST_OK(hg_seq_encode_piece(a, &work, &err), err);
+    HG_TEST_OK(hg_seq_preempt(a, &err), err);
+    assert_true(hg_seq_wants_vision(b));
+    HG_TEST_OK(hg_seq_encode_image(b, &err), err);
+    HG_TEST_OK(hg_seq_resume(a, &err), err);
+    assert_false(hg_seq_wants_vision(a) || hg_seq_wants_vision(b));
+    HG_TEST_FAILS(hg_seq_encode_image(a, &err), HG_STATUS_INTERNAL, err, "no image left");
+    for (int k = 0; k < N_ANSWER; k++) {
+        step(m, b, &of_b);
+        step(m, a, &of_a);
+    }
+    expect_equal(&of_a, &whole.answer);
+    expect_equal(&of_b, &whole.answer);
+    hg_seq_free(a);
+    hg_seq_free(b);
+    hg_image_deinit(&whole.im);
+    hg_model_free(m);
+}
+
 static void a_picture_half_drawn_can_be_dropped(void **state)
 {
     (void)state;
@@ -249,6 +287,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_size_of_piece_gives_the_bytes_of_the_whole),
         cmocka_unit_test(a_picture_half_seen_is_dropped_with_its_sequence),
+        cmocka_unit_test(a_picture_is_seen_once_by_whoever_is_there),
         cmocka_unit_test(a_picture_half_drawn_can_be_dropped),
     };
     (void)argc;

@@ -1,13 +1,13 @@
 /* tests/server/lift_same.h - are a lifted JSON value and the plain one the same? Of the tests and
- * the fuzz target of server/lifter. */
+ * the fuzz target of server/api/lifter. */
 #ifndef HG_TESTS_SERVER_LIFT_SAME_H
 #define HG_TESTS_SERVER_LIFT_SAME_H
 
 #include <jansson.h>
 #include <string.h>
 
-#include "server/data_uri.h"
-#include "server/lifter.h"
+#include "server/api/data_uri.h"
+#include "server/api/lifter.h"
 
 /* The picture that a string of the lifted text stands for; NULL: it is a text. */
 static inline const struct hg_image_bytes *lift_picture(const struct hg_image_list *images,

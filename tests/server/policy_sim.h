@@ -1,10 +1,10 @@
 /* tests/server/policy_sim.h - an engine in virtual time around a policy: places, KV blocks, prompts
- * in chunks beside decoding, giving way. It does what server/engine_admit.c and engine_step.c do,
- * with numbers in place of a model. */
+ * in chunks beside decoding, giving way. It does what server/engine/engine_admit.c and
+ * engine_step.c do, with numbers in place of a model. */
 #ifndef HG_TESTS_SERVER_POLICY_SIM_H
 #define HG_TESTS_SERVER_POLICY_SIM_H
 
-#include "server/policy.h"
+#include "server/engine/policy.h"
 
 enum { SIM_MAX_KEYS = 64, SIM_MAX_PLACES = 64, SIM_BLOCK = 16, SIM_EXPECTED = 64 };
 

@@ -1,9 +1,9 @@
 /* tests/server/test_api.c - bodies to struct hg_ask: every field, every kind of bad input. */
-#include "server/api.h"
+#include "server/api/api.h"
 
 #include "common/base64.h"
-#include "server/body.h"
-#include "server/data_uri.h"
+#include "server/api/body.h"
+#include "server/api/data_uri.h"
 #include "server/json_text.h"
 #include "tests/test.h"
 
@@ -268,5 +268,5 @@ int main(void)
         cmocka_unit_test(api_error_body_has_message_type_code_and_param),
         cmocka_unit_test(json_writer_output_is_read_back_by_jansson),
     };
-    return cmocka_run_group_tests_name("server/api", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/api/api", tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
 /* tests/server/test_api_chat.c - OpenAI's dialects into struct hg_ask: messages, choices, what is
  * ignored and what is refused; names of models. */
 #include "common/base64.h"
-#include "server/api.h"
-#include "server/body.h"
+#include "server/api/api.h"
+#include "server/api/body.h"
 #include "tests/test.h"
 
 /* Every "%s" of `format` becomes a 2x1 PNG in base64. */
@@ -293,5 +293,5 @@ int main(void)
         cmocka_unit_test(names_of_models_pick_the_task),
         cmocka_unit_test(long_chats_are_bounded),
     };
-    return cmocka_run_group_tests_name("server/api_chat", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/api/api_chat", tests, NULL, NULL);
 }

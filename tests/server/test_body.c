@@ -1,6 +1,6 @@
 /* tests/server/test_body.c - JSON and form bodies in pieces, their caps, and what a refusal leaves.
  */
-#include "server/body.h"
+#include "server/api/body.h"
 
 #include <dirent.h>
 
@@ -281,5 +281,5 @@ int main(void)
         cmocka_unit_test(caps_of_bodies_hold),
         cmocka_unit_test(json_test_suite_is_judged_rightly),
     };
-    return cmocka_run_group_tests_name("server/body", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/api/body", tests, NULL, NULL);
 }

@@ -1,12 +1,12 @@
 /* tests/server/test_canary.c - the self-test with the demo model: it repeats itself bit for bit,
  * leaves nothing behind wherever it is given up, and says what differs. */
-#include "server/canary.h"
+#include "server/engine/canary.h"
 
 #include <time.h>
 
 #include "common/log.h"
-#include "server/canary_file.h"
-#include "server/scheduler.h"
+#include "server/engine/canary_file.h"
+#include "server/engine/scheduler.h"
 #include "tests/test.h"
 
 static struct hg_model *load(const char *backend, int64_t kv_tokens)
@@ -255,5 +255,5 @@ int main(void)
         cmocka_unit_test(the_file_holds_what_was_printed),
         cmocka_unit_test(requests_do_not_notice_it),
     };
-    return cmocka_run_group_tests_name("server/canary", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/engine/canary", tests, NULL, NULL);
 }

@@ -1,12 +1,12 @@
 /* tests/server/test_config.c - configuration: table, file, environment, flags, what is made of it.
  */
-#include "server/config.h"
+#include "server/config/config.h"
 
 #include <jansson.h>
 
 #include "kernels/backend.h"
-#include "server/config_table.h"
-#include "server/options.h"
+#include "server/config/config_table.h"
+#include "server/config/options.h"
 #include "tests/test.h"
 
 /* Free with hg_config_deinit. */
@@ -331,7 +331,7 @@ static void config_schema_file_is_what_the_table_makes(void **state)
     assert_int_equal(hg_config_schema(&made), HG_STATUS_OK);
     unsigned char *file = hg_test_read(hg_test_file("config/schema.json"), &n);
     if (n != made.len || memcmp(file, made.data, n) != 0)
-        fail_msg("config/schema.json is not what server/config.h says: run make schema");
+        fail_msg("config/schema.json is not what server/config/config.h says: run make schema");
     json_t *schema = json_loads(made.data, JSON_REJECT_DUPLICATES, NULL);
     assert_non_null(schema);
     json_t *all = json_object_get(schema, "properties");
@@ -396,5 +396,5 @@ int main(void)
         cmocka_unit_test(config_schema_file_is_what_the_table_makes),
         cmocka_unit_test(config_documents_name_every_key),
     };
-    return cmocka_run_group_tests_name("server/config", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/config/config", tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* tests/server/test_guard.c - clients that leave, are slow, do not read; a full table, no
  * descriptors, descriptors that come again. Time is given to hg_guard_scan, so no test waits for a
  * limit. */
-#include "server/guard.h"
+#include "server/http/guard.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -590,5 +590,5 @@ int main(void)
         cmocka_unit_test(an_event_of_a_connection_that_has_left_is_dropped),
         cmocka_unit_test(descriptors_that_come_again_are_not_mistaken),
     };
-    return cmocka_run_group_tests_name("server/guard", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/http/guard", tests, NULL, NULL);
 }

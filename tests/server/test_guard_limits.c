@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/guard.h"
+#include "server/http/guard.h"
 #include "tests/test.h"
 
 enum { N = 64, QUOTA = N / 4, N_REQUESTS = 3 };

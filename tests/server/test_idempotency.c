@@ -1,8 +1,8 @@
 /* tests/server/test_idempotency.c - every verdict, by a clock of the test's own. */
-#include "server/idempotency.h"
+#include "server/http/idempotency.h"
 
 #include "common/rng.h"
-#include "server/body.h"
+#include "server/api/body.h"
 #include "tests/test.h"
 
 enum { SECOND = 1000000000 };
@@ -220,5 +220,5 @@ int main(void)
         cmocka_unit_test(random_use_stays_in_bounds),
         cmocka_unit_test(digests_tell_questions_apart_but_not_boundaries),
     };
-    return cmocka_run_group_tests_name("server/idempotency", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/http/idempotency", tests, NULL, NULL);
 }

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "common/sha256.h"
-#include "server/keys.h"
+#include "server/http/keys.h"
 #include "tests/test.h"
 
 enum { N_KEYS = 1024, N_ROUNDS = 1000, N_ATTEMPTS = 20, MAX_NAME = 24 };

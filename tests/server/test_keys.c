@@ -1,5 +1,5 @@
 /* tests/server/test_keys.c - the key file, the check, the reload, keygen. */
-#include "server/keys.h"
+#include "server/http/keys.h"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -217,5 +217,5 @@ int main(void)
         cmocka_unit_test(a_reload_disturbs_nobody),
         cmocka_unit_test(keygen_makes_a_line_that_knows_its_key),
     };
-    return cmocka_run_group_tests_name("server/keys", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/http/keys", tests, NULL, NULL);
 }

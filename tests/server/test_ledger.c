@@ -1,10 +1,10 @@
 /* tests/server/test_ledger.c - one end for each request; late ones are told once. */
-#include "server/ledger.h"
+#include "server/engine/ledger.h"
 
 #include <unistd.h>
 
 #include "common/log.h"
-#include "server/request.h"
+#include "server/engine/request.h"
 #include "tests/test.h"
 
 static const int64_t second = 1000000000;
@@ -114,5 +114,5 @@ int main(void)
         cmocka_unit_test(a_late_request_is_told_once_with_state_and_age),
         cmocka_unit_test(many_late_requests_are_all_told),
     };
-    return cmocka_run_group_tests_name("server/ledger", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/engine/ledger", tests, NULL, NULL);
 }

@@ -1,11 +1,11 @@
 /* tests/server/test_lifter.c - lifting and parsing is parsing and decoding, in any pieces. */
-#include "server/lifter.h"
+#include "server/api/lifter.h"
 
 #include "common/base64.h"
 #include "common/clock.h"
 #include "common/rng.h"
-#include "server/body.h"
-#include "server/data_uri.h"
+#include "server/api/body.h"
+#include "server/api/data_uri.h"
 #include "tests/server/lift_same.h"
 #include "tests/test.h"
 
@@ -565,5 +565,5 @@ int main(void)
         cmocka_unit_test(damaged_bodies_have_one_verdict),
         cmocka_unit_test(lifting_is_faster_than_collecting),
     };
-    return cmocka_run_group_tests_name("server/lifter", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/api/lifter", tests, NULL, NULL);
 }

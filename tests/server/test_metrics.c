@@ -1,6 +1,6 @@
 /* tests/server/test_metrics.c - the hooks and the page: one process, one set of counters, so each
  * test looks at what it has added. */
-#include "server/metrics.h"
+#include "server/ops/metrics.h"
 
 #include "common/clock.h"
 #include "tests/test.h"
@@ -160,5 +160,5 @@ int main(void)
         cmocka_unit_test(the_accept_header_chooses_the_format),
         cmocka_unit_test(a_page_takes_less_than_a_millisecond),
     };
-    return cmocka_run_group_tests_name("server/metrics", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/ops/metrics", tests, NULL, NULL);
 }

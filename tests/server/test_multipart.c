@@ -1,9 +1,9 @@
 /* tests/server/test_multipart.c - form bodies as curl and browsers send them, and broken ones. */
-#include "server/multipart.h"
+#include "server/api/multipart.h"
 
 #include "common/buf.h"
 #include "common/rng.h"
-#include "server/http_gate.h"
+#include "server/http/http_gate.h"
 #include "tests/test.h"
 
 static void boundary_is_read_plain_and_quoted(void **state)
@@ -251,5 +251,5 @@ int main(void)
         cmocka_unit_test(mutated_forms_read_the_same_in_any_pieces),
         cmocka_unit_test(gate_knows_local_hosts_and_bad_targets),
     };
-    return cmocka_run_group_tests_name("server/multipart", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/api/multipart", tests, NULL, NULL);
 }

@@ -3,7 +3,7 @@
 #include "tests/common/fail_malloc.h"
 
 #include "common/log.h"
-#include "server/scheduler.h"
+#include "server/engine/scheduler.h"
 #include "tests/test.h"
 
 enum { N_ASK = 6, N_DRAW = 4, N = N_ASK + N_DRAW, ANSWER = 180 };

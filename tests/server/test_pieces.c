@@ -8,9 +8,10 @@
 #include "common/log.h"
 #include "kernels/cpu/cpu.h"
 #include "model/internal.h"
-#include "server/engine.h"
+#include "server/engine/engine.h"
 #include "tests/parity/model_writer.h"
 #include "tests/random_model.h"
+#include "tests/server/gate.h"
 #include "tests/test.h"
 
 enum { PICTURES = 8, STREAM_TOKENS = 3900 };
@@ -31,50 +32,8 @@ static struct {
     struct hg_request *victim;                   /* cancelled when n_ops gets to cancel_at */
     int cancel_at;
     int64_t after_cancel; /* cost of what was begun later, its own operation included */
+    int fail_at;          /* the linear that fails, at the earliest; 0: none */
 } count;
-
-/* While it is closed the engine thread stops where it would hand out the next step's tokens. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool closed, stopped;
-} gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false};
-
-static void gate_close(void)
-{
-    pthread_mutex_lock(&gate.lock);
-    gate.closed = true;
-    pthread_mutex_unlock(&gate.lock);
-}
-
-/* Until the engine thread has stopped there. */
-static void gate_await(void)
-{
-    pthread_mutex_lock(&gate.lock);
-    while (!gate.stopped)
-        pthread_cond_wait(&gate.changed, &gate.lock);
-    pthread_mutex_unlock(&gate.lock);
-}
-
-static void gate_open(void)
-{
-    pthread_mutex_lock(&gate.lock);
-    gate.closed = false;
-    pthread_cond_broadcast(&gate.changed);
-    pthread_mutex_unlock(&gate.lock);
-}
-
-/* [engine] */
-static void gate_pass(void)
-{
-    pthread_mutex_lock(&gate.lock);
-    gate.stopped = true;
-    pthread_cond_broadcast(&gate.changed);
-    while (gate.closed)
-        pthread_cond_wait(&gate.changed, &gate.lock);
-    gate.stopped = false;
-    pthread_mutex_unlock(&gate.lock);
-}
 
 static void counted(int64_t work, int cost)
 {
@@ -97,6 +56,10 @@ static void counted(int64_t work, int cost)
 static enum hg_status count_linear(struct hg_backend *b, const struct hg_linear_args *a)
 {
     counted((int64_t)a->n_rows * a->w->n_in * a->w->n_out, HG_SEEN_COST);
+    if (count.fail_at && !count.in_step && count.n_ops >= count.fail_at) {
+        count.fail_at = 0;
+        return HG_STATUS_INTERNAL;
+    }
     return count.real->linear(b, a);
 }
 
@@ -149,14 +112,14 @@ struct bench {
     struct hg_model_info info;
 };
 
-static void open_bench(struct bench *b, int max_batch)
+static void open_bench_with(struct bench *b, int max_batch, bool forget)
 {
     struct hg_error err = {0};
     struct hg_model_options o = {.path = folder,
                                  .backend = "cpu",
                                  .n_threads = 1,
                                  .max_seqs = max_batch,
-                                 .forget = true,
+                                 .forget = forget,
                                  .kv_tokens = 16384};
     struct hg_scheduler_options s = {.max_batch = max_batch, .max_queue = 64, .timeout_ms = 600000};
     HG_TEST_OK(hg_model_load(&o, &b->model, &err), err);
@@ -174,6 +137,12 @@ static void open_bench(struct bench *b, int max_batch)
     HG_TEST_OK(hg_scheduler_create(b->model, &s, &b->scheduler, &err), err);
 }
 
+/* Each picture is seen anew. */
+static void open_bench(struct bench *b, int max_batch)
+{
+    open_bench_with(b, max_batch, true);
+}
+
 static void close_bench(struct bench *b)
 {
     hg_scheduler_free(b->scheduler);
@@ -182,7 +151,8 @@ static void close_bench(struct bench *b)
 }
 
 /* look 0: without a picture. */
-static struct hg_request *submit(struct bench *b, enum hg_task task, int look, int max_tokens)
+static struct hg_request *submit_of(struct bench *b, uint64_t tenant, enum hg_task task, int look,
+                                    int max_tokens)
 {
     struct hg_ask a;
     struct hg_request *r = NULL;
@@ -194,6 +164,7 @@ static struct hg_request *submit(struct bench *b, enum hg_task task, int look, i
     a.sampling.ignore_stop = task == HG_TASK_COMPREHENSION;
     a.sampling.seed = (uint64_t)look + 1;
     a.has_seed = true;
+    a.tenant.id = tenant;
     if (look) {
         HG_TEST_OK(hg_image_init(&a.images[0], 50, 80, &err), err);
         a.n_images = 1;
@@ -204,6 +175,11 @@ static struct hg_request *submit(struct bench *b, enum hg_task task, int look, i
     hg_ask_deinit(&a);
     HG_TEST_OK(hg_scheduler_submit(b->scheduler, r, &err), err);
     return r;
+}
+
+static struct hg_request *submit(struct bench *b, enum hg_task task, int look, int max_tokens)
+{
+    return submit_of(b, 0, task, look, max_tokens);
 }
 
 static void wait_done(struct hg_request *r)
@@ -422,6 +398,92 @@ static void a_picture_is_left_within_a_piece_when_its_client_goes(void **state)
     close_bench(&b);
 }
 
+/* ---- one picture, many requests ---------------------------------------------------------------
+ */
+
+enum { SHARING = 4, SHARED_LOOK = 5, SHARED_TOKENS = 6 };
+
+struct shared_case {
+    bool forget;
+    int n_others;   /* of SHARING: of another tenant */
+    int cancel_pct; /* of the operations of one picture: the first is cancelled there; 0: not */
+    int fail_pct;   /* one fails there; 0: not */
+    int n_encoded;  /* what is expected */
+};
+
+/* All are waiting before the first can begin. */
+static void share(struct hg_request *const want, int n_ops, const struct shared_case *c)
+{
+    struct bench b;
+    struct hg_request *rs[SHARING];
+    struct hg_scheduler_stats stats;
+    int n_bad = 0, n_free;
+    open_bench_with(&b, SHARING + 1, c->forget);
+    gate_close();
+    struct hg_request *stream = submit(&b, HG_TASK_COMPREHENSION, 0, STREAM_TOKENS);
+    gate_await();
+    for (int i = 0; i < SHARING; i++)
+        rs[i] = submit_of(&b, i >= SHARING - c->n_others, HG_TASK_COMPREHENSION, SHARED_LOOK,
+                          SHARED_TOKENS);
+    count.victim = c->cancel_pct ? rs[0] : NULL;
+    count.cancel_at = count.n_ops + n_ops * c->cancel_pct / 100;
+    count.fail_at = c->fail_pct ? count.n_ops + n_ops * c->fail_pct / 100 : 0;
+    atomic_store(&count.on, true);
+    gate_open();
+    for (int i = 0; i < SHARING; i++) {
+        hg_stream_wait(&rs[i]->stream, SIZE_MAX);
+        enum hg_status status = rs[i]->result.error.status;
+        if (i == 0 && (c->cancel_pct || c->fail_pct))
+            assert_int_equal(status, c->fail_pct ? HG_STATUS_INTERNAL : HG_STATUS_CANCELLED);
+        else if (status != HG_STATUS_OK)
+            fail_msg("request %d: %s", i, rs[i]->result.error.text);
+        else
+            expect_same(rs[i], want);
+        n_bad += status != HG_STATUS_OK;
+    }
+    hg_request_cancel(stream);
+    hg_stream_wait(&stream->stream, SIZE_MAX);
+    hg_scheduler_stats(b.scheduler, &stats);
+    n_free = hg_model_kv_free(b.model);
+    int64_t seen = b.info.vision_work * HG_SEEN_COST;
+    printf("# forget %d, %d of another tenant, %d left: %llu encodings, the work of %.2f\n",
+           c->forget, c->n_others, n_bad, (unsigned long long)stats.n_encoded,
+           (double)count.total / (double)seen);
+    assert_int_equal(stats.n_encoded, c->n_encoded);
+    assert_int_equal(n_bad, c->cancel_pct || c->fail_pct);
+    assert_true(count.total >= c->n_encoded * seen);
+    assert_true(count.total < (c->n_encoded + n_bad) * seen || !n_bad);
+    assert_true(count.total == c->n_encoded * seen || n_bad);
+    assert_int_equal(n_free, b.info.kv_blocks_free);
+    assert_int_equal(hg_feature_cache_n_owned(&b.model->features.cache), 0);
+    hg_request_unref(stream);
+    for (int i = 0; i < SHARING; i++)
+        hg_request_unref(rs[i]);
+    close_bench(&b);
+}
+
+static void requests_about_one_picture_encode_it_once(void **state)
+{
+    (void)state;
+    static const struct shared_case cases[] = {
+        {.n_encoded = 1},
+        {.n_others = 2, .n_encoded = 2},
+        {.forget = true, .n_encoded = SHARING},
+        {.cancel_pct = 50, .n_encoded = 1},
+        {.fail_pct = 50, .n_encoded = 1},
+        {.cancel_pct = 50, .n_others = SHARING - 1, .n_encoded = 1},
+    };
+    struct bench b;
+    open_bench(&b, 1);
+    struct hg_request *alone = submit(&b, HG_TASK_COMPREHENSION, SHARED_LOOK, SHARED_TOKENS);
+    wait_done(alone);
+    int n_ops = count.n_ops;
+    close_bench(&b);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        share(alone, n_ops, &cases[i]);
+    hg_request_unref(alone);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const words[] = {
@@ -430,6 +492,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_stream_waits_for_one_piece_at_most),
         cmocka_unit_test(a_long_prompt_reports_each_chunk),
         cmocka_unit_test(pictures_in_pieces_change_no_byte),
+        cmocka_unit_test(requests_about_one_picture_encode_it_once),
         cmocka_unit_test(a_picture_is_left_within_a_piece_when_its_client_goes),
     };
     (void)argc;

@@ -1,6 +1,6 @@
 /* tests/server/test_policy.c - single decisions of the policy; test_policy_sim.c has the long run.
  */
-#include "server/policy.h"
+#include "server/engine/policy.h"
 
 #include "tests/test.h"
 
@@ -410,5 +410,5 @@ int main(void)
         cmocka_unit_test(waits_follow_the_measured_speed),
         cmocka_unit_test(the_youngest_picture_gives_way_but_a_quarter_goes_on),
     };
-    return cmocka_run_group_tests_name("server/policy", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/engine/policy", tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* tests/server/test_queue.c - the bounded queue: order, refusals and their words, sweep, close,
  * threads. Who goes first is the policy's affair (test_policy.c). */
-#include "server/queue.h"
+#include "server/engine/queue.h"
 
 #include <math.h>
 
@@ -208,5 +208,5 @@ int main(void)
         cmocka_unit_test(sweep_takes_matches_and_keeps_order),
         cmocka_unit_test(queue_loses_nothing_between_threads),
     };
-    return cmocka_run_group_tests_name("server/queue", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/engine/queue", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* tests/server/test_rate.c - token buckets in virtual time. */
-#include "server/rate.h"
+#include "server/http/rate.h"
 
 #include <math.h>
 
@@ -142,5 +142,5 @@ int main(void)
         cmocka_unit_test(rate_keys_are_apart_and_the_oldest_is_forgotten),
         cmocka_unit_test(rate_durations_are_written_as_openai_does),
     };
-    return cmocka_run_group_tests_name("server/rate", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/http/rate", tests, NULL, NULL);
 }

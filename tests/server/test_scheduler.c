@@ -1,9 +1,10 @@
 /* tests/server/test_scheduler.c - the engine thread with the demo model: defaults, batch, refusal,
  * cancellation, deadline, drain. */
-#include "server/scheduler.h"
+#include "server/engine/scheduler.h"
 
 #include "common/log.h"
-#include "server/reply.h"
+#include "server/api/reply.h"
+#include "tests/server/gate.h"
 #include "tests/test.h"
 
 struct bench {
@@ -26,6 +27,7 @@ static void open_bench_with(struct bench *b, int max_batch, int max_queue, int64
     struct hg_scheduler_options s = {
         .max_batch = max_batch, .max_queue = max_queue, .timeout_ms = timeout_ms};
     HG_TEST_OK(hg_model_load(&o, &b->model, &err), err);
+    gate_put(b->model);
     HG_TEST_OK(hg_scheduler_create(b->model, &s, &b->scheduler, &err), err);
 }
 
@@ -37,6 +39,7 @@ static void open_bench(struct bench *b, int max_batch, int max_queue, int64_t ti
 static void close_bench(struct bench *b)
 {
     hg_scheduler_free(b->scheduler);
+    gate_remove(b->model);
     hg_model_free(b->model);
 }
 
@@ -60,6 +63,24 @@ static enum hg_status submit(struct bench *b, struct hg_request *r)
 {
     struct hg_error err = {0};
     return hg_scheduler_submit(b->scheduler, r, &err);
+}
+
+/* It stands before the end of its first step, and the engine with it until gate_open. */
+static void hold_in_first_step(struct bench *b, struct hg_request *r)
+{
+    gate_close();
+    assert_int_equal(submit(b, r), HG_STATUS_OK);
+    gate_await();
+}
+
+/* The closed gate lets steps pass until all of them run. */
+static void step_until_running(struct hg_request *const *rs, int n)
+{
+    for (int i = 0; i < n; i++) {
+        while (atomic_load(&rs[i]->state) == HG_REQUEST_QUEUED)
+            gate_step();
+        assert_int_equal(atomic_load(&rs[i]->state), HG_REQUEST_RUNNING);
+    }
 }
 
 static void wait_end(struct hg_request *r)
@@ -95,8 +116,12 @@ static void a_picture_is_the_same_alone_and_in_a_batch(void **state)
     for (int i = 0; i < 5; i++) {
         rs[i] = request(&b, i % 2 ? HG_TASK_COMPREHENSION : HG_TASK_GENERATION, i % 2 ? 20 : 0,
                         (uint64_t)i + 1);
-        assert_int_equal(submit(&b, rs[i]), HG_STATUS_OK);
+        if (i == 0)
+            hold_in_first_step(&b, rs[i]);
+        else
+            assert_int_equal(submit(&b, rs[i]), HG_STATUS_OK);
     }
+    gate_open();
     for (int i = 0; i < 5; i++) {
         wait_end(rs[i]);
         assert_int_equal(rs[i]->result.error.status, HG_STATUS_OK);
@@ -133,8 +158,10 @@ static struct hg_scheduler_stats run_many(int64_t kv_tokens, struct hg_request *
         HG_TEST_OK(hg_request_create(b.model, &a, &rs[i], &err), err);
         hg_ask_deinit(&a);
     }
-    for (int i = 0; i < MANY; i++)
+    hold_in_first_step(&b, rs[0]);
+    for (int i = 1; i < MANY; i++)
         assert_int_equal(submit(&b, rs[i]), HG_STATUS_OK);
+    gate_open();
     for (int i = 0; i < MANY; i++) {
         wait_end(rs[i]);
         assert_int_equal(rs[i]->result.error.status, HG_STATUS_OK);
@@ -202,12 +229,16 @@ static void a_question_does_not_wait_behind_pictures(void **state)
     struct hg_request *draw[8], *ask;
     int n_later = 0;
     open_bench(&b, 4, 16, 600000);
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 8; i++)
         draw[i] = request(&b, HG_TASK_GENERATION, 0, (uint64_t)i);
+    hold_in_first_step(&b, draw[0]);
+    for (int i = 1; i < 8; i++)
         assert_int_equal(submit(&b, draw[i]), HG_STATUS_OK);
-    }
+    step_until_running(draw, 3);
+    assert_int_equal(atomic_load(&draw[3]->state), HG_REQUEST_QUEUED);
     ask = request(&b, HG_TASK_COMPREHENSION, 4, 1);
     assert_int_equal(submit(&b, ask), HG_STATUS_OK);
+    gate_open();
     wait_end(ask);
     for (int i = 0; i < 8; i++) {
         wait_end(draw[i]);
@@ -230,12 +261,16 @@ static void a_picture_is_not_starved_by_questions(void **state)
     open_bench(&b, 1, 32, 600000);
     for (int i = 0; i < 24; i++) {
         ask[i] = request(&b, HG_TASK_COMPREHENSION, 8, (uint64_t)i);
-        assert_int_equal(submit(&b, ask[i]), HG_STATUS_OK);
+        if (i == 0)
+            hold_in_first_step(&b, ask[i]);
+        else
+            assert_int_equal(submit(&b, ask[i]), HG_STATUS_OK);
         if (i == 3) {
             draw = request(&b, HG_TASK_GENERATION, 0, 1);
             assert_int_equal(submit(&b, draw), HG_STATUS_OK);
         }
     }
+    gate_open();
     wait_end(draw);
     for (int i = 0; i < 24; i++) {
         wait_end(ask[i]);
@@ -247,7 +282,7 @@ static void a_picture_is_not_starved_by_questions(void **state)
     close_bench(&b);
 }
 
-enum { DRAWN = 3, ASKED = 4, ROUNDS = 50 };
+enum { DRAWN = 3, ASKED = 4 };
 
 /* Three pictures hold their places when four long questions come for the one that is left. */
 static void draw_and_ask(struct bench *b, struct hg_request **draw)
@@ -257,11 +292,13 @@ static void draw_and_ask(struct bench *b, struct hg_request **draw)
         draw[i] = request(b, HG_TASK_GENERATION, 0, (uint64_t)i);
     for (int i = 0; i < ASKED; i++)
         ask[i] = request(b, HG_TASK_COMPREHENSION, 100, 1);
-    for (int i = 0; i < DRAWN; i++)
+    hold_in_first_step(b, draw[0]);
+    for (int i = 1; i < DRAWN; i++)
         assert_int_equal(submit(b, draw[i]), HG_STATUS_OK);
-    hg_stream_wait(&draw[0]->stream, 0);
+    step_until_running(draw, DRAWN);
     for (int i = 0; i < ASKED; i++)
         assert_int_equal(submit(b, ask[i]), HG_STATUS_OK);
+    gate_open();
     for (int i = 0; i < ASKED; i++) {
         wait_end(ask[i]);
         assert_int_equal(ask[i]->result.error.status, HG_STATUS_OK);
@@ -285,20 +322,17 @@ static void pictures_give_way_to_questions_and_keep_their_bytes(void **state)
         assert_int_equal(submit(&b, alone[i]), HG_STATUS_OK);
         wait_end(alone[i]);
     }
-    int n = 0; /* again, should the pictures have been drawn before the questions came */
-    for (; n < ROUNDS && stats.n_preempted == 0; n++) {
-        draw_and_ask(&b, draw);
-        hg_scheduler_stats(b.scheduler, &stats);
-        for (int i = 0; i < DRAWN; i++) {
-            const struct hg_result *x = &alone[i]->result, *y = &draw[i]->result;
-            assert_int_equal(x->n_codes, y->n_codes);
-            assert_memory_equal(x->codes, y->codes, x->n_codes * sizeof *x->codes);
-            hg_request_unref(draw[i]);
-        }
+    draw_and_ask(&b, draw);
+    hg_scheduler_stats(b.scheduler, &stats);
+    for (int i = 0; i < DRAWN; i++) {
+        const struct hg_result *x = &alone[i]->result, *y = &draw[i]->result;
+        assert_int_equal(x->n_codes, y->n_codes);
+        assert_memory_equal(x->codes, y->codes, x->n_codes * sizeof *x->codes);
+        hg_request_unref(draw[i]);
     }
-    printf("# %llu gave way, round %d\n", (unsigned long long)stats.n_preempted, n);
-    assert_true(stats.n_preempted >
-                0); /* blocks and places are there for all: only for questions */
+    printf("# %llu gave way\n", (unsigned long long)stats.n_preempted);
+    /* Blocks are there for all: they gave way for places, and to questions only. */
+    assert_true(stats.n_preempted > 0);
     for (int i = 0; i < DRAWN; i++)
         hg_request_unref(alone[i]);
     close_bench(&b);
@@ -335,11 +369,15 @@ static void submit_is_busy_when_the_queue_is_full(void **state)
     struct hg_request *rs[8];
     int n_busy = 0;
     open_bench(&b, 1, 1, 600000);
-    for (int i = 0; i < 8; i++) {
+    rs[0] = request(&b, HG_TASK_GENERATION, 0, 0);
+    hold_in_first_step(&b, rs[0]);
+    for (int i = 1; i < 8; i++) {
         rs[i] = request(&b, HG_TASK_GENERATION, 0, (uint64_t)i);
         n_busy += submit(&b, rs[i]) == HG_STATUS_BUSY;
     }
-    assert_true(n_busy >= 5); /* one runs, one waits, one may have moved on in between */
+    gate_open();
+    assert_int_equal(n_busy, 6); /* one runs, one waits */
+    assert_int_equal(atomic_load(&rs[2]->state), HG_REQUEST_NEW);
     for (int i = 0; i < 8; i++) {
         if (atomic_load(&rs[i]->state) != HG_REQUEST_NEW)
             wait_end(rs[i]);
@@ -355,13 +393,14 @@ static void cancelled_requests_end_while_running_and_while_waiting(void **state)
     struct hg_request *rs[3];
     struct hg_scheduler_stats stats;
     open_bench(&b, 1, 8, 600000);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 3; i++)
         rs[i] = request(&b, HG_TASK_GENERATION, 0, (uint64_t)i);
-        assert_int_equal(submit(&b, rs[i]), HG_STATUS_OK);
-    }
-    hg_stream_wait(&rs[0]->stream, 0); /* it runs */
+    hold_in_first_step(&b, rs[0]);
+    assert_int_equal(submit(&b, rs[1]), HG_STATUS_OK);
+    assert_int_equal(submit(&b, rs[2]), HG_STATUS_OK);
     hg_request_cancel(rs[0]);
     hg_request_cancel(rs[2]);
+    gate_open();
     for (int i = 0; i < 3; i++)
         wait_end(rs[i]);
     assert_int_equal(atomic_load(&rs[0]->state), HG_REQUEST_CANCELLED);
@@ -399,12 +438,12 @@ static void drain_finishes_what_has_begun_to_answer(void **state)
     struct hg_request *stream = request(&b, HG_TASK_GENERATION, 0, 4);
     struct hg_request *late = request(&b, HG_TASK_GENERATION, 0, 3);
     stream->streams = true;
-    assert_int_equal(submit(&b, running), HG_STATUS_OK);
+    hold_in_first_step(&b, running);
     assert_int_equal(submit(&b, waiting), HG_STATUS_OK);
     assert_int_equal(submit(&b, stream), HG_STATUS_OK);
-    hg_stream_wait(&running->stream, 0);
     hg_scheduler_drain(b.scheduler, 600000);
     assert_int_equal(submit(&b, late), HG_STATUS_CANCELLED);
+    gate_open();
     wait_end(waiting);
     wait_end(running);
     wait_end(stream);
@@ -457,5 +496,5 @@ int main(void)
         cmocka_unit_test(drain_finishes_what_has_begun_to_answer),
         cmocka_unit_test(an_answer_is_json_and_a_picture_says_that_it_is_synthetic),
     };
-    return cmocka_run_group_tests_name("server/scheduler", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/engine/scheduler", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* tests/server/test_stop.c - stop strings against a search of the whole text, cut in every way. */
-#include "server/stop.h"
+#include "server/engine/stop.h"
 
 #include "tests/test.h"
 
@@ -92,5 +92,5 @@ int main(void)
         cmocka_unit_test(stop_ends_where_the_first_string_is_complete),
         cmocka_unit_test(stop_agrees_with_a_plain_search),
     };
-    return cmocka_run_group_tests_name("server/stop", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/engine/stop", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* tests/server/test_stream.c - the event ring: order, room for END, suspend and resume, threads. */
-#include "server/stream.h"
+#include "server/engine/stream.h"
 
 #include "tests/test.h"
 
@@ -228,5 +228,5 @@ int main(void)
         cmocka_unit_test(stream_counts_what_a_reader_has_not_finished_with),
         cmocka_unit_test(stream_hands_every_event_to_a_waiting_thread),
     };
-    return cmocka_run_group_tests_name("server/stream", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/engine/stream", tests, NULL, NULL);
 }

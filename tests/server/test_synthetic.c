@@ -1,6 +1,6 @@
 /* tests/server/test_synthetic.c - the marks of a picture. What the programs send is in tests/e2e.
  */
-#include "server/synthetic.h"
+#include "server/api/synthetic.h"
 
 #include "tests/test.h"
 
@@ -76,5 +76,5 @@ int main(void)
         cmocka_unit_test(a_name_that_is_not_ascii_does_not_break_the_chunk),
         cmocka_unit_test(an_empty_picture_is_refused),
     };
-    return cmocka_run_group_tests_name("server/synthetic", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/api/synthetic", tests, NULL, NULL);
 }

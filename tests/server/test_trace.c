@@ -1,5 +1,5 @@
 /* tests/server/test_trace.c - names that clients give to requests: which are taken over. */
-#include "server/trace.h"
+#include "server/http/trace.h"
 
 #include "tests/test.h"
 
@@ -97,5 +97,5 @@ int main(void)
         cmocka_unit_test(made_names_differ),
         cmocka_unit_test(traceparent_is_read_or_ignored),
     };
-    return cmocka_run_group_tests_name("server/trace", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/http/trace", tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* tests/server/test_watchdog.c - the heartbeat and who looks at it, with made-up times; then with a
  * thread that hangs. */
-#include "server/watchdog.h"
+#include "server/engine/watchdog.h"
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -197,5 +197,5 @@ int main(void)
         cmocka_unit_test(no_limit_no_watchdog),
         cmocka_unit_test(a_thread_that_hangs_is_seen_and_parked),
     };
-    return cmocka_run_group_tests_name("server/watchdog", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("server/engine/watchdog", tests, NULL, NULL);
 }

@@ -32,13 +32,13 @@ def sha(text):
 
 def page():
     """(bytes of the document, policy)"""
-    css, js = read("server", "page", "page.css"), read("server", "page", "page.js")
+    css, js = read("server", "http", "page", "page.css"), read("server", "http", "page", "page.js")
     head = "Research use only. "
     text = notice()
     assert text.startswith(head), "server/notice.h: expected \"%s...\"" % head
     assert not re.search(r"[<>&{}\"]", text), "server/notice.h: characters that mean something in HTML"
     assert "</" not in css and "</script" not in js and "<!--" not in js, "page.css, page.js: ends its own element"
-    html = read("server", "page", "page.html")
+    html = read("server", "http", "page", "page.html")
     for key, value in (("notice_rest", text[len(head):]), ("css", css), ("js", js)):
         assert html.count("{{%s}}" % key) == 1, "page.html: expected {{%s}} once" % key
         html = html.replace("{{%s}}" % key, value)
@@ -50,7 +50,7 @@ def page():
 def main():
     data, policy = page()
     rows = "\n".join("    " + ",".join("%d" % b for b in data[i:i + 32]) + "," for i in range(0, len(data), 32))
-    text = ("/* Made by tools/build/page.py from server/page/. */\n#include \"server/page.h\"\n\n"
+    text = ("/* Made by tools/build/page.py from server/page/. */\n#include \"server/http/page.h\"\n\n"
             "static const unsigned char html[] = {\n%s\n};\n\n"
             "const struct hg_page hg_page = {html, sizeof html,\n    \"%s\"};\n" % (rows, policy))
     os.makedirs(os.path.dirname(sys.argv[1]), exist_ok=True)

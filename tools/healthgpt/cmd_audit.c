@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "server/audit.h"
+#include "server/ops/audit.h"
 #include "tools/healthgpt/cli.h"
 
 /* "17:<64 hex digits>" */

@@ -1,5 +1,5 @@
 /* tools/healthgpt/cmd_canary.c - canary.json for a model folder. */
-#include "server/canary.h"
+#include "server/engine/canary.h"
 #include "tools/healthgpt/cli.h"
 #include "tools/healthgpt/run.h"
 #include "tools/healthgpt/terminal.h"

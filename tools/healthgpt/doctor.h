@@ -13,7 +13,7 @@
 #include <stdbool.h>
 
 #include "common/machine.h"
-#include "server/config.h"
+#include "server/config/config.h"
 #include "server/json_text.h"
 #include "tools/healthgpt/cli.h"
 

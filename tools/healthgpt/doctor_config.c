@@ -3,9 +3,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "server/config_table.h"
+#include "server/config/config_table.h"
+#include "server/config/options.h"
 #include "server/listen.h"
-#include "server/options.h"
 #include "tools/healthgpt/doctor.h"
 
 static const char file_variable[] = HG_CONFIG_ENVIRONMENT_PREFIX "CONFIG";

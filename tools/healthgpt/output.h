@@ -9,7 +9,7 @@
 
 #include "common/image_io.h"
 #include "common/status.h"
-#include "server/synthetic.h"
+#include "server/api/synthetic.h"
 
 bool hg_output_is_stdout(const char *path);
 

@@ -4,8 +4,8 @@
 #define HG_TOOLS_RUN_H
 
 #include "model/healthgpt.h"
-#include "server/reply.h"
-#include "server/scheduler.h"
+#include "server/api/reply.h"
+#include "server/engine/scheduler.h"
 #include "tools/healthgpt/cli.h"
 
 struct hg_run {
