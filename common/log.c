@@ -135,6 +135,8 @@ void hg_log_members(enum hg_log_level level, const char *members, size_t n)
     if (head < 0 || n > sizeof line - (size_t)head - LINE_TAIL)
         return;
     memcpy(line + head, members, n);
-    memcpy(line + head + n, "}\n", 2);
-    write_line(line, (size_t)head + n + 2);
+    size_t len = (size_t)head + n;
+    line[len++] = '}';
+    line[len++] = '\n';
+    write_line(line, len);
 }

@@ -333,7 +333,7 @@ static void walk(struct hg_json_out *o, const struct hg_answer *a, struct hg_req
         size_t before = text->len;
         if (!hg_stream_read(&r->stream, i, &e, text, tops))
             return;
-        o->failed |= e.lost;
+        o->failed |= e.type == HG_EVENT_LOST;
         if (e.type != HG_EVENT_TOKEN)
             text->len = before; /* a preview's pixels */
         else if (e.id >= 0 && which == N_OLD)

@@ -302,7 +302,7 @@ static bool write_next(struct exchange *x, enum hg_status *status)
     if (!hg_stream_read(&a->requests[a->choice]->stream, x->at, &event, &text, tops))
         return false;
     x->at++;
-    if (event.lost)
+    if (event.type == HG_EVENT_LOST)
         *status = HG_STATUS_NO_MEMORY;
     else if (event.type == HG_EVENT_END)
         *status = write_end(x);

@@ -199,19 +199,24 @@ static void answer_metrics(struct hg_ops *o, struct answer *a, const char *accep
 
 /* ---- HTTP ------------------------------------------------------------------------------------ */
 
-/* A request, in the place that its connection has for one: the library does not tell of the end of
- * every request (server/http.c), but of every connection's. */
+/* A connection, with the request that it is at: the library does not tell of the end of every
+ * request (server/http.c), but of every connection's. */
 struct visit {
-    struct hg_guarded *guarded; /* the connection */
+    struct hg_guarded *guarded;
     struct hg_gate_target target;
     bool seen;
 };
 
-static struct hg_guarded *guarded_of(struct MHD_Connection *c)
+static struct visit *visit_of(struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(c, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    const struct visit *v = info ? info->socket_context : NULL;
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+static struct hg_guarded *guarded_of(struct MHD_Connection *c)
+{
+    const struct visit *v = visit_of(c);
     return v ? v->guarded : NULL;
 }
 
@@ -286,37 +291,39 @@ static void on_connection(void *cls, struct MHD_Connection *c, void **context,
     struct hg_ops *o = cls;
     struct visit *v = *context;
     if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-        hg_guard_remove(v ? v->guarded : NULL);
+        if (v)
+            hg_guard_remove(v->guarded);
         free(v);
         *context = NULL;
         return;
     }
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(c, MHD_CONNECTION_INFO_CONNECTION_FD);
-    v = info ? calloc(1, sizeof *v) : NULL;
-    if (v)
+    *context = v = calloc(1, sizeof *v);
+    if (v && info)
         v->guarded = hg_guard_add(o->guard, info->connect_fd);
-    *context = v;
     if (info && (!v || !v->guarded))
         shutdown(info->connect_fd, SHUT_RDWR);
-}
-
-static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
-{
-    (void)cls;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    struct visit *v = info ? info->socket_context : NULL;
-    if (v)
-        *v = (struct visit){.guarded = v->guarded, .target = hg_http_target(uri)};
-    return v;
 }
 
 static void on_completed(void *cls, struct MHD_Connection *connection, void **con_cls,
                          enum MHD_RequestTerminationCode code)
 {
-    (void)cls, (void)con_cls, (void)code;
+    (void)cls;
+    (void)con_cls;
+    (void)code;
     hg_guard_idle(guarded_of(connection));
+}
+
+static void *on_uri(void *cls, const char *uri, struct MHD_Connection *connection)
+{
+    struct visit *v = visit_of(connection);
+    (void)cls;
+    if (v) {
+        v->target = hg_http_target(uri);
+        v->seen = false;
+    }
+    return v;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *path,

@@ -112,7 +112,7 @@ static void put_text(struct hg_json_out *o, const struct hg_reply_context *c, st
     if (want)
         hg_out_open(o, "top_logprobs", '[');
     for (size_t i = 0; hg_stream_read(&r->stream, i, &e, &text, tops); i++) {
-        o->failed |= e.lost;
+        o->failed |= e.type == HG_EVENT_LOST;
         if (want && e.type == HG_EVENT_TOKEN && e.id >= 0)
             hg_reply_tops(o, NULL, c->tokenizer, tops, e.n_top);
     }

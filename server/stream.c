@@ -104,8 +104,9 @@ bool hg_stream_read(struct hg_stream *s, size_t at, struct hg_event *event, stru
         atomic_fetch_sub(&s->waiting, cost(&s->events[s->n_finished]));
     if (there) {
         *event = s->events[at];
-        event->lost = event->n_text && hg_buf_append(text, s->text.data + event->text_at,
-                                                     event->n_text) != HG_STATUS_OK;
+        if (event->n_text &&
+            hg_buf_append(text, s->text.data + event->text_at, event->n_text) != HG_STATUS_OK)
+            event->type = HG_EVENT_LOST;
         for (int i = 0; i < event->n_top; i++)
             tops[i] = s->tops[event->top_at + (size_t)i];
     } else {

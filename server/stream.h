@@ -27,7 +27,8 @@ enum hg_event_type {
     HG_EVENT_TOKEN,    /* text task: id, logprob, text */
     HG_EVENT_PROGRESS, /* image task: done of total index tokens */
     HG_EVENT_PREVIEW, /* image task: the same, text is the picture so far, RGB [height, width, 3] */
-    HG_EVENT_END      /* the last one: the request's result can be read */
+    HG_EVENT_END,     /* the last one: the request's result can be read */
+    HG_EVENT_LOST     /* only when read: one whose text found no memory */
 };
 
 struct hg_top_token {
@@ -44,7 +45,6 @@ struct hg_event {
     uint16_t width, height;
     float seconds_left; /* PROGRESS: at the pace so far, of the tokens; 0 with the first */
     int n_top;
-    bool lost;                        /* when read: there was no memory for its text */
     uint32_t top_at, text_at, n_text; /* places in the stream's own stores */
 };
 
@@ -79,8 +79,8 @@ enum hg_status hg_stream_push(struct hg_stream *s, const struct hg_event *event,
                               size_t n_text, const struct hg_top_token *tops);
 
 /* Copy event number `at` with its text (appended) and tops[HG_MAX_TOP]. False when it is not there
- * yet; an attached reader has then been suspended, unless END was read before. An event that is
- * `lost` came without its text: the answer cannot be given. */
+ * yet; an attached reader has then been suspended, unless END was read before. After
+ * HG_EVENT_LOST the answer cannot be given. */
 bool hg_stream_read(struct hg_stream *s, size_t at, struct hg_event *event, struct hg_buf *text,
                     struct hg_top_token *tops);
 void hg_stream_wait(struct hg_stream *s, size_t at); /* until event number `at` is there */

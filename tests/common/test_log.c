@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -109,14 +110,40 @@ static void long_message_is_cut_to_one_line(void **state)
     free(text);
 }
 
-static void full_pipe_drops_the_line_instead_of_blocking(void **state)
+enum { N_THREADS = 4, N_LINES = 2000 };
+
+static void *log_much(void *arg)
+{
+    for (int i = 0; i < N_LINES; i++)
+        hg_log(HG_LOG_INFO, "%s", "0123456789012345678901234567890123456789");
+    return arg;
+}
+
+/* A pipe that blocks, as a daemon's is. Every line is in it or counted. */
+static void full_pipe_drops_lines_instead_of_blocking(void **state)
 {
     (void)state;
+    pthread_t threads[N_THREADS];
+    static char got[1 << 20];
+    uint64_t before = hg_log_dropped(), n_there = 0;
     hg_log_set(HG_LOG_INFO, 0);
     capture();
-    for (int i = 0; i < 3000; i++)
-        hg_log(HG_LOG_INFO, "%s", "0123456789012345678901234567890123456789");
+    assert_int_equal(fcntl(pipe_ends[1], F_SETFL, 0), 0);
+    alarm(60); /* who waits for a reader waits for ever */
+    for (int i = 0; i < N_THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, log_much, NULL), 0);
+    for (int i = 0; i < N_THREADS; i++)
+        pthread_join(threads[i], NULL);
+    alarm(0);
+    ssize_t n = read(pipe_ends[0], got, sizeof got);
+    for (ssize_t i = 0; i < n; i++)
+        n_there += got[i] == '\n';
     release();
+    uint64_t dropped = hg_log_dropped() - before;
+    printf("%d lines, %d in the pipe, %d dropped\n", N_THREADS * N_LINES, (int)n_there,
+           (int)dropped);
+    assert_true(n_there > 0 && dropped > 0);
+    assert_int_equal(n_there + dropped, N_THREADS * N_LINES);
 }
 
 static void clock_never_runs_backwards(void **state)
@@ -139,7 +166,7 @@ int main(void)
         cmocka_unit_test(client_bytes_cannot_forge_a_line),
         cmocka_unit_test(json_line_parses_whatever_the_message),
         cmocka_unit_test(long_message_is_cut_to_one_line),
-        cmocka_unit_test(full_pipe_drops_the_line_instead_of_blocking),
+        cmocka_unit_test(full_pipe_drops_lines_instead_of_blocking),
         cmocka_unit_test(clock_never_runs_backwards),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

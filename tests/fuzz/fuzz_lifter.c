@@ -13,6 +13,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 size_t LLVMFuzzerMutate(uint8_t *data, size_t n, size_t max);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t n, size_t max, unsigned seed);
 
+/* Stands for the model's, of which nothing else is linked. */
+const char *hg_task_name(enum hg_task t)
+{
+    return t == HG_TASK_GENERATION ? "generation" : "comprehension";
+}
+
 struct lift {
     struct hg_lifter lifter;
     struct hg_buf text;

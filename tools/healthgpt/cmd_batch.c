@@ -121,7 +121,7 @@ static void put_answer(struct hg_json_out *o, const struct hg_run *run, struct h
     struct hg_event e;
     hg_out_open(o, "ids", '[');
     for (size_t i = 0; hg_stream_read(&r->stream, i, &e, &text, tops); i++) {
-        o->failed |= e.lost;
+        o->failed |= e.type == HG_EVENT_LOST;
         if (e.type == HG_EVENT_TOKEN && e.id >= 0)
             hg_out_int(o, NULL, e.id);
     }
