@@ -9,9 +9,8 @@ const struct hg_answer_form *hg_answer_form(enum hg_dialect d)
 {
     switch (d) {
     case HG_DIALECT_CHAT:
-        return &hg_answer_chat;
     case HG_DIALECT_COMPLETION:
-        return &hg_answer_completion;
+        return &hg_answer_chat;
     case HG_DIALECT_IMAGES:
     case HG_DIALECT_EDITS:
         return &hg_answer_images;

@@ -37,15 +37,14 @@ struct hg_answer_form {
                             struct hg_buf *out);
     /* END of requests[choice] was read: it is done, or failed (then the stream ends here). */
     enum hg_status (*end)(struct hg_answer *a, struct hg_buf *out);
-    /* All choices are done. */
+    /* All choices are done; NULL: nothing is said then. */
     enum hg_status (*close)(struct hg_answer *a, struct hg_buf *out);
     /* The answer that is not streamed: all requests are DONE. */
     enum hg_status (*whole)(struct hg_answer *a, struct hg_buf *out);
 };
 const struct hg_answer_form *hg_answer_form(enum hg_dialect d);
 
-extern const struct hg_answer_form hg_answer_lines, hg_answer_chat, hg_answer_completion,
-    hg_answer_images;
+extern const struct hg_answer_form hg_answer_lines, hg_answer_chat, hg_answer_images;
 
 /* From the question; requests are filled in by the caller. */
 void hg_answer_init(struct hg_answer *a, const struct hg_reply_context *c,

@@ -276,14 +276,6 @@ static enum hg_status put_preview(struct hg_answer *a, const struct hg_event *e,
 
 /* ---- the stream ------------------------------------------------------------------------------ */
 
-/* A comment at once: proxies and clients see that it runs. The role waits for the first token, so
- * that who measures the time to the first chunk measures that. */
-static enum hg_status stream_open(struct hg_answer *a, struct hg_buf *out)
-{
-    (void)a;
-    return hg_buf_append_str(out, ": ok\n\n");
-}
-
 static enum hg_status stream_event(struct hg_answer *a, const struct hg_event *e,
                                    const struct hg_buf *text, const struct hg_top_token *tops,
                                    struct hg_buf *out)
@@ -402,15 +394,8 @@ static enum hg_status whole(struct hg_answer *a, struct hg_buf *out)
 
 const struct hg_answer_form hg_answer_chat = {.stream_type = HG_SSE_TYPE,
                                               .ping = ": ping\n\n",
-                                              .open = stream_open,
+                                              .open = hg_sse_open,
                                               .event = stream_event,
                                               .end = stream_end,
                                               .close = stream_close,
                                               .whole = whole};
-const struct hg_answer_form hg_answer_completion = {.stream_type = HG_SSE_TYPE,
-                                                    .ping = ": ping\n\n",
-                                                    .open = stream_open,
-                                                    .event = stream_event,
-                                                    .end = stream_end,
-                                                    .close = stream_close,
-                                                    .whole = whole};

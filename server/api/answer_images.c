@@ -67,12 +67,6 @@ static enum hg_status close_event(struct hg_json_out *o, struct hg_buf *out)
     return hg_buf_append_str(out, "\n\n");
 }
 
-static enum hg_status stream_open(struct hg_answer *a, struct hg_buf *out)
-{
-    (void)a;
-    return hg_buf_append_str(out, ": ok\n\n");
-}
-
 static enum hg_status stream_event(struct hg_answer *a, const struct hg_event *e,
                                    const struct hg_buf *text, const struct hg_top_token *tops,
                                    struct hg_buf *out)
@@ -104,13 +98,6 @@ static enum hg_status stream_end(struct hg_answer *a, struct hg_buf *out)
     return close_event(&o, out);
 }
 
-static enum hg_status stream_close(struct hg_answer *a, struct hg_buf *out)
-{
-    (void)a;
-    (void)out;
-    return HG_STATUS_OK;
-}
-
 static enum hg_status whole(struct hg_answer *a, struct hg_buf *out)
 {
     struct hg_json_out o;
@@ -134,8 +121,7 @@ static enum hg_status whole(struct hg_answer *a, struct hg_buf *out)
 
 const struct hg_answer_form hg_answer_images = {.stream_type = HG_SSE_TYPE,
                                                 .ping = ": ping\n\n",
-                                                .open = stream_open,
+                                                .open = hg_sse_open,
                                                 .event = stream_event,
                                                 .end = stream_end,
-                                                .close = stream_close,
                                                 .whole = whole};

@@ -161,13 +161,6 @@ static enum hg_status lines_end(struct hg_answer *a, struct hg_buf *out)
     return hg_reply_end(a->context, a->requests[a->choice], out);
 }
 
-static enum hg_status lines_close(struct hg_answer *a, struct hg_buf *out)
-{
-    (void)a;
-    (void)out;
-    return HG_STATUS_OK;
-}
-
 static enum hg_status lines_whole(struct hg_answer *a, struct hg_buf *out)
 {
     HG_TRY(hg_reply_answer(a->context, a->requests[0], out));
@@ -178,5 +171,4 @@ const struct hg_answer_form hg_answer_lines = {.stream_type = "application/x-ndj
                                                .open = lines_open,
                                                .event = lines_event,
                                                .end = lines_end,
-                                               .close = lines_close,
                                                .whole = lines_whole};

@@ -125,6 +125,12 @@ void hg_reply_error_of(const struct hg_request *r, struct hg_api_error *e)
     }
 }
 
+enum hg_status hg_sse_open(struct hg_answer *a, struct hg_buf *out)
+{
+    (void)a;
+    return hg_buf_append_str(out, ": ok\n\n");
+}
+
 enum hg_status hg_sse_error(const struct hg_request *r, struct hg_buf *out)
 {
     struct hg_api_error e;

@@ -8,6 +8,10 @@
 
 enum hg_status hg_out_status(const struct hg_json_out *o); /* NO_MEMORY when a write failed */
 #define HG_SSE_TYPE "text/event-stream; charset=utf-8"
+struct hg_answer;
+/* A comment at once: proxies and clients see that it runs. A chat's role waits for the first token,
+ * so that who measures the time to the first chunk measures that. */
+enum hg_status hg_sse_open(struct hg_answer *a, struct hg_buf *out);
 /* data: {"error":{...}}: why a stream of server-sent events ends before its end. */
 enum hg_status hg_sse_error(const struct hg_request *r, struct hg_buf *out);
 

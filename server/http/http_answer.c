@@ -284,7 +284,7 @@ static enum hg_status write_end(struct exchange *x)
     if (!failed && ++a->choice < a->n_requests)
         return HG_STATUS_OK;
     x->end_written = true;
-    HG_TRY(failed ? HG_STATUS_OK : x->form->close(a, &x->out));
+    HG_TRY(failed || !x->form->close ? HG_STATUS_OK : x->form->close(a, &x->out));
     hg_guard_answer(x->guarded, x->out.len);
     return HG_STATUS_OK;
 }
