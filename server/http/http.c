@@ -17,6 +17,7 @@
 #include "common/clock.h"
 #include "common/fault.h"
 #include "common/log.h"
+#include "server/http/mhd_log.h"
 #include "server/notice.h"
 #include "server/ops/metrics.h"
 
@@ -345,16 +346,6 @@ static void on_tick(void *ctx, int64_t now_ns)
         hg_scheduler_check(h->scheduler, now_ns, h->stall_ns);
 }
 
-static void __attribute__((format(printf, 2, 0)))
-on_log(void *cls, const char *format, va_list args)
-{
-    char line[256];
-    (void)cls;
-    vsnprintf(line, sizeof line, format, args);
-    line[strcspn(line, "\n")] = '\0';
-    hg_log(HG_LOG_DEBUG, "microhttpd: %s", line);
-}
-
 /* poll, not epoll: in versions before 1.0.3 the epoll loop can pass over ready connections while
  * another one is being suspended, and it misses a close that arrives together with data. */
 static struct MHD_Daemon *start_daemon(const struct hg_http_options *o, struct hg_http *h)
@@ -362,7 +353,7 @@ static struct MHD_Daemon *start_daemon(const struct hg_http_options *o, struct h
     unsigned n_threads = (unsigned)o->n_threads;
     return MHD_start_daemon(
         MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-        on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET,
+        on_request, h, MHD_OPTION_EXTERNAL_LOGGER, hg_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET,
         o->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_NOTIFY_COMPLETED,
         on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,

@@ -222,7 +222,7 @@ static bool sender_is_good(const struct walk *w, const struct hg_gate_policy *p,
     }
     if (w->facts.origin)
         return true;
-    if (p->origins && w->n_origin &&
+    if (p->origins && w->n_origin && w->origin &&
         (w->n_origin > 1 || !hg_http_origin_is_good(w->origin, p->allowed))) {
         hg_api_error_set(e, 403, "origin_not_allowed",
                          "without API keys, pages of other sites may not ask: see cors_origins");

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "server/http/guard.h"
 #include "server/http/http_gate.h"
+#include "server/http/mhd_log.h"
 #include "server/json_text.h"
 #include "server/ops/audit.h"
 #include "server/ops/metrics.h"
@@ -386,12 +387,13 @@ enum hg_status hg_ops_start(const struct hg_ops_options *options, struct hg_ops 
         o->start_ns = hg_now_ns();
         atomic_init(&o->phase, "weights");
         o->daemon = MHD_start_daemon(
-            MHD_USE_POLL_INTERNAL_THREAD, 0, NULL, NULL, on_request, o, MHD_OPTION_LISTEN_SOCKET,
-            options->socket, MHD_OPTION_URI_LOG_CALLBACK, on_uri, o, MHD_OPTION_NOTIFY_COMPLETED,
-            on_completed, o, MHD_OPTION_NOTIFY_CONNECTION, on_connection, o,
-            MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-            (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
-            MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S, MHD_OPTION_END);
+            MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, o,
+            MHD_OPTION_EXTERNAL_LOGGER, hg_mhd_log, NULL, MHD_OPTION_LISTEN_SOCKET, options->socket,
+            MHD_OPTION_URI_LOG_CALLBACK, on_uri, o, MHD_OPTION_NOTIFY_COMPLETED, on_completed, o,
+            MHD_OPTION_NOTIFY_CONNECTION, on_connection, o, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+            MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
+            (unsigned)IDLE_S, MHD_OPTION_END);
     }
     if (o && o->daemon) {
         *out = o;

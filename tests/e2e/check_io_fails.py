@@ -3,6 +3,7 @@ import os
 import re
 import resource
 import select
+import socket
 import subprocess
 import threading
 import time
@@ -21,6 +22,24 @@ def cpu_seconds(d):
     with open("/proc/%d/stat" % d.process.pid) as f:
         fields = f.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def check_no_descriptor_for_the_first_connection(build):
+    """libmicrohttpd would ask for one without a pause; both ports, without any connection."""
+    with Daemon(build, "--canary-interval-s", "0", "--ops-listen", "127.0.0.1:0") as d:
+        ops = int(re.search(r"operators' port: http://127\.0\.0\.1:(\d+)", d.log_text()).group(1))
+        limits = resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE, (n_files(d), limits[1]))
+        waiting = [socket.create_connection(("127.0.0.1", port), 20) for port in (d.port, ops) for _ in range(4)]
+        before, start = cpu_seconds(d), time.monotonic()
+        time.sleep(1)
+        busy = (cpu_seconds(d) - before) / (time.monotonic() - start)
+        resource.prlimit(d.process.pid, resource.RLIMIT_NOFILE, limits)
+        for s in waiting:
+            s.close()
+        equal(d.post_ok("/v1/vqa", ASK)["usage"]["completion_tokens"], 2, "with descriptors again")
+        require(busy < 0.3, "without a descriptor for a connection it took %.2f of a core" % busy)
+    return "%.2f of a core" % busy
 
 
 def check_no_descriptors_left(build):
