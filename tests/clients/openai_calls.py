@@ -199,7 +199,7 @@ def raises(kind, code, param, call):
         call()
     except kind as e:
         equal((type(e), e.code, e.param), (kind, code, param), str(e))
-        assert e.request_id or True
+        assert e.request_id.startswith("req-"), e.request_id
         return e
     raise AssertionError("expected %s" % kind.__name__)
 
