@@ -115,18 +115,10 @@ static void put_usage_of_all(struct hg_json_out *o, const struct hg_answer *a)
 }
 
 /* What we know beyond OpenAI's form: of one choice. */
-static void put_ours(struct hg_json_out *o, const struct hg_request *r, const char *notice)
+static void put_ours(struct hg_json_out *o, const struct hg_answer *a, const struct hg_request *r)
 {
     hg_out_open(o, "healthgpt", '{');
-    hg_out_string(o, "plugin", r->no_plugin ? "none" : hg_task_name(r->task));
-    hg_out_real(o, "temperature", (double)r->sampling.temperature, 4);
-    hg_out_uint(o, "seed", r->sampling.seed);
-    hg_out_int(o, "queue_position", r->position);
-    hg_put_timings(o, r);
-    hg_put_transforms(o, r);
-    if (r->task == HG_TASK_GENERATION)
-        hg_out_bool(o, "synthetic", true);
-    hg_out_string(o, "notice", notice);
+    hg_put_ours(o, a->context, r);
     hg_out_close(o, '}');
 }
 
@@ -242,7 +234,7 @@ static enum hg_status put_chunk(struct hg_answer *a, const struct hg_event *e,
     if (a->usage)
         hg_out_raw(&o, "usage", "null");
     if (finish)
-        put_ours(&o, r, a->context->notice);
+        put_ours(&o, a, r);
     a->began = true;
     return end_chunk(&o, out, a, start);
 }
@@ -386,7 +378,7 @@ static enum hg_status whole(struct hg_answer *a, struct hg_buf *out)
         put_choice(&o, a, i);
     hg_out_close(&o, ']');
     put_usage_of_all(&o, a);
-    put_ours(&o, a->requests[0], a->context->notice);
+    put_ours(&o, a, a->requests[0]);
     hg_out_close(&o, '}');
     HG_TRY(hg_out_status(&o));
     return hg_buf_append_str(out, "\n");

@@ -34,14 +34,7 @@ static void put_ours(struct hg_json_out *o, const struct hg_answer *a, const str
     hg_out_open(o, "healthgpt", '{');
     hg_out_string(o, "model", a->context->model);
     hg_out_string(o, "fingerprint", a->context->fingerprint);
-    hg_out_string(o, "plugin", r->no_plugin ? "none" : hg_task_name(r->task));
-    hg_out_real(o, "temperature", (double)r->sampling.temperature, 4);
-    hg_out_uint(o, "seed", r->sampling.seed);
-    hg_out_int(o, "queue_position", r->position);
-    hg_put_timings(o, r);
-    hg_put_transforms(o, r);
-    hg_out_bool(o, "synthetic", true);
-    hg_out_string(o, "notice", a->context->notice);
+    hg_put_ours(o, a->context, r);
     hg_out_close(o, '}');
 }
 

@@ -139,3 +139,17 @@ enum hg_status hg_sse_error(const struct hg_request *r, struct hg_buf *out)
     HG_TRY(hg_api_write_error(&e, out));
     return hg_buf_append_str(out, "\n\n");
 }
+
+void hg_put_ours(struct hg_json_out *o, const struct hg_reply_context *c,
+                 const struct hg_request *r)
+{
+    hg_out_string(o, "plugin", hg_reply_mark(c, r).plugin);
+    hg_out_real(o, "temperature", (double)r->sampling.temperature, 4);
+    hg_out_uint(o, "seed", r->sampling.seed);
+    hg_out_int(o, "queue_position", r->position);
+    hg_put_timings(o, r);
+    hg_put_transforms(o, r);
+    if (r->task == HG_TASK_GENERATION)
+        hg_out_bool(o, "synthetic", true);
+    hg_out_string(o, "notice", c->notice);
+}

@@ -24,6 +24,9 @@ void hg_put_usage(struct hg_json_out *o,
 void hg_put_timings(struct hg_json_out *o, const struct hg_request *r); /* "timings" */
 /* "image_transform": one object per picture of the request, in its order. */
 void hg_put_transforms(struct hg_json_out *o, const struct hg_request *r);
+/* The members of "healthgpt" that all of OpenAI's dialects have. */
+void hg_put_ours(struct hg_json_out *o, const struct hg_reply_context *c,
+                 const struct hg_request *r);
 /* "b64_json": the PNG, marked. preview: made quickly. */
 void hg_put_png(struct hg_json_out *o, const struct hg_reply_context *c, const struct hg_request *r,
                 const struct hg_image *im, bool preview);

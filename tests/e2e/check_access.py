@@ -4,7 +4,7 @@ import re
 import socket
 
 from check_keys import KeyFile, entry
-from harness import Daemon, equal, require
+from harness import Daemon, equal, read_to_end, require
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "get", "BREW")
 # name, header lines, what it is: nobody, "reader" (GET and HEAD only) or "user"
@@ -37,15 +37,7 @@ def ask(d, method, path, lines, body=b"{}"):
         head += ["Content-Type: application/json", "Content-Length: %d" % len(body)]
     with socket.create_connection(("127.0.0.1", d.port), 60) as s:
         s.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + (b"" if method in ("GET", "HEAD") else body))
-        got = b""
-        try:
-            while True:
-                piece = s.recv(65536)
-                if not piece:
-                    break
-                got += piece
-        except ConnectionResetError:
-            pass
+        got = read_to_end(s)
     m = re.match(rb"HTTP/1\.1 (\d{3}) ", got)
     require(m, "%s %s: %r" % (method, path, got[:80]))
     require(b"key-of" not in got, "an answer with a key: %r" % got)

@@ -3,7 +3,7 @@ import json
 import re
 import socket
 
-from harness import Daemon, equal, require
+from harness import Daemon, equal, read_to_end, require
 
 # Host, good on loopback, good with --allowed-hosts a.example,B.example:  (P stands for the port of the daemon)
 HOSTS = [
@@ -42,15 +42,7 @@ def send(d, host, origin=None, more=()):
         lines.append(b"Origin: " + origin.replace(":P", ":%d" % d.port).encode())
     with socket.create_connection(("127.0.0.1", d.port), 60) as s:
         s.sendall(b"\r\n".join(lines + list(more)) + b"\r\n\r\n" + ASK)
-        got = b""
-        try:
-            while True:
-                piece = s.recv(65536)
-                if not piece:
-                    break
-                got += piece
-        except ConnectionResetError:
-            pass
+        got = read_to_end(s)
     head, _, body = got.partition(b"\r\n\r\n")
     status = int(re.match(rb"HTTP/1\.1 (\d+)", head).group(1))
     require(b"access-control-" not in head.lower(), "a CORS header: %r" % head)

@@ -330,6 +330,17 @@ def until(condition, what, seconds=60):
         time.sleep(0.005)
 
 
+def read_to_end(s):
+    """What comes until the other side closes, or resets."""
+    got = b""
+    try:
+        for piece in iter(lambda: s.recv(65536), b""):
+            got += piece
+    except ConnectionResetError:
+        pass
+    return got
+
+
 def b64(data):
     return base64.b64encode(data).decode()
 

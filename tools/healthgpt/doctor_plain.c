@@ -215,7 +215,7 @@ static void nothing_known(struct hg_doctor_model *m, const struct contents *c)
 }
 
 /* The published plug-ins lie beside a config.json of 5 bytes, which describes nothing. */
-static bool config_is_stub(const struct hg_doctor_model *m)
+static bool config_says_nothing(const struct hg_doctor_model *m)
 {
     char path[HG_DOCTOR_PATH];
     struct stat st;
@@ -229,7 +229,7 @@ void hg_doctor_plain(struct hg_doctor_model *m)
     if (!c)
         return;
     list(m, c);
-    if (c->n_plugins > 0 && config_is_stub(m))
+    if (c->n_plugins > 0 && config_says_nothing(m))
         c->has_config = false;
     if (c->has_config)
         with_config(m, c->n_plugins > 0);
