@@ -127,6 +127,10 @@ test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-mod
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
 
+.PHONY: bench-beside
+bench-beside: all $(OUT)/kernel-bench ## ours beside another engine's bench in turns: MODEL=DIR PEER='llama-bench ... -o json' (ARGS=)
+	@python3 tools/bench/beside.py $(OUT) --model '$(MODEL)' --peer '$(PEER)' $(ARGS)
+
 load-check: check-deps ## what the engine promises under load, measured: docs/load.md (ARGS="--only NAME")
 	@$(MAKE) -s all test-programs
 	@python3 tests/load/main.py $(OUT) $(ARGS)

@@ -42,7 +42,8 @@ struct cpu_tile {
     int n_k;        /* k groups: of 1, 2 (BF16), 4 (I8) or 8 (I4) inputs */
     int n_rows;
     int width;      /* 1, or 2 panels */
-    int64_t second; /* bytes from the first panel to the second; 0: it follows in every k group */
+    int64_t second; /* bytes from the first panel to the second, of forms that meet floats; 0, and
+                       in the other forms: it follows in every k group */
     bool first;     /* true: start from 0 instead of acc */
     /* I4, from the first group of this call on */
     const uint16_t *w_scale; /* binary16 [groups][16 * width] */

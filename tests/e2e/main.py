@@ -54,6 +54,7 @@ check_lifecycle
 check_nginx
 check_simt
 check_gpu_programme
+check_beside
 """.split()
 
 
