@@ -68,7 +68,7 @@ static void base(struct hg_doctor_model *m)
     if (config && !m->has_llm)
         HG_DOCTOR_FAIL_NOTE(m->d, err.status, "config", "%s\ndownload it again", err.text);
     if (m->has_llm && !m->is_demo)
-        m->variant = hg_doctor_variant_of(m->llm.arch, m->llm.dim, m->llm.n_layers);
+        m->variant = hg_published_base(m->llm.arch, m->llm.dim, m->llm.n_layers);
     tokenizer(m, dir);
     size_t n = m->has_llm && whole ? hg_inspect_llm(dir, &m->llm, lines, MAX_LINES) : 0;
     for (size_t i = 0; i < n && i < MAX_LINES; i++)
@@ -144,7 +144,7 @@ static void card_folder(struct hg_doctor_model *m)
     struct hg_doctor *d = m->d;
     struct hg_error err = {0};
     m->is_demo = strcmp(m->card.name, "healthgpt-demo") == 0;
-    m->variant = hg_doctor_variant_named(m->card.name);
+    m->variant = hg_published_named(m->card.name);
     hg_out_string(d->o, "name", m->card.name);
     hg_out_string(d->o, "looks_like", m->variant ? m->variant->name : NULL);
     hg_out_open(d->o, "tasks", '[');
