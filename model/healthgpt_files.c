@@ -12,20 +12,6 @@ enum { PATH_CAP = HG_PLACE_CAP + 256 };
 
 /* ---- where they are -------------------------------------------------------------------------- */
 
-/* A task whose weights are not published is there when its plug-in is, and gone without it. */
-static void settle_tasks(struct hg_model *m)
-{
-    char path[HG_PLACE_CAP];
-    for (int t = 0; t < HG_TASK_COUNT; t++) {
-        struct hg_task_card *c = &m->card.tasks[t];
-        if (c->present && c->unpublished[0])
-            c->present = hg_model_find(&m->place, &m->card, HG_PART_HLORA + t, path, NULL) == 0;
-    }
-    if (!m->card.tasks[HG_TASK_GENERATION].present &&
-        m->card.tasks[HG_TASK_GENERATION].unpublished[0])
-        m->card.has_vqgan = false; /* only it needs one */
-}
-
 static enum hg_status find_pieces(struct hg_model *m, struct hg_model_files *f,
                                   struct hg_error *err)
 {
@@ -280,7 +266,7 @@ enum hg_status hg_model_files_open(struct hg_model *m, const struct hg_model_opt
                                    struct hg_model_files *f, struct hg_error *err)
 {
     HG_TRY(read_card(m, o, err));
-    settle_tasks(m);
+    hg_model_settle_tasks(&m->place, &m->card);
     HG_TRY(find_pieces(m, f, err));
     HG_TRY(read_configs(m, f, err));
     HG_TRY(open_weights(f, err));

@@ -286,6 +286,19 @@ enum hg_status hg_model_find(const struct hg_model_place *p, const struct hg_mod
     return HG_STATUS_OK;
 }
 
+void hg_model_settle_tasks(const struct hg_model_place *p, struct hg_model_card *c)
+{
+    char path[HG_PLACE_CAP];
+    for (int t = 0; t < HG_CARD_TASKS; t++) {
+        struct hg_task_card *k = &c->tasks[t];
+        if (k->present && k->unpublished[0])
+            k->present = hg_model_find(p, c, HG_PART_HLORA + t, path, NULL) == HG_STATUS_OK;
+    }
+    const struct hg_task_card *draws = &c->tasks[1];
+    if (!draws->present && draws->unpublished[0])
+        c->has_vqgan = false;
+}
+
 /* ---- the card itself ------------------------------------------------------------------------- */
 
 enum hg_status hg_model_place(const char *path, const char *weights, struct hg_model_place *out,

@@ -56,6 +56,9 @@ void hg_model_piece_page(const struct hg_model_card *c, int piece, char *out, si
  * <page>; looked in <root> for <every place>". */
 enum hg_status hg_model_find(const struct hg_model_place *p, const struct hg_model_card *c,
                              int piece, char out[HG_PLACE_CAP], struct hg_error *err);
+/* A task whose weights are not published stays in the card when its plug-in is found, and leaves it
+ * when it is not (with the VQGAN that only generation needs). */
+void hg_model_settle_tasks(const struct hg_model_place *p, struct hg_model_card *c);
 /* The places below the root, comma-separated, as the message has them. */
 enum hg_status hg_model_places_text(const struct hg_model_card *c, int piece, struct hg_buf *out);
 
