@@ -94,8 +94,8 @@ static struct need need_of(const struct hg_doctor_model *m)
     n.kv = kv_bytes(m, n.kv_tokens);
     n.kv_context = kv_bytes(m, m->llm.max_positions);
     int64_t rows = m->llm.vocab;
-    if (m->part.fusion.n_rows > 0) /* two tables of a fusion file */
-        rows = most(rows, m->part.fusion.n_rows / 2);
+    if (m->part.fusion.n_rows > 0) /* of its head */
+        rows = most(rows, m->part.fusion.n_rows);
     n.workspace = llm_workspace(&m->llm) + c->max_batch * ((rows + 15) / 16 * 16) * ACT;
     if (m->has_vision)
         n.workspace += vision_workspace(m, c->max_batch);
