@@ -162,11 +162,11 @@ schema: all ## write config/schema.json from the table in server/config/config.h
 	@build/healthgptd --print-schema > build/schema.json && cp build/schema.json config/schema.json
 
 SHARE = $(DESTDIR)$(PREFIX)/share
-install: all ## install programs, the CUDA backend if it was built, demo model, manual pages, completions, service files under PREFIX
+install: all ## install programs, the CUDA backend if it was built, demo model, cards, manual pages, completions, service files under PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/healthgpt/models
 	install -m 755 build/healthgpt build/healthgptd $(DESTDIR)$(PREFIX)/bin
 	[ ! -f $(CUDA) ] || { install -d $(DESTDIR)$(PREFIX)/lib && install -m 755 $(CUDA) $(DESTDIR)$(PREFIX)/lib; }
-	cp -R config/models/demo $(DESTDIR)$(PREFIX)/share/healthgpt/models/
+	cp -R config/models/demo config/models/*.json $(DESTDIR)$(PREFIX)/share/healthgpt/models/
 	cp -R deploy config/default.json config/schema.json $(DESTDIR)$(PREFIX)/share/healthgpt/
 	install -d $(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions
 	build/healthgptd --man 1 > $(SHARE)/man/man1/healthgptd.1

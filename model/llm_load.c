@@ -158,7 +158,7 @@ static enum hg_status load_tables(struct load *l, struct hg_loader *from, int se
                                   bool tied, struct hg_error *err)
 {
     struct hg_llm *m = l->m;
-    int64_t n = 0;
+    int64_t n = rows; /* a rehearsal goes on without the table */
     size_t bytes = 0;
     HG_TRY(hg_loader_matrix(from, "model.embed_tokens.weight", rows, m->config.dim, m->table_type,
                             &m->sets[set].table, &n, &bytes, err));

@@ -150,7 +150,8 @@ def check_bash_completion(build):
         equal(complete("--kv-dtype", "=", "b"), ["bf16"], "--kv-dtype=b")
         equal(complete("--kv-dtype", "="), ["auto", "f32", "f16", "bf16", "int8"], "--kv-dtype=")
         equal(sorted(complete("--config", "some")), ["some.json", "somedir"], "--config")
-        equal(complete("--model", "some"), ["somedir"], "--model")
+        equal(sorted(complete("--model", "some")), ["some.json", "somedir"], "--model: a card file or a folder")
+        equal(complete("--weights", "some"), ["somedir"], "--weights")
         equal(complete("--max-queue", ""), [], "a number")
         equal(complete("key"), ["keygen"], "keygen")
 

@@ -11,6 +11,7 @@ check_runner
 check_cli
 check_terminal
 check_doctor
+check_weights_dir
 check_config
 check_bad_input
 check_body
