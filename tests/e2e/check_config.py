@@ -186,6 +186,8 @@ def check_what_install_puts_where(build):
             with open(path) as f:
                 equal(f.read(), healthgptd(build, *args)[1], name)
             equal(oct(os.stat(path).st_mode & 0o777), "0o644", "mode of " + name)
+        for name in ("demo/healthgpt.json", "healthgpt-m3.json", "healthgpt-l14.json", "healthgpt-xl32.json"):
+            require(os.path.exists(os.path.join(d, "usr", "share", "healthgpt", "models", name)), "no card " + name)
 
 
 def check_schema_accepts_the_default_file(build):
