@@ -143,6 +143,25 @@ def check_layouts_are_found_by_every_command(build):
     return "%d layouts" % len(LAYOUTS)
 
 
+# reference.md 1, 2.3, 18: elements of base, tables, plug-ins with projectors; bytes of KV cache of a token, tokens of a context
+PUBLISHED = {"m3": (3821079552, 247025664, 102891520 + 404881408 + 2 * 12589056, 393216, 4096),
+             "l14": (14659507200, 0, 116736000 + 31467520, 204800, 16384),
+             "xl32": (32763876352, 0, 283377664 + 31467520, 262144, 32768)}
+
+
+def estimated(name, memory, needs):
+    """Without a file: what the card's constants come to."""
+    base, fusion, plugins, kv, context = PUBLISHED[name]
+    equal((memory["estimated"], needs["estimated"]), (True, True), "estimated")
+    equal((memory["plugins"], memory["fusion"], memory["vision"]), (2 * plugins, 2 * fusion, 2 * 303507456), "bytes beside the base")
+    want = 2 * (base + fusion + plugins + 303507456) + memory["vqgan"]
+    equal((memory["bf16"], needs["bf16"]["weights_bytes"]), (want, want), "bytes in bf16")
+    equal(memory["vqgan"], 276000000 if name == "m3" else 0, "bytes of the VQGAN")
+    equal((memory["kv_bytes_per_token_f16"], memory["kv_bytes_context_f16"]), (kv, kv * context), "KV cache")
+    smallest = {"m3": (16, 16), "l14": (40, 16), "xl32": (141, 40)}[name]
+    equal(tuple(memory["cards"][t]["fits_cards_gb"][0] for t in ("bf16", "int4")), smallest, "smallest cards")
+
+
 def check_nothing_there_names_role_page_and_places(build):
     with tempfile.TemporaryDirectory() as d:
         for name, base in (("m3", "microsoft/Phi-3-mini-4k-instruct"), ("l14", "microsoft/phi-4"), ("xl32", "Qwen/Qwen2.5-32B-Instruct")):
@@ -156,6 +175,7 @@ def check_nothing_there_names_role_page_and_places(build):
             equal((code, doc["name"], len(doc["pieces"])), (65, "healthgpt-" + name, 6 if name == "m3" else 3), "inspect")
             require(all(p["page"] and not p["path"] for p in doc["pieces"]), "%r" % doc["pieces"])
             equal(len(doc["missing"]), len(doc["pieces"]), "%r" % doc["missing"])
+            estimated(name, doc["memory"], doctor(build, "--model", path, "--weights", d)[1]["model"]["needs"])
         code, _, err = cli(build, "ask", "--weights", os.path.join(d, "none"), "Hello?")
         require(code == 66 and "--weights" in err and "no such folder" in err, err)
         code = subprocess.run([os.path.join(ROOT, build, "healthgptd"), "--check-config", "--weights", os.path.join(d, "none")],
