@@ -124,6 +124,9 @@ enum hg_status hg_model_prepare(const struct hg_model *m, const struct hg_reques
 enum hg_status hg_model_prepare_ids(const struct hg_model *m, const struct hg_request_input *in,
                                     const int32_t *ids, size_t n_ids, struct hg_prepared **out,
                                     struct hg_error *err);
+/* [any] The same request with another seed, as long as p has not begun; it shares p's pixels. */
+enum hg_status hg_prepared_again(const struct hg_prepared *p, uint64_t seed,
+                                 struct hg_prepared **out, struct hg_error *err);
 void hg_prepared_free(struct hg_prepared *p);
 
 /* What became of a picture on its way to the vision tower (reference.md 8.1): laid in the middle of
