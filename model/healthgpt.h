@@ -34,6 +34,7 @@ struct hg_model_options {
                              "int4" */
     const char *rope;     /* NULL (the card decides), "fp32", "fp16", "bf16" */
     const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
+    const char *numerics; /* NULL or "default"; "strict": see model/numerics.h */
     int n_threads;        /* 0: all */
     int max_seqs;         /* sequences resident at once; 0: 16 */
     bool forget;          /* keep nothing of a sequence for those that come after it */

@@ -77,6 +77,7 @@ struct hg_model {
     struct hg_vision_config vision_config;
     struct hg_preprocess_config preprocess;
     struct hg_backend *backend;
+    enum hg_rounding rounding;
     struct hg_tokenizer *tokenizer; /* NULL: the folder has none; ids only */
     struct hg_llm *llm;
     struct hg_vision *vision; /* NULL: text only */
