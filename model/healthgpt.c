@@ -12,6 +12,7 @@
 
 #include "model/internal.h"
 #include "model/model_path.h"
+#include "model/numerics.h"
 
 enum { DEFAULT_SEQS = 16, DEFAULT_BATCH_TOKENS = 1024 };
 
@@ -124,8 +125,10 @@ static enum hg_status load_profile(struct hg_model *m, struct hg_model_files *f,
     if (!m->vision || !f->task[t])
         return HG_STATUS_OK;
     p->vision_layer = hg_vision_layer_index(&m->vision_config, c->vision_layer);
-    return hg_projector_load(m->backend, f->task[t], m->vision_config.dim, m->llm_config.dim,
-                             m->n_image_rows, small, &p->projector, err);
+    HG_TRY(hg_projector_load(m->backend, f->task[t], m->vision_config.dim, m->llm_config.dim,
+                             m->n_image_rows, small, &p->projector, err));
+    hg_projector_set_rounding(p->projector, m->rounding);
+    return HG_STATUS_OK;
 }
 
 static enum hg_status load_vision(struct hg_model *m, struct hg_model_files *f, enum hg_dtype small,
@@ -144,8 +147,10 @@ static enum hg_status load_vision(struct hg_model *m, struct hg_model_files *f, 
                            m->vision_config.n_layers);
         max_layer = layer > max_layer ? layer : max_layer;
     }
-    return hg_vision_load(m->backend, &m->vision_config, f->vision, max_layer, small, &m->vision,
-                          err);
+    HG_TRY(hg_vision_load(m->backend, &m->vision_config, f->vision, max_layer, small, &m->vision,
+                          err));
+    hg_vision_set_rounding(m->vision, m->rounding);
+    return HG_STATUS_OK;
 }
 
 enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *f,
@@ -157,6 +162,7 @@ enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *
     HG_TRY(parse_dtype("dtype", o->dtype, stored_type(f), true, &store, err));
     HG_TRY(parse_rope(o->rope ? o->rope : m->card.rope_inv_freq, &source.rope, err));
     source.store = store;
+    source.rounding = m->rounding;
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         source.task[t] = f->task[t];
         source.present[t] = m->card.tasks[t].present;
@@ -266,8 +272,11 @@ static enum hg_status set_limits(struct hg_model *m, const struct hg_model_optio
 }
 
 static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
-                               const struct hg_model_options *o, struct hg_error *err)
+                               const struct hg_model_options *asked, struct hg_error *err)
 {
+    struct hg_model_options with_numerics;
+    const struct hg_model_options *o = &with_numerics;
+    HG_TRY(hg_numerics_apply(asked, &with_numerics, err));
     HG_TRY(set_limits(m, o, err));
     if (getrandom(m->hash_key, sizeof m->hash_key, 0) != (ssize_t)sizeof m->hash_key)
         return hg_fail(err, HG_STATUS_INTERNAL, "no random numbers for the keys of the cache");
@@ -279,6 +288,7 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     HG_TRY(hg_model_utilization(o->gpu_memory_utilization, &backend.memory_utilization, err));
     HG_TRY(describe_kv(m, o, &kv, err));
     HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", &backend, &m->backend, err));
+    m->rounding = hg_numerics_rounding(o, m->llm_config.arch);
     hg_model_files_set_meter(f, &meter);
     HG_TRY(hg_model_load_network(m, f, o, &kv, err));
     m->weights_crc32c = hg_model_files_crc32c(f);

@@ -34,6 +34,7 @@ struct hg_model_options {
                              "int4" */
     const char *rope;     /* NULL (the card decides), "fp32", "fp16", "bf16" */
     const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
+    const char *numerics; /* NULL or "default"; "strict": see model/numerics.h */
     int n_threads;        /* 0: all */
     int max_seqs;         /* sequences resident at once; 0: 16 */
     bool forget;          /* keep nothing of a sequence for those that come after it */
@@ -143,6 +144,9 @@ enum hg_status hg_model_prepare(const struct hg_model *m, const struct hg_reques
 enum hg_status hg_model_prepare_ids(const struct hg_model *m, const struct hg_request_input *in,
                                     const int32_t *ids, size_t n_ids, struct hg_prepared **out,
                                     struct hg_error *err);
+/* [any] The same request with another seed, as long as p has not begun; it shares p's pixels. */
+enum hg_status hg_prepared_again(const struct hg_prepared *p, uint64_t seed,
+                                 struct hg_prepared **out, struct hg_error *err);
 void hg_prepared_free(struct hg_prepared *p);
 
 /* What became of a picture on its way to the vision tower (reference.md 8.1): laid in the middle of

@@ -95,7 +95,7 @@ enum hg_status hg_loader_get(struct hg_loader *l, const char *name, int64_t rows
         return hg_fail(err, HG_STATUS_NO_MEMORY, "tensor %s: copy of %lld elements", name,
                        (long long)hg_tensor_count(t));
     hg_tensor_convert(t, type, copy);
-    *out = (struct hg_host_tensor){copy, type};
+    *out = (struct hg_host_tensor){.data = copy, .type = type};
     return HG_STATUS_OK;
 }
 

@@ -2,6 +2,8 @@
 #ifndef HG_MODEL_INTERNAL_H
 #define HG_MODEL_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "model/feature_cache.h"
 #include "model/healthgpt.h"
 #include "model/kv_cache.h"
@@ -75,6 +77,7 @@ struct hg_model {
     struct hg_vision_config vision_config;
     struct hg_preprocess_config preprocess;
     struct hg_backend *backend;
+    enum hg_rounding rounding;
     struct hg_tokenizer *tokenizer; /* NULL: the folder has none; ids only */
     struct hg_llm *llm;
     struct hg_vision *vision; /* NULL: text only */
@@ -95,6 +98,12 @@ struct hg_model {
     uint32_t weights_crc32c;
 };
 
+/* Pixels of a prompt's images; the choices of one request share them. */
+struct hg_pixels {
+    _Atomic int n_refs;
+    float at[]; /* [n_images, 3, side, side] */
+};
+
 struct hg_prepared {
     enum hg_task task;
     bool no_plugin;
@@ -104,7 +113,7 @@ struct hg_prepared {
     int32_t *tokens; /* [n_prompt] id, or -1 - (image * n_image_rows + row) */
     int n_prompt;
     int n_images;
-    float *pixels;                            /* [n_images, 3, side, side] */
+    struct hg_pixels *pixels;                 /* NULL without images */
     struct hg_hash128 picture[HG_MAX_IMAGES]; /* see prefix.h */
     int image_end[HG_MAX_IMAGES];             /* position after its last row */
     struct hg_image_transform transform[HG_MAX_IMAGES];

@@ -128,7 +128,7 @@ static enum hg_status load_patch(struct vision_loader *l)
     struct hg_weight_desc desc = {
         .name = name, .n_in = hg_vision_patch_inputs(c), .n_parts = 1, .store = l->store};
     desc.parts[0].n_out = c->dim;
-    desc.parts[0].w = (struct hg_host_tensor){copy, HG_DTYPE_F32};
+    desc.parts[0].w = (struct hg_host_tensor){.data = copy, .type = HG_DTYPE_F32};
     return pack(l, &desc, &l->v->patch);
 }
 

@@ -41,7 +41,7 @@ static enum hg_status get_kernel(struct hg_loader *l, const char *name,
     if (packed && as_stored) {
         hg_tensor_convert(t, HG_DTYPE_F32, as_stored);
         repack(as_stored, dims, packed);
-        *out = (struct hg_host_tensor){packed, HG_DTYPE_F32};
+        *out = (struct hg_host_tensor){.data = packed, .type = HG_DTYPE_F32};
     }
     free(as_stored);
     return packed && as_stored
