@@ -4,8 +4,8 @@
  * JOBS.json is a list; every job has "kind", "backend" and "out", a file of raw little-endian
  * numbers. Numerics: "default" or "strict"; strict stores f16. Others than those of their kind are
  * not read:
- *   llm        model, dtype, rope (fp32, fp16, bf16), sequences: [{task, plugin, ids, n_new, stop}].
- *              out, for each sequence: int32 n_ids, int32 n_logits, int32 ids[n_ids], float
+ *   llm        model, dtype, rope (fp32, fp16, bf16), sequences: [{task, plugin, ids, n_new,
+ * stop}]. out, for each sequence: int32 n_ids, int32 n_logits, int32 ids[n_ids], float
  *              logits[n_ids, n_logits]. "stop": let a stop id end it; without, only n_new does.
  *   vision     model (folder with config.json), layer, pixels (file of float [3, side, side]).
  *              out: float [patches, dim].
@@ -85,7 +85,8 @@ struct answer {
     size_t n_ids, n_logits;
 };
 
-static enum hg_status start(struct hg_model *m, json_t *s, struct hg_seq **out, struct hg_error *err)
+static enum hg_status start(struct hg_model *m, json_t *s, struct hg_seq **out,
+                            struct hg_error *err)
 {
     struct hg_prepared *p = NULL;
     struct hg_request_input in = {.task = (enum hg_task)number(s, "task"),
@@ -318,7 +319,8 @@ static enum hg_status run_encode(struct job *t, struct hg_error *err)
     int32_t *codes = NULL;
     uint8_t *rgb = NULL;
     HG_TRY_OUT(open_vqgan(t, &v, &info, err));
-    size_t pixels = (size_t)info.side * (size_t)info.side, n = (size_t)info.grid * (size_t)info.grid;
+    size_t pixels = (size_t)info.side * (size_t)info.side,
+           n = (size_t)info.grid * (size_t)info.grid;
     HG_TRY_OUT(hg_image_init(&im, info.side, info.side, err));
     rgb = get(t, "rgb", 3, pixels, err);
     HG_TRY_OUT(rgb ? HG_STATUS_OK : HG_STATUS_BAD_FILE);

@@ -149,7 +149,7 @@ class Tally:
     """Worst differences of a group, and what must hold."""
 
     def __init__(self, group):
-        self.group, self.worst, self.n, self.bad = group, {}, {}, []
+        self.group, self.worst, self.n, self.bad, self.shares = group, {}, {}, [], {}
 
     def add(self, key, difference, bound, what, n=0):
         difference = float("inf") if difference != difference else difference
@@ -157,6 +157,10 @@ class Tally:
         self.n[key] = self.n.get(key, 0) + n
         if difference > bound:
             self.bad.append("%s: %s: %.3g over %g" % (what, key, difference, bound))
+
+    def share(self, key, equal, n):
+        a, b = self.shares.get(key, (0, 0))
+        self.shares[key] = a + equal, b + n
 
     def equal(self, ours, theirs, gaps, what):
         at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), None)
@@ -166,8 +170,9 @@ class Tally:
     def end(self):
         for line in self.bad:
             print("FAIL %s %s" % (self.group, line))
-        print("%s %s: %s" % ("FAIL" if self.bad else "ok  ", self.group, "; ".join(
-            "%s %.2e%s" % (k, w, " (%d)" % self.n[k] if self.n[k] else "") for k, w in self.worst.items())), flush=True)
+        worst = ["%s %.2e%s" % (k, w, " (%d)" % self.n[k] if self.n[k] else "") for k, w in self.worst.items()]
+        shares = ["%s %.1f %% of %d" % (k, 100 * a / b, b) for k, (a, b) in self.shares.items()]
+        print("%s %s: %s" % ("FAIL" if self.bad else "ok  ", self.group, "; ".join(worst + shares)), flush=True)
         return not self.bad
 
 

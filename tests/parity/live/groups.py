@@ -47,7 +47,8 @@ def qwen2(rng, case):
     import transformers
 
     c = llm_config(rng, case + 1)
-    config = transformers.Qwen2Config(**c, sliding_window=16, use_sliding_window=False, attn_implementation="sdpa",
+    # 4.49 masks by sliding_window even where use_sliding_window is false; XL32's 131072 lies beyond its context
+    config = transformers.Qwen2Config(**c, sliding_window=131072, use_sliding_window=False, attn_implementation="sdpa",
                                       tie_word_embeddings=rng.random() < 0.2)
     return transformers.Qwen2ForCausalLM(config), rng.randrange(2, 90)
 
@@ -60,6 +61,7 @@ def compare_strict(tally, ours, theirs, what):
     if same < len(ids) and gap[:same + 1].min() >= CERTAIN:
         tally.bad.append("%s: strict: token %d differs though all gaps are over %g" % (what, same, CERTAIN))
     rows = min(same + 1, len(ids))
+    tally.share("strict equal bits", (ours[1][:rows] == logits[:rows]).sum().item(), logits[:rows].numel())
     tally.add("strict |dlogit|", (ours[1][:rows] - logits[:rows]).abs().max().item(), STRICT, what, same)
     tally.add("strict first step", (ours[1][0] - logits[0]).abs().max().item(), STRICT, what)
 
