@@ -152,16 +152,15 @@ static void adapters_round_at_every_tensor_of_the_reference(void **state)
                          .b = grid(N * R, 7, 1.0f / 64, 20),
                          .route = grid(E * K, 8, 1.0f / 64, 20),
                          .scaling = scalings[s]};
-        struct hg_weight_desc d = {
-            .parts = {{.w = {l.w, HG_DTYPE_F32},
-                       .bias = {l.bias, HG_DTYPE_F32},
-                       .n_out = N,
-                       .adapters = {[1] = {.a = {l.a, HG_DTYPE_F32},
-                                           .b = {l.b, HG_DTYPE_F32},
-                                           .route = {l.route, HG_DTYPE_F32},
-                                           .rank = R,
-                                           .n_experts = E,
-                                           .scaling = l.scaling}}}}};
+        struct hg_weight_desc d = {.parts = {{.w = {l.w, HG_DTYPE_F32},
+                                              .bias = {l.bias, HG_DTYPE_F32},
+                                              .n_out = N,
+                                              .adapters = {[1] = {.a = {l.a, HG_DTYPE_F32},
+                                                                  .b = {l.b, HG_DTYPE_F32},
+                                                                  .route = {l.route, HG_DTYPE_F32},
+                                                                  .rank = R,
+                                                                  .n_experts = E,
+                                                                  .scaling = l.scaling}}}}};
         int32_t slot[ROWS];
         double want[ROWS * N];
         for (int r = 0; r < ROWS; r++) {
@@ -295,8 +294,15 @@ static void causal(struct hg_backend *b, const float *qkv, const float *inv_freq
 {
     enum { BLOCKS = 8 };
     int32_t token[S] = {0}, pos[S], seq[S] = {0}, slot[S], table[S] = {0}, blocks[4096];
-    struct hg_plan plan = {.n_tokens = S, .n_prompt = S, .n_seqs = 1, .max_blocks = 4096,
-                           .token = token, .pos = pos, .seq = seq, .slot = slot, .table = table,
+    struct hg_plan plan = {.n_tokens = S,
+                           .n_prompt = S,
+                           .n_seqs = 1,
+                           .max_blocks = 4096,
+                           .token = token,
+                           .pos = pos,
+                           .seq = seq,
+                           .slot = slot,
+                           .table = table,
                            .block_table = blocks};
     struct hg_kv_desc desc = {1, BLOCKS, 1, P, HG_DTYPE_F16};
     struct hg_kv *kv = NULL;
@@ -311,7 +317,9 @@ static void causal(struct hg_backend *b, const float *qkv, const float *inv_freq
     }
     for (int i = 0; i < 4096; i++)
         blocks[i] = i % BLOCKS;
-    struct hg_weight_desc d = {.name = "identity", .n_in = 3 * P, .n_parts = 1,
+    struct hg_weight_desc d = {.name = "identity",
+                               .n_in = 3 * P,
+                               .n_parts = 1,
                                .store = HG_DTYPE_F16,
                                .parts = {{.w = {identity, HG_DTYPE_F32}, .n_out = 3 * P}}};
     HG_TEST_OK(b->ops->kv_create(b, &desc, &kv, &err), err);
@@ -320,9 +328,16 @@ static void causal(struct hg_backend *b, const float *qkv, const float *inv_freq
     void *x = kt_upload_act(b, qkv, S * 3 * P), *q = kt_alloc_act(b, S * P);
     void *dy = kt_alloc_act(b, S * P);
     struct hg_rope_kv rope = {&plan, freq, kv, 0, 1, 1, P};
-    struct hg_linear_args l = {.w = w, .n_rows = S, .n_prompt = S, .x = x, .ldx = 3 * P,
-                               .epilogue = HG_EPILOGUE_ROPE_KV, .rounding = rounding,
-                               .rope = &rope, .y = q, .ldy = P};
+    struct hg_linear_args l = {.w = w,
+                               .n_rows = S,
+                               .n_prompt = S,
+                               .x = x,
+                               .ldx = 3 * P,
+                               .epilogue = HG_EPILOGUE_ROPE_KV,
+                               .rounding = rounding,
+                               .rope = &rope,
+                               .y = q,
+                               .ldy = P};
     struct hg_attention_args a = {&plan, kv, 0, 1, 1, P, 0, scale, rounding, q, dy};
     assert_int_equal(b->ops->linear(b, &l), HG_STATUS_OK);
     kt_download_act(b, q_out, q, S * P);
@@ -425,7 +440,9 @@ static void subnormal_weights_are_not_flushed(void **state)
         struct hg_backend *b = ts->at[t].b;
         struct hg_weight *w = NULL;
         struct hg_error err = {0};
-        struct hg_weight_desc d = {.name = "subnormal", .n_in = IN, .n_parts = 1,
+        struct hg_weight_desc d = {.name = "subnormal",
+                                   .n_in = IN,
+                                   .n_parts = 1,
                                    .store = HG_DTYPE_F16,
                                    .parts = {{.w = {bits, HG_DTYPE_F16}, .n_out = OUT}}};
         HG_TEST_OK(b->ops->weight_create(b, &d, &w, &err), err);

@@ -41,7 +41,7 @@ def main():
     ap.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
     ap.add_argument("--seed", type=int, default=6)
     ap.add_argument("--count", type=int, default=20)
-    a = ap.parse_args()
+    a = ap.parse_intermixed_args()
     python = pathlib.Path(os.environ.get("HG_PARITY_PYTHON", ROOT / "build/venv-parity/bin/python")).absolute()
     passed = failed = skipped = 0
     for group, version in GROUPS.items():
