@@ -57,9 +57,12 @@ struct hg_kv;      /* paged key/value cache of all layers */
 
 /* ---- weights -------------------------------------------------------------------------------- */
 
+/* Quantised ones are base matrices only, of the type that they are stored in; they pack to the same
+ * bits as what they were quantised from (hg_quantise_row says how they lie). */
 struct hg_host_tensor {
     const void *data;   /* (host) contiguous, row major; NULL = absent */
-    enum hg_dtype type; /* F32, F16 or BF16 */
+    enum hg_dtype type; /* F32, F16 or BF16; quantised: codes, hg_code_bytes() per row */
+    const void *scale;  /* (host) of a quantised one: hg_scale_bytes() per row; else NULL */
 };
 
 /* y += B (gate_{j / (R/E)} * scaling * (A x)_j), gate = softmax over experts of (Rt x), per token
