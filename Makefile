@@ -54,6 +54,7 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
+.PHONY: parity-live parity-venv
 .PHONY: all cuda gpu-pack gpu-check form deps clients demo run test full-size test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
   schema install clean help report programs check-deps
 
@@ -121,7 +122,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults $(OUT)/h1mut \
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/forward $(OUT)/healthgptd-faults $(OUT)/h1mut \
   $(OUT)/preload/fail_malloc.so
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
@@ -133,6 +134,13 @@ full-size: all $(OUT)/full-size-fill ## random models as the published ones are 
 load-check: check-deps ## what the engine promises under load, measured: docs/load.md (ARGS="--only NAME")
 	@$(MAKE) -s all test-programs
 	@python3 tests/load/main.py $(OUT) $(ARGS)
+
+parity-live: check-deps ## logits and tokens beside transformers' own modules (build/venv-parity or HG_PARITY_PYTHON); ARGS="--seed N"
+	@$(MAKE) -s $(OUT)/forward
+	@python3 tests/parity/live/main.py $(OUT) $(ARGS)
+
+parity-venv: ## build/venv-parity: torch and the two pinned versions of transformers from PyPI, for parity-live
+	@tests/parity/live/venv.sh build/venv-parity
 
 golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads PyTorch)
 	@tools/oracle/golden.sh build/venv
@@ -242,6 +250,10 @@ $(OUT)/kernel-bench: $(call obj,$(sort $(wildcard tools/bench/*.c))) $(LIB)
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
 $(OUT)/greedy: $(call obj,tools/gpu/greedy.c) $(LIB)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
+$(OUT)/forward: $(call obj,tools/oracle/forward.c) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 

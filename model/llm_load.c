@@ -165,6 +165,8 @@ static enum hg_status load_tables(struct load *l, struct hg_loader *from, int se
     m->sets[set].owns_table = true;
     m->sets[set].rows = (int)n;
     m->weight_bytes += bytes;
+    if (tied) /* some files hold the copy all the same; transformers does not read it either */
+        hg_weights_ignore_prefix(from->weights, "lm_head.weight");
     return load_head(l, from, tied ? "model.embed_tokens.weight" : "lm_head.weight", set, err);
 }
 
