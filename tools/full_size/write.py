@@ -139,7 +139,7 @@ def write_llm(writer, a, v):
         while len(containers.split(tensors, limit)) < v["shards"] and limit > 1 << 20:
             limit -= 1 << 20
     put(folder, "config.json", llm_config(a.variant, v))
-    put(folder, "generation_config.json", json.dumps(GENERATION[a.variant], indent=2) + ("" if a.variant == "xl32" else "\n"))
+    put(folder, "generation_config.json", GENERATION[a.variant])
     if not vocabularies.install(a.variant, a.data, folder):
         print("no tokenizer: its data is not in %s" % (a.data or "$HG_SHARED/data"))
     containers.save_sharded(writer, folder, tensors, limit)
