@@ -16,7 +16,7 @@ VARIANT := $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
 OUT := build/$(VARIANT)
 OPT := $(if $(SANITIZE),-O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all,-O3)
 
-PKGS := libmicrohttpd jansson libpng libjpeg libpcre2-8
+PKGS := libmicrohttpd jansson libpng libjpeg
 PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 LIBS = $(shell pkg-config --libs $(PKGS)) -lunistring -lm -lpthread -ldl
 CFLAGS_ALL := -std=c11 -D_GNU_SOURCE -I. $(OPT) -g -fno-math-errno -fno-trapping-math -ffp-contract=off \
