@@ -122,7 +122,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/forward $(OUT)/healthgptd-faults $(OUT)/h1mut \
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/full-size-fill $(OUT)/greedy $(OUT)/forward $(OUT)/healthgptd-faults $(OUT)/h1mut \
   $(OUT)/preload/fail_malloc.so
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do

@@ -44,6 +44,7 @@ check_examples
 check_device
 check_faults
 check_load
+check_full_size
 check_memory
 check_memory_runs_out
 check_io_fails
