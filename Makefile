@@ -54,7 +54,7 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run eval eval-venv test test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
   schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
@@ -103,6 +103,13 @@ demo: check-deps ## build, draw a chest X-ray, ask about it (and about IMAGE=fil
 run: check-deps ## build and start the daemon on 127.0.0.1:8080 with the demo model
 	@$(MAKE) -s all
 	build/healthgptd
+
+eval: check-deps eval-venv ## the evaluation harness on the demo model and the data of HG_SHARED (tools/eval/README.md; ARGS="--limit 40")
+	@$(MAKE) -s all
+	@py=build/venv-eval/bin/python; [ -x $$py ] || py=python3; $$py tools/eval/demo.py $(ARGS)
+
+eval-venv: ## build/venv-eval: the packages that BLEU, ROUGE, PSNR and SSIM need (PyPI, 360 MB)
+	@tools/eval/venv.sh
 
 test: check-deps ## build and run every test; ends with "N passed, N failed, N skipped"
 	@$(MAKE) -s all test-programs
