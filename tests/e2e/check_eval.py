@@ -130,6 +130,9 @@ def check_a_server_that_goes_is_waited_for_next_time(build):
         with FakeServer(lambda *a: error(401, "invalid_api_key")) as locked:
             _, said = s.run(locked.url, "d", expect=3)
             require("401 invalid_api_key" in said and "$HEALTHGPT_API_KEY" in said and max(locked.times()) == 1, said)
+            equal(len(lines_of(s.path("d"))), 1, "no result")
+        _, said = s.run("ftp://x", "c", expect=3)
+        require("--url: expected http://HOST:PORT, got 'ftp://x'" in said, said)
         with FakeServer(lambda *a: (200, {"txt": "?"}, ())) as other:
             _, said = s.run(other.url, "e", expect=3)
             require("an answer of another shape" in said, said)
@@ -163,6 +166,22 @@ def check_killed_runs_go_on(build):
             f.write(read(out)[:50])     # of the header
         s.run(quiet.url, "torn")
         equal(results_of(s.path("torn")), first, "results after a torn header")
+
+
+def check_ctrl_c_ends_at_once(build):
+    with Set(MIXED) as s, FakeServer(right) as quiet:
+        hold, out = threading.Event(), s.path("out")
+        with FakeServer(lambda body, times: right(body, times) if number_of(body) < 5 or hold.wait(60) else None) as server:
+            p = subprocess.Popen([sys.executable, EVAL, "run", "--set", s.set, "--format", "jsonl", "--out", out, "--url", server.url],
+                                 stderr=subprocess.PIPE, text=True)
+            until(lambda: os.path.exists(out) and read(out).count(b"\n") == 6 and len(server.asked) == 9, "requests that hang")
+            p.send_signal(signal.SIGINT)
+            said = p.communicate(timeout=40)[1]     # before the server answers
+            hold.set()
+        equal(p.returncode, 130, "exit code: " + said)
+        require("stopped; 5 of 40 are done, the same command goes on" in said and "Traceback" not in said, said)
+        s.run(quiet.url, "out")
+        equal(results_of(out), results_of(s.run(quiet.url, "whole")[0]), "results")
 
 
 def check_another_configuration_is_refused(build):

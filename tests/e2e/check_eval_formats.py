@@ -9,6 +9,7 @@ from eval_tool import EVAL, VQA, read, tool
 from harness import Skip, equal, require
 
 import formats  # of tools/eval
+import metrics
 from items import FormatError
 
 
@@ -116,5 +117,8 @@ def check_public_question_files(build):
         items = formats.load(os.path.join(VQA, name), form, variant).items
         kinds = [i.kind for i in items]
         equal((kinds.count("closed"), kinds.count("open")), counts, "closed and open questions of %s %s" % (name, variant))
+        for i in items:
+            for a in i.answers:     # the reference itself is right
+                equal((metrics.closed(a, a), metrics.prf_llava_med(a, a)[1], metrics.exact(a, a)), (1.0, 1.0, 1.0), "%s: %r" % (i.id, a))
     out, _ = tool("check", "--set", os.path.join(VQA, "slake_test.json"), "--format", "slake")
     require("1061 questions: 416 closed, 645 open" in out and "pictures: 96, missing 96" in out, out)

@@ -12,7 +12,7 @@ import published
 import run
 import score
 import table
-from client import KEY_VARIABLE, ClientError
+from client import KEY_VARIABLE, ClientError, Refused
 from items import FormatError
 from libraries import Missing
 from prompts import ROUTES
@@ -23,6 +23,13 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("expected 1 or more")
+    return value
+
+
+def not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("expected 0 or more")
     return value
 
 
@@ -52,10 +59,10 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("--temperature", type=float, default=0.0)
     q.add_argument("--max-tokens", type=positive, default=64)
     q.add_argument("--concurrency", type=positive, default=4)
-    q.add_argument("--limit", type=int, default=0, metavar="N", help="the first N (of the shard) only")
+    q.add_argument("--limit", type=positive, default=0, metavar="N", help="the first N (of the shard) only")
     q.add_argument("--shard", default="", metavar="K/N", help="every N-th question from the K-th")
-    q.add_argument("--timeout-s", type=float, default=120.0, help="of a request")
-    q.add_argument("--retries", type=int, default=8, help="of a request, after 429, 503, 504 or a lost connection")
+    q.add_argument("--timeout-s", type=positive, default=120, help="of a request")
+    q.add_argument("--retries", type=not_negative, default=8, help="of a request, after 429, 503, 504 or a lost connection")
     q.add_argument("--stand-in", action="store_true", help="a grey square for every picture: checks formats, measures nothing")
     q = sub.add_parser("score", help="metrics of a results file, or of the shards of one run")
     q.add_argument("results", nargs="+")
@@ -124,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     except (FormatError, ResultsError, run.RunError, score.ScoreError, Missing) as e:
         print("eval: %s" % e, file=sys.stderr)
         return 2
-    except ClientError as e:
+    except (ClientError, Refused) as e:
         print("eval: %s" % e, file=sys.stderr)
         return 3
     except OSError as e:

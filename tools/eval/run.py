@@ -9,6 +9,7 @@ import json
 import os
 import struct
 import sys
+import urllib.parse
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -104,9 +105,11 @@ class Job:
 
 def header_of(args: argparse.Namespace, qs: QuestionSet, client: Client) -> dict[str, Any]:
     """Asks the server who it is. `config` is what a resumed run must share, `made` is for the record."""
-    served = client.call("GET", "/v1/models")["data"][0]["id"]
-    name = args.model or served
-    card = client.call("GET", "/v1/models/%s/card" % name)
+    listed = client.call("GET", "/v1/models").get("data")
+    if not isinstance(listed, list) or not listed or not isinstance(listed[0], dict) or not isinstance(listed[0].get("id"), str):
+        raise ClientError("/v1/models: expected a list of models in \"data\", got %.80r" % (listed,))
+    name = args.model or listed[0]["id"]
+    card = client.call("GET", "/v1/models/%s/card" % urllib.parse.quote(name))
     config = {
         "set": {"file": qs.path, "format": qs.format, "variant": qs.variant, "sha256": qs.sha256, "items": len(qs.items)},
         "paper": args.paper or qs.paper, "shard": args.shard or "1/1",
