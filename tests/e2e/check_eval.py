@@ -168,12 +168,17 @@ def check_killed_runs_go_on(build):
         equal(results_of(s.path("torn")), first, "results after a torn header")
 
 
+def heed_ctrl_c():
+    """A program that was started in the background ignores it, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def check_ctrl_c_ends_at_once(build):
     with Set(MIXED) as s, FakeServer(right) as quiet:
         hold, out = threading.Event(), s.path("out")
         with FakeServer(lambda body, times: right(body, times) if number_of(body) < 5 or hold.wait(60) else None) as server:
             p = subprocess.Popen([sys.executable, EVAL, "run", "--set", s.set, "--format", "jsonl", "--out", out, "--url", server.url],
-                                 stderr=subprocess.PIPE, text=True)
+                                 stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
             until(lambda: os.path.exists(out) and read(out).count(b"\n") == 6 and len(server.asked) == 9, "requests that hang")
             p.send_signal(signal.SIGINT)
             said = p.communicate(timeout=40)[1]     # before the server answers
