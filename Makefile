@@ -105,6 +105,14 @@ run: check-deps ## build and start the daemon on 127.0.0.1:8080 with the demo mo
 	@$(MAKE) -s all
 	build/healthgptd
 
+.PHONY: eval eval-venv
+eval: check-deps eval-venv ## the evaluation harness on the demo model and the data of HG_SHARED (tools/eval/README.md; ARGS="--limit 40")
+	@$(MAKE) -s all
+	@py=build/venv-eval/bin/python; [ -x $$py ] || py=python3; $$py tools/eval/demo.py $(ARGS)
+
+eval-venv: ## build/venv-eval: the packages that BLEU, ROUGE, PSNR and SSIM need (PyPI, 360 MB)
+	@tools/eval/venv.sh
+
 test: check-deps ## build and run every test; ends with "N passed, N failed, N skipped"
 	@$(MAKE) -s all test-programs
 	@python3 tests/run.py $(OUT)

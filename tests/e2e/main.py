@@ -56,6 +56,9 @@ check_lifecycle
 check_nginx
 check_simt
 check_gpu_programme
+check_eval_formats
+check_eval_metrics
+check_eval
 """.split()
 
 
