@@ -34,7 +34,8 @@ static enum hg_status check_part(const struct hg_weight_desc *d, int i, struct h
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d has %d outputs%s", d->name, i,
                        p->n_out, p->w.data ? "" : " and no weight");
     enum hg_dtype bias = p->bias.data ? p->bias.type : HG_DTYPE_F32;
-    if (hg_dtype_is_quantised(p->w.type) || hg_dtype_is_quantised(bias))
+    bool other = hg_dtype_is_quantised(p->w.type) && (p->w.type != d->store || !p->w.scale);
+    if (other || hg_dtype_is_quantised(bias))
         return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d: %s host tensor", d->name, i,
                        hg_dtype_name(hg_dtype_is_quantised(bias) ? bias : p->w.type));
     for (int s = 0; s < HG_MAX_PLUGINS; s++)

@@ -40,6 +40,17 @@ static inline size_t hg_dtype_bytes(enum hg_dtype t)
     return hg_dtype_bits(t) / 8;
 }
 
+/* Bytes of a row of n quantised values as a host tensor holds it: codes, and scales beside them. */
+static inline size_t hg_code_bytes(enum hg_dtype t, int n)
+{
+    return t == HG_DTYPE_I4 ? ((size_t)n + 7) / 8 * 4 : (size_t)n;
+}
+
+static inline size_t hg_scale_bytes(enum hg_dtype t, int n)
+{
+    return t == HG_DTYPE_I4 ? ((size_t)n + HG_I4_GROUP - 1) / HG_I4_GROUP * 2 : 4;
+}
+
 static inline const char *hg_dtype_name(enum hg_dtype t)
 {
     static const char *const names[] = {"f32", "f16", "bf16", "i8", "f8", "i4"};

@@ -91,7 +91,7 @@ enum hg_status hg_seq_encode_piece(struct hg_seq *s, int64_t *work, struct hg_er
         return hg_fail(err, HG_STATUS_INTERNAL, "no image left to encode");
     if (m->features.encoding && m->features.encoding != s)
         return hg_fail(err, HG_STATUS_INTERNAL, "the image of another sequence is begun");
-    const float *pixels = s->p->pixels + (size_t)image * 3 * (size_t)side * (size_t)side;
+    const float *pixels = s->p->pixels->at + (size_t)image * 3 * (size_t)side * (size_t)side;
     int n_units = hg_vision_n_units(m->vision, layer);
     enum hg_status status = HG_STATUS_OK;
     m->features.encoding = s;

@@ -312,6 +312,7 @@ enum hg_status hg_llm_load(struct hg_backend *b, const struct hg_llm_config *c,
     m->backend = b;
     m->config = *c;
     m->table_type = hg_dtype_beside(s->store);
+    m->rounding = s->rounding;
     struct load l = {.m = m, .source = s, .base = {.backend = b, .weights = s->base}};
     for (int i = 0; i < HG_LLM_SETS; i++)
         l.task[i] = (struct hg_loader){.backend = b, .weights = s->task[i]};

@@ -44,7 +44,7 @@ void kt_head_run(const struct kt_head *h, struct hg_backend *b, const int *pick,
     struct hg_weight *w[2] = {NULL, NULL};
     for (int s = 0; s < 2; s++) {
         struct hg_weight_desc d = {.name = "head", .n_in = h->dim, .n_parts = 1};
-        d.parts[0].w = (struct hg_host_tensor){h->head[s], HG_DTYPE_F32};
+        d.parts[0].w = (struct hg_host_tensor){.data = h->head[s], .type = HG_DTYPE_F32};
         d.parts[0].n_out = h->n_vocab[s];
         d.store = h->store;
         HG_TEST_OK(ops->weight_create(b, &d, &w[s], &err), err);

@@ -13,7 +13,7 @@ static void *own(struct kt_linear *l, void *p)
 static struct hg_host_tensor tensor(struct kt_linear *l, size_t n, uint64_t *seed, float scale)
 {
     float *x = kt_random(n, kt_next(seed), scale);
-    struct hg_host_tensor t = {own(l, kt_encode(x, n, l->c.host)), l->c.host};
+    struct hg_host_tensor t = {.data = own(l, kt_encode(x, n, l->c.host)), .type = l->c.host};
     free(x);
     return t;
 }

@@ -162,7 +162,7 @@ static void append_more_than_the_cache_was_made_for(const char *fault)
     struct hg_kv *kv = NULL;
     void *x = NULL;
     struct hg_weight_desc d = {.name = "w", .n_in = 1, .n_parts = 1, .store = HG_DTYPE_F32};
-    d.parts[0].w = (struct hg_host_tensor){numbers, HG_DTYPE_F32};
+    d.parts[0].w = (struct hg_host_tensor){.data = numbers, .type = HG_DTYPE_F32};
     d.parts[0].n_out = DIM;
     d.pair = P;
     EXPECT(b->ops->reserve(b, &small, &err) == HG_STATUS_OK);
@@ -303,11 +303,12 @@ static enum hg_status create_weight(struct hg_backend *b, struct hg_weight **w,
                                     struct hg_error *err)
 {
     float *x = calloc((size_t)WIDE * TALL, sizeof *x);
-    struct hg_weight_desc desc = {.name = "layer 7 up",
-                                  .n_in = WIDE,
-                                  .n_parts = 1,
-                                  .store = HG_DTYPE_F32,
-                                  .parts = {{.w = {x, HG_DTYPE_F32}, .n_out = TALL}}};
+    struct hg_weight_desc desc = {
+        .name = "layer 7 up",
+        .n_in = WIDE,
+        .n_parts = 1,
+        .store = HG_DTYPE_F32,
+        .parts = {{.w = {.data = x, .type = HG_DTYPE_F32}, .n_out = TALL}}};
     enum hg_status status = b->ops->weight_create(b, &desc, w, err);
     free(x);
     return status;

@@ -10,7 +10,7 @@ static float numbers[N * K];
 
 static struct hg_weight_desc description(enum hg_dtype store)
 {
-    struct hg_host_tensor t = {numbers, HG_DTYPE_F32};
+    struct hg_host_tensor t = {.data = numbers, .type = HG_DTYPE_F32};
     struct hg_weight_desc d = {.name = "w", .n_in = K, .n_parts = 1, .store = store};
     d.parts[0].w = d.parts[0].bias = t;
     d.parts[0].n_out = N;

@@ -65,7 +65,7 @@ struct bed {
 
 static struct hg_host_tensor tensor(const float *x)
 {
-    return (struct hg_host_tensor){x, HG_DTYPE_F32};
+    return (struct hg_host_tensor){.data = x, .type = HG_DTYPE_F32};
 }
 
 static void create_weights(struct bed *t)

@@ -67,8 +67,12 @@ static const struct option_row rows[] = {
      AT(tensors), 0, 0},
     {"checksums", "", "read all tensors and list the CRC-32C of each", " inspect ", KIND_FLAG,
      AT(checksums), 0, 0},
-    {"tokenizer", "PATH", "a tokenizer folder (or a file in it) instead of a model",
+    {"tokenizer", "PATH", "instead of a model: a tokenizer's folder, a tiktoken or GGUF file",
      " tokenize detokenize ", KIND_TEXT, AT(tokenizer), 0, 0},
+    {"regex", "NAME", "how words are cut: gpt2, qwen2, cl100k (rank files: default cl100k)",
+     " tokenize detokenize ", KIND_TEXT, AT(regex), 0, 0},
+    {"time", "", "no ids: how fast the text is read, best of five", " tokenize ", KIND_FLAG,
+     AT(timed), 0, 0},
     {"special", "", "read and show added tokens such as <|end|>", " tokenize detokenize ",
      KIND_FLAG, AT(special), 0, 0},
     {"json-lines", "", "one JSON value per line in and out", " tokenize detokenize ", KIND_FLAG,
@@ -79,8 +83,10 @@ static const struct option_row rows[] = {
      " audit ", KIND_TEXT, AT(anchor), 0, 0},
     {"config", "FILE", "the server's configuration; default: $HEALTHGPT_CONFIG", " doctor ",
      KIND_TEXT, AT(config), 0, 0},
-    {"model", "DIR", "model folder (healthgpt.json); default: the demo model", WITH_MODEL,
-     KIND_TEXT, AT(model), 0, 0},
+    {"model", "PATH", "model folder (healthgpt.json) or card file; default: the demo model",
+     WITH_MODEL, KIND_TEXT, AT(model), 0, 0},
+    {"weights", "DIR", "where the card's weights are; default: its folder", WITH_MODEL "inspect ",
+     KIND_TEXT, AT(weights), 0, 0},
     {"backend", "NAME", "auto, cuda, cpu, ref (default auto)", ENGINE, KIND_TEXT, AT(backend), 0,
      0},
     {"dtype", "TYPE", "weights: auto, f32, f16, bf16, int8, fp8, int4 (default auto)", ENGINE,
@@ -89,6 +95,8 @@ static const struct option_row rows[] = {
      AT(kv_dtype), 0, 0},
     {"plugin-dtype", "TYPE", "plug-ins: auto, f32, f16, bf16, int8 (default auto)", ENGINE,
      KIND_TEXT, AT(plugin_dtype), 0, 0},
+    {"numerics", "MODE", "default, or strict: the reference's FP16 rounding, on ref (slow)", ENGINE,
+     KIND_TEXT, AT(numerics), 0, 0},
     {"kv-tokens", "N", "KV cache in tokens; 0: as many as fit the batch", ENGINE, KIND_INT,
      AT(kv_tokens), 0, 1 << 30},
     {"gpu-memory-utilization", "X", "share of the card's free memory to take (default 0.90)",
@@ -225,6 +233,8 @@ enum hg_status hg_cli_parse(const struct hg_cli_command *command, int argc, char
         else
             argv[out->n_args++] = argv[i];
     }
+    if (!out->weights && strcmp(command->name, "doctor") != 0) /* which knows all variables */
+        out->weights = getenv("HEALTHGPT_WEIGHTS");
     return HG_STATUS_OK;
 }
 
