@@ -187,7 +187,8 @@ static enum hg_status compare_kept(struct bench *b, struct hg_quant_row *bf16, s
 
 /* ---- answers --------------------------------------------------------------------------------- */
 
-/* Whether the ids, the last of which may be a stop, say what is expected, blanks around it aside. */
+/* Whether the ids, the last of which may be a stop, say what is expected, blanks around it aside.
+ */
 static bool is_right(const struct hg_model *m, const struct hg_quant_ids *ids, const char *expect)
 {
     struct hg_detok d;
@@ -409,7 +410,7 @@ static enum hg_status run_type(struct bench *b, struct hg_quant_row *row, struct
     if (first) {
         hg_model_info(m, &b->report.info);
         snprintf(b->report.backend, sizeof b->report.backend, "%s", b->report.info.backend);
-        HG_TRY_OUT(hg_quant_set_read(b->cli->questions, m, b->cli->limit,
+        HG_TRY_OUT(hg_quant_set_read(b->cli->questions, m, b->cli->model, b->cli->limit,
                                      (uint64_t)b->cli->seed, &b->set, err));
         b->report.n_items = b->set.n;
         HG_TRY_OUT(make_text(b, m, err));

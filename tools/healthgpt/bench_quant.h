@@ -15,7 +15,8 @@
 
 enum { HG_QUANT_FULL = 2048, HG_QUANT_TOP = 512, HG_QUANT_MAX_TYPES = 16, HG_QUANT_IMAGES = 4 };
 
-/* ---- questions (bench_quant_set.c) ------------------------------------------------------------- */
+/* ---- questions (bench_quant_set.c) -------------------------------------------------------------
+ */
 
 enum hg_quant_kind { HG_QUANT_ANSWER, HG_QUANT_TEXT };
 
@@ -37,11 +38,13 @@ struct hg_quant_set {
 /* Lines as `healthgpt batch` reads them (task, question, images, max_tokens, "expect"), or
  * "prompt_ids" instead of a question, or "text" or "text_ids". path NULL: selftest.jsonl of the
  * model's folder, or a few questions of our own. limit > 0: so many of them, chosen by the seed. */
-enum hg_status hg_quant_set_read(const char *path, const struct hg_model *m, int64_t limit,
-                                 uint64_t seed, struct hg_quant_set *out, struct hg_error *err);
+enum hg_status hg_quant_set_read(const char *path, const struct hg_model *m, const char *model_path,
+                                 int64_t limit, uint64_t seed, struct hg_quant_set *out,
+                                 struct hg_error *err);
 void hg_quant_set_deinit(struct hg_quant_set *s);
 
-/* ---- a run (bench_quant_run.c) ----------------------------------------------------------------- */
+/* ---- a run (bench_quant_run.c) -----------------------------------------------------------------
+ */
 
 struct hg_quant_ids {
     int32_t *at;
@@ -66,7 +69,8 @@ struct hg_quant_run {
 enum hg_status hg_quant_run(const struct hg_quant_run *r, struct hg_error *err);
 void hg_quant_ids_free(struct hg_quant_ids *ids, size_t n); /* and the array */
 
-/* ---- distributions (bench_quant_dist.c) -------------------------------------------------------- */
+/* ---- distributions (bench_quant_dist.c) --------------------------------------------------------
+ */
 
 struct hg_quant_dist {
     int n;       /* kept ones */
@@ -100,7 +104,8 @@ void hg_quant_summarise(struct hg_quant_sample *s, struct hg_quant_summary *out)
  * interval of Agresti and Min (2005), which is never empty. */
 void hg_quant_paired(size_t n, size_t better, size_t worse, double *low, double *high);
 
-/* ---- a row of the table (bench_quant.c) -------------------------------------------------------- */
+/* ---- a row of the table (bench_quant.c) --------------------------------------------------------
+ */
 
 enum { HG_QUANT_BF16, HG_QUANT_F32, HG_QUANT_YARDSTICKS };
 
@@ -111,10 +116,10 @@ struct hg_quant_row {
     double seconds;
     double linear_bytes, plugin_bytes, kv_token_bytes, all_bytes;
     struct hg_quant_summary kl[HG_QUANT_YARDSTICKS][HG_TASK_COUNT]; /* n 0: no such yardstick */
-    size_t n_answers, n_equal;                 /* text answers, those with equal tokens */
-    size_t n_tokens, n_leading;                /* of them, before the first difference */
-    size_t n_drawn, n_drawn_equal;             /* tokens of pictures, drawn freely */
-    double nll;                                /* mean over n_text given tokens */
+    size_t n_answers, n_equal;     /* text answers, those with equal tokens */
+    size_t n_tokens, n_leading;    /* of them, before the first difference */
+    size_t n_drawn, n_drawn_equal; /* tokens of pictures, drawn freely */
+    double nll;                    /* mean over n_text given tokens */
     size_t n_text;
     size_t n_known, n_right, n_better, n_worse; /* questions; against bf16 */
 };

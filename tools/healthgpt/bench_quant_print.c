@@ -13,7 +13,12 @@ static const char *size_text(double bytes, char out[24])
 {
     bool large = bytes >= 1e9, medium = bytes >= 1e6;
     snprintf(out, 24, large || medium ? "%.1f %s" : "%.2f %s",
-             bytes / (large ? 1e9 : medium ? 1e6 : 1e3), large ? "GB" : medium ? "MB" : "kB");
+             bytes / (large    ? 1e9
+                      : medium ? 1e6
+                               : 1e3),
+             large    ? "GB"
+             : medium ? "MB"
+                      : "kB");
     return out;
 }
 
@@ -27,10 +32,9 @@ static void print_memory(const struct hg_quant_report *r)
         if (w->why[0])
             printf("%-28s did not run: %s\n", w->name, w->why);
         else
-            printf("%-28s %-5s %-8s %-5s %10s %10s %10s %10s\n", w->name, w->dtype,
-                   w->plugin_dtype, w->kv_dtype, size_text(w->linear_bytes, a),
-                   size_text(w->plugin_bytes, b), size_text(w->kv_token_bytes, c),
-                   size_text(w->all_bytes, d));
+            printf("%-28s %-5s %-8s %-5s %10s %10s %10s %10s\n", w->name, w->dtype, w->plugin_dtype,
+                   w->kv_dtype, size_text(w->linear_bytes, a), size_text(w->plugin_bytes, b),
+                   size_text(w->kv_token_bytes, c), size_text(w->all_bytes, d));
     }
 }
 
@@ -42,10 +46,10 @@ static void print_divergence(const struct hg_quant_report *r, int y, int task)
     if (!any)
         return;
     printf("\n%-28s %9s %9s %9s %9s %8s\n",
-           task == HG_TASK_GENERATION ? y == HG_QUANT_BF16 ? "pictures: KL from bf16"
-                                                          : "pictures: KL from f32"
-           : y == HG_QUANT_BF16       ? "text: KL from bf16"
-                                      : "text: KL from f32",
+           task == HG_TASK_GENERATION
+               ? y == HG_QUANT_BF16 ? "pictures: KL from bf16" : "pictures: KL from f32"
+           : y == HG_QUANT_BF16 ? "text: KL from bf16"
+                                : "text: KL from f32",
            "mean", "median", "p99", "max", "top-1");
     for (int i = 0; i < r->n_rows; i++) {
         const struct hg_quant_summary *k = &r->rows[i].kl[y][task];

@@ -211,8 +211,8 @@ enum hg_status hg_quant_run(const struct hg_quant_run *r, struct hg_error *err)
     u->r = r;
     hg_model_info(r->model, &u->info);
     u->logits = malloc((size_t)u->info.n_vocab * sizeof *u->logits);
-    enum hg_status status = u->logits ? run_all(u, err)
-                                      : hg_fail(err, HG_STATUS_NO_MEMORY, "bench: out of memory");
+    enum hg_status status =
+        u->logits ? run_all(u, err) : hg_fail(err, HG_STATUS_NO_MEMORY, "bench: out of memory");
     for (int i = 0; i < MAX_LANES; i++)
         hg_seq_free(u->lanes[i].seq);
     free(u->logits);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/rng.h"
+#include "model/model_path.h"
 #include "model/text/tokenizer.h"
 #include "server/json_text.h"
 #include "tools/healthgpt/bench_quant.h"
@@ -79,8 +80,7 @@ static enum hg_status read_text(const json_t *text, const struct hg_model *m,
     return status;
 }
 
-static enum hg_status read_images(const json_t *list, struct hg_quant_item *q,
-                                  struct hg_error *err)
+static enum hg_status read_images(const json_t *list, struct hg_quant_item *q, struct hg_error *err)
 {
     if (list && (!json_is_array(list) || json_array_size(list) > HG_QUANT_IMAGES))
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "images: expected a list of at most %d paths",
@@ -158,8 +158,8 @@ static enum hg_status read_file(const char *path, const struct hg_model *m,
 static enum hg_status our_own(const struct hg_model *m, const struct hg_model_info *info,
                               struct hg_quant_set *out, struct hg_error *err)
 {
-    static const char *const asked[] = {"What is pneumonia?", "What is an X-ray?",
-                                        "Who are you?", "How large are your images?"};
+    static const char *const asked[] = {"What is pneumonia?", "What is an X-ray?", "Who are you?",
+                                        "How large are your images?"};
     static const char *const drawn[] = {"Draw a chest X-ray.", "Draw a circle."};
     const int32_t first = 1;
     for (size_t i = 0; i < 4 && hg_model_tokenizer(m); i++) {
@@ -199,13 +199,16 @@ static void choose(struct hg_quant_set *s, int64_t limit, uint64_t seed)
     s->n = kept;
 }
 
-enum hg_status hg_quant_set_read(const char *path, const struct hg_model *m, int64_t limit,
-                                 uint64_t seed, struct hg_quant_set *out, struct hg_error *err)
+enum hg_status hg_quant_set_read(const char *path, const struct hg_model *m, const char *model_path,
+                                 int64_t limit, uint64_t seed, struct hg_quant_set *out,
+                                 struct hg_error *err)
 {
     struct hg_model_info info;
-    char own[1100];
+    char folder[1024], own[1100];
     hg_model_info(m, &info);
-    snprintf(own, sizeof own, "%s/selftest.jsonl", hg_model_folder(m));
+    if (hg_model_path_resolve(model_path, folder, sizeof folder, NULL) != HG_STATUS_OK)
+        folder[0] = '\0';
+    snprintf(own, sizeof own, "%s/selftest.jsonl", folder);
     FILE *there = path ? NULL : fopen(own, "r");
     if (there) {
         fclose(there);
