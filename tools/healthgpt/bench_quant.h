@@ -37,7 +37,8 @@ struct hg_quant_set {
 
 /* Lines as `healthgpt batch` reads them (task, question, images, max_tokens, "expect"), or
  * "prompt_ids" instead of a question, or "text" or "text_ids". path NULL: selftest.jsonl of the
- * model's folder, or a few questions of our own. limit > 0: so many of them, chosen by the seed. */
+ * model's folder, or a few questions of our own, and a few drawings. limit > 0: so many of them,
+ * chosen by the seed. */
 enum hg_status hg_quant_set_read(const char *path, const struct hg_model *m, const char *model_path,
                                  int64_t limit, uint64_t seed, struct hg_quant_set *out,
                                  struct hg_error *err);

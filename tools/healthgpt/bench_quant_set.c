@@ -155,27 +155,42 @@ static enum hg_status read_file(const char *path, const struct hg_model *m,
 
 /* ---- without a file -------------------------------------------------------------------------- */
 
-static enum hg_status our_own(const struct hg_model *m, const struct hg_model_info *info,
-                              struct hg_quant_set *out, struct hg_error *err)
+static enum hg_status add_question(struct hg_quant_set *s, enum hg_task task, const char *text,
+                                   struct hg_error *err)
+{
+    struct hg_quant_item *q = add(s);
+    if (!q || !(q->question = strdup(text)))
+        return no_memory(err);
+    q->task = task;
+    return HG_STATUS_OK;
+}
+
+/* Of a model that draws, when nothing is drawn yet. */
+static enum hg_status add_drawings(const struct hg_model *m, const struct hg_model_info *info,
+                                   struct hg_quant_set *s, struct hg_error *err)
+{
+    static const char *const drawn[] = {"Draw a chest X-ray with pneumonia.",
+                                        "Draw a chest X-ray without pneumonia.",
+                                        "Draw a brain with a lesion.", "Draw three circles."};
+    for (size_t i = 0; i < s->n; i++)
+        if (s->items[i].task == HG_TASK_GENERATION)
+            return HG_STATUS_OK;
+    for (size_t i = 0; i < 4 && hg_model_tokenizer(m) && info->has_task[HG_TASK_GENERATION]; i++)
+        HG_TRY(add_question(s, HG_TASK_GENERATION, drawn[i], err));
+    return HG_STATUS_OK;
+}
+
+static enum hg_status our_own(const struct hg_model *m, struct hg_quant_set *s,
+                              struct hg_error *err)
 {
     static const char *const asked[] = {"What is pneumonia?", "What is an X-ray?", "Who are you?",
                                         "How large are your images?"};
-    static const char *const drawn[] = {"Draw a chest X-ray.", "Draw a circle."};
     const int32_t first = 1;
-    for (size_t i = 0; i < 4 && hg_model_tokenizer(m); i++) {
-        struct hg_quant_item *q = add(out);
-        if (!q || !(q->question = strdup(asked[i])))
-            return no_memory(err);
-    }
-    for (size_t i = 0; i < 2 && hg_model_tokenizer(m) && info->has_task[HG_TASK_GENERATION]; i++) {
-        struct hg_quant_item *q = add(out);
-        if (!q || !(q->question = strdup(drawn[i])))
-            return no_memory(err);
-        q->task = HG_TASK_GENERATION;
-    }
-    if (out->n > 0)
+    for (size_t i = 0; i < 4 && hg_model_tokenizer(m); i++)
+        HG_TRY(add_question(s, HG_TASK_COMPREHENSION, asked[i], err));
+    if (s->n > 0)
         return HG_STATUS_OK;
-    struct hg_quant_item *q = add(out);
+    struct hg_quant_item *q = add(s); /* no words at all */
     if (!q || !(q->ids = malloc(sizeof first)))
         return no_memory(err);
     memcpy(q->ids, &first, sizeof first);
@@ -205,6 +220,7 @@ enum hg_status hg_quant_set_read(const char *path, const struct hg_model *m, con
 {
     struct hg_model_info info;
     char folder[1024], own[1100];
+    bool given = path != NULL;
     hg_model_info(m, &info);
     if (hg_model_path_resolve(model_path, folder, sizeof folder, NULL) != HG_STATUS_OK)
         folder[0] = '\0';
@@ -214,7 +230,9 @@ enum hg_status hg_quant_set_read(const char *path, const struct hg_model *m, con
         fclose(there);
         path = own;
     }
-    HG_TRY(path ? read_file(path, m, out, err) : our_own(m, &info, out, err));
+    HG_TRY(path ? read_file(path, m, out, err) : our_own(m, out, err));
+    if (!given)
+        HG_TRY(add_drawings(m, &info, out, err));
     for (size_t i = 0; i < out->n; i++)
         if (!info.has_task[out->items[i].task])
             return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: question %zu: the model has no %s",
