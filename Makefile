@@ -349,7 +349,7 @@ $(OUT)/preload/%.so: tests/preload/%.c
 	@echo "CC $<"
 	@$(CC) -std=c11 -D_GNU_SOURCE -I. -O2 -g -fPIC -shared -Wall -Wextra $(if $(WERROR),-Werror) $< -o $@
 
-$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC) $(LOAD_SRC))
+$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC) $(LOAD_SRC) tools/healthgpt/bench_quant_dist.c)
 	@rm -f $@
 	@ar rcs $@ $^
 

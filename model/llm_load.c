@@ -69,6 +69,7 @@ static enum hg_status load_module(struct load *l, int layer, const struct module
     desc.n_in = mod->n_in;
     desc.n_parts = mod->n_parts;
     desc.store = l->source->store;
+    desc.plugin = l->source->plugin;
     desc.pair = mod->pair;
     for (int p = 0; p < mod->n_parts; p++)
         HG_TRY(get_part(l, layer, mod, p, &desc.parts[p], err));
