@@ -1,4 +1,5 @@
 """tools/eval: runs against a server that makes trouble, resumption, scores and tables, and the demo model."""
+import email.utils
 import hashlib
 import importlib.util
 import io
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 from eval_tool import EVAL, MIXED, VQA, Set, lines_of, number_of, read, results_of, right, scored, tool
 from fake_vqa import FakeServer, error, text
@@ -18,6 +20,7 @@ from harness import ROOT, SHARED, Daemon, Skip, equal, png_rows, require, until
 import pneumonia_mnist  # of tools/eval
 import progress
 import run as eval_run
+from client import Client
 
 NPZ = os.path.join(SHARED, "data", "medmnist", "pneumoniamnist.npz")
 
@@ -100,6 +103,41 @@ def check_trouble_is_tried_again(build):
         out, said = s.run(server.url, "b", "--concurrency", "8")
         equal(results_of(out), first, "results")
         require("retries" in said, said)
+
+
+class Waits(threading.Event):
+    """An event that tells how long was waited for it, and does not wait."""
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def wait(self, timeout=None):
+        self.seconds.append(timeout)
+        return False
+
+
+def check_waits_are_those_of_the_server(build):
+    at = email.utils.formatdate(time.time() + 30, usegmt=True)
+    said = ("7", "0.25", at, None, "soon", "1000", "-3", None)
+    expected = (7, 0.25, 30, 4, 8, 120, 0, 30)      # without one: 0.5 s doubled each time, at most 30
+
+    def busy(body, times):
+        if times == len(said):
+            return text("done")
+        return error(503, "busy", **({"Retry_After": said[times]} if said[times] else {}))
+    with FakeServer(busy) as server:
+        c = Client(server.url, retries=len(said))
+        c.stop = Waits()
+        equal(c.call("POST", "/v1/vqa", {"question": "q"})["text"], "done", "answer")
+        require(len(c.stop.seconds) == len(said) and all(abs(a - b) < 3 for a, b in zip(c.stop.seconds, expected)), "%r" % c.stop.seconds)
+        equal([s for s, v in zip(c.stop.seconds, said) if v != at], [e for e, v in zip(expected, said) if v != at], "waits")
+
+
+def check_closed_connections_are_no_trouble(build):
+    with Set(MIXED) as s, FakeServer(right) as server:
+        server.drops = True
+        _, said = s.run(server.url, "a", "--retries", "0")
+        require("retries" not in said, said)
 
 
 def check_refusals_are_results(build):
