@@ -50,7 +50,7 @@ def report(doc: dict[str, Any]) -> str:
 
 def label(doc: dict[str, Any]) -> str:
     partial = "" if doc["answered"] == doc["of"] else " (partial)"
-    return "this run: %s%s" % (doc["config"]["model"], partial)
+    return "this run: %s, %s, seed %d%s" % (doc["config"]["model"], doc["config"]["fingerprint"], doc["config"]["seed"], partial)
 
 
 def find(doc: dict[str, Any], key: str, group: str = "") -> dict[str, Any] | None:
