@@ -78,14 +78,13 @@ def write(ctx, variant, folder, need, *options):
 def remove(ctx, folder):
     if os.path.isdir(folder) and os.path.basename(folder) not in ctx.keep:
         shutil.rmtree(folder)
-    return None
 
 
 # ---- inspect, doctor --------------------------------------------------------------------------------------------------------------
 
 
 def inspect(ctx, folder):
-    out = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "inspect", "--json", folder], stdout=subprocess.PIPE, text=True)
+    out = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "inspect", "--json", "--weights", folder, session.card_of(folder)], stdout=subprocess.PIPE, text=True)
     require(out.returncode == 0, "inspect: exit %d" % out.returncode)
     return json.loads(out.stdout)
 
@@ -144,7 +143,8 @@ def check_ids(ctx, variant, folder):
 
 
 def check_doctor(ctx, variant, folder):
-    p = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "doctor", "--json", "--model", folder], stdout=subprocess.PIPE, text=True)
+    p = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "doctor", "--json", "--model", session.card_of(folder), "--weights", folder],
+                       stdout=subprocess.PIPE, text=True)
     text = p.stdout
     json.loads(text)
     lines = re.findall(r"--dtype (bf16|int8|int4): ([\d.]+) GB \(weights ([\d.]+) GB[^\"]*?cards that it fits, in GB: ([\d, ]+|none)", text)
@@ -193,7 +193,7 @@ def run_m3(ctx):
                 check("m3 %s: a new process answers the same" % dtype, warm.check_same, one)
         finally:
             warm.stop()
-    check("m3: removed", remove, ctx, folder)
+    remove(ctx, folder)
 
 
 def run_l14(ctx):
@@ -211,7 +211,7 @@ def run_l14(ctx):
             check("l14 int4: peak memory within 3 % of its parts, and within 24 GB", one.check_memory, 24 * GB)
     finally:
         one.stop()
-    check("l14: removed", remove, ctx, folder)
+    remove(ctx, folder)
 
 
 def run_xl32(ctx):
@@ -220,7 +220,7 @@ def run_xl32(ctx):
         check("xl32: inspect, 64 layers", check_inspect, ctx, "xl32", whole, 64)
         check("xl32: ids", check_ids, ctx, "xl32", whole)
         check("xl32: doctor, 64 layers", check_doctor, ctx, "xl32", whole)
-    check("xl32: shapes removed", remove, ctx, whole)
+    remove(ctx, whole)
     if not check("xl32: 4 layers at full width in 17 shards", write, ctx, "xl32", cut, 9 * GB, "--layers", "4"):
         return
     check("xl32: inspect, 4 layers", check_inspect, ctx, "xl32", cut, 4)
@@ -237,7 +237,7 @@ def run_xl32(ctx):
             check("xl32 %s: peak memory within 3 %% of its parts" % dtype, one.check_memory)
         finally:
             one.stop()
-    check("xl32: removed", remove, ctx, cut)
+    remove(ctx, cut)
 
 
 def report(ctx):
@@ -246,7 +246,7 @@ def report(ctx):
             json.dump({"machine": {"cpu": session.cpu_name(), "cores": os.cpu_count(), "memory_gb": round(session.memory("MemTotal") / GB, 1),
                                    "system": platform.system()}, "checks": RESULTS, "measured": session.MEASURED}, f, indent=1)
             f.write("\n")
-    columns = (("cold load", "cold_s", "%.1f s"), ("warm load", "warm_s", "%.1f s"), ("ready", "ready_s", "%.1f s"),
+    columns = (("cold load", "cold_s", "%.1f s"), ("warm load", "warm_s", "%.1f s"), ("ready", "ready_warm_s", "%.1f s"),
                ("parts", "parts_gb", "%.2f GB"), ("peak", "peak_gb", "%.2f GB"), ("first token", "first_token_s", "%.1f s"),
                ("token", "token_ms", "%.0f ms"), ("picture", "picture_s", "%.0f s"))
     rows = [(name, m) for name, m in session.MEASURED.items() if m]
