@@ -83,13 +83,13 @@ class Session:
 
     # ---- checks ---------------------------------------------------------------------------------------------------------------
 
-    def check_memory(self, limit=None):
+    def check_memory(self, share=0.03, limit=None):
         log = self.daemon.log_text()
         parts = sum(float(re.search(form, log).group(1)) * 1e6 for form in (
             r"memory: weights .* = ([\d.]+) MB", r"memory: and ([\d.]+) MB for the backend's own work"))
         peak = self.daemon.status_kb("VmHWM") * 1024
         self.row["parts_gb"], self.row["peak_gb"] = parts / GB, peak / GB
-        require(abs(peak / parts - 1) <= 0.03, "peak %.3f GB, parts %.3f GB: %+.1f %%" % (peak / GB, parts / GB, 100 * (peak / parts - 1)))
+        require(abs(peak / parts - 1) <= share, "peak %.3f GB, parts %.3f GB: %+.1f %%" % (peak / GB, parts / GB, 100 * (peak / parts - 1)))
         require(not limit or peak < limit, "peak %.3f GB" % (peak / GB))
         return "%.3f GB, parts %.3f GB: %+.2f %%" % (peak / GB, parts / GB, 100 * (peak / parts - 1))
 
