@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""check.py BUILD [--dir DIR] [--only m3,l14,xl32] [--dtypes int4,int8,bf16] [--draw int4] [--keep m3] [--results FILE] - random models of full size in
-the published formats are written (or found in DIR from before), loaded and asked on the CPU backend. docs/models.md says what is
-checked and what it took. Every check that cannot be done here is counted as skipped, with the reason."""
+"""check.py BUILD [--dir DIR] [--only m3,l14,xl32] [--dtypes int4,int8,bf16] [--draw int4] [--keep m3] [--results FILE] - random
+models of full size in the published formats are written (or found in DIR from before), loaded and asked on the CPU backend.
+docs/models.md says what is checked and what it took. What cannot be done here is counted as skipped, with the reason."""
 import argparse
 import json
 import os
@@ -19,6 +19,7 @@ sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "e2e")]
 import harness
 import models
 import session
+import vocabularies
 from harness import Fail, Skip, equal, require
 from session import Session
 
@@ -59,17 +60,19 @@ def write(ctx, variant, folder, need, *options):
     stamp, want = os.path.join(folder, "written"), " ".join((variant, "seed 1") + options)
     if os.path.exists(stamp) and open(stamp).read() == want:
         return "from before"
+    data = os.path.join(harness.SHARED, "data")
+    if not vocabularies.available(variant, data):
+        raise Skip("no tokenizer: HG_SHARED/data/tokenizers is not there")
     os.makedirs(ctx.dir, exist_ok=True)
     free = shutil.disk_usage(ctx.dir).free
     if free < need + 5 * GB:
         raise Skip("%.0f GB of disk wanted, %.0f free" % (need / GB + 5, free / GB))
     shutil.rmtree(folder, ignore_errors=True)
     fill = () if "--holes" in options else ("--fill", os.path.join(ROOT, ctx.build, "full-size-fill"))
-    p = subprocess.run([sys.executable, os.path.join(HERE, "write.py"), variant, folder, *fill] + [o for o in options if o != "--holes"],
-                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    more = [o for o in options if o != "--holes"]
+    p = subprocess.run([sys.executable, os.path.join(HERE, "write.py"), variant, folder, "--data", data, *fill, *more], stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True)
     require(p.returncode == 0, p.stdout[-500:])
-    if "no tokenizer" in p.stdout:
-        raise Skip("no tokenizer: HG_SHARED/data/tokenizers is not there")
     with open(stamp, "w") as f:
         f.write(want)
     return p.stdout.strip().split(": ", 1)[-1]
@@ -84,7 +87,8 @@ def remove(ctx, folder):
 
 
 def inspect(ctx, folder):
-    out = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "inspect", "--json", "--weights", folder, session.card_of(folder)], stdout=subprocess.PIPE, text=True)
+    out = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "inspect", "--json", "--weights", folder, session.card_of(folder)],
+                         stdout=subprocess.PIPE, text=True)
     require(out.returncode == 0, "inspect: exit %d" % out.returncode)
     return json.loads(out.stdout)
 
@@ -147,11 +151,12 @@ def check_doctor(ctx, variant, folder):
                        stdout=subprocess.PIPE, text=True)
     text = p.stdout
     json.loads(text)
-    lines = re.findall(r"--dtype (bf16|int8|int4): ([\d.]+) GB \(weights ([\d.]+) GB[^\"]*?cards that it fits, in GB: ([\d, ]+|none)", text)
+    lines = re.findall(r"--dtype (bf16|int8|int4): ([\d.]+) GB \(weights ([\d.]+) GB[^\"]*?fits, in GB: ([\d, ]+|none)", text)
     require(len(lines) == 3, "memory lines: %r" % text[-800:])
     d = inspect(ctx, folder)
     for dtype, _, weights, _ in lines:
-        require(abs(float(weights) * GB / d["memory"][dtype] - 1) < 0.01, "%s: doctor %s GB, inspect %d bytes" % (dtype, weights, d["memory"][dtype]))
+        require(abs(float(weights) * GB / d["memory"][dtype] - 1) < 0.01,
+                "%s: doctor %s GB, inspect %d bytes" % (dtype, weights, d["memory"][dtype]))
     return "; ".join("%s %s GB fits %s" % (d, w, cards.strip(", ")) for d, w, _, cards in lines)
 
 

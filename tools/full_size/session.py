@@ -63,8 +63,8 @@ class Session:
         if cold:
             forget_pages(self.folder)
         begin = time.monotonic()
-        self.daemon = Daemon(self.ctx.build, "--model", card_of(self.folder), "--weights", self.folder, "--dtype", self.dtype, "--backend", "cpu", "--kv-tokens",
-                             str(self.kv_tokens), "--max-batch", "4", "--timeout-s", str(TIMEOUT_S), "--step-timeout-s", "900")
+        self.daemon = Daemon(self.ctx.build, "--model", card_of(self.folder), "--weights", self.folder, "--dtype", self.dtype, "--backend",
+                             "cpu", "--kv-tokens", str(self.kv_tokens), "--max-batch", "4", "--timeout-s", str(TIMEOUT_S), "--step-timeout-s", "900")
         ready = time.monotonic() - begin
         load = float(re.search(r"loaded: .* in ([\d.]+) s", self.daemon.log_text()).group(1))
         with open("/proc/%d/stat" % self.daemon.process.pid) as f:
