@@ -437,6 +437,7 @@ static void put_pool(const struct hg_model *m, struct hg_model_info *out)
     out->card_free_bytes = memory.free_at_open;
     out->pool_bytes = memory.limit;
     out->pool_used_bytes = memory.used;
+    out->scratch_bytes = memory.scratch;
     if (memory.used > out->weight_bytes + out->kv_bytes)
         out->workspace_bytes = memory.used - out->weight_bytes - out->kv_bytes;
 }

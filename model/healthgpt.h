@@ -78,6 +78,7 @@ struct hg_model_info {
     size_t plugin_bytes[HG_TASK_COUNT], kv_bytes, workspace_bytes;
     /* of a card; pool_bytes 0: the backend has no pool, card_bytes 0: it has no card */
     size_t pool_bytes, pool_used_bytes, card_bytes, card_free_bytes;
+    size_t scratch_bytes;    /* of the cpu backend's ops, beside workspace_bytes */
     uint32_t weights_crc32c; /* over every tensor that was read: see hg_weights_crc32c; the order of
                                 the sets is base, vision, VQGAN, comprehension, generation */
 };
