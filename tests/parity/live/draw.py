@@ -145,6 +145,23 @@ def write_card(folder, name, tasks):
     (folder / "healthgpt.json").write_text(json.dumps(card))
 
 
+class double_sums:
+    """Half products summed in double, as ours are: what then differs is a rounding point, and no order of additions."""
+
+    def __enter__(self):
+        self.linear, self.matmul = linear, matmul = torch.nn.functional.linear, torch.matmul
+
+        def wide(x, *others):
+            return [t if t is None else t.double() for t in (x, *others)] if x.dtype == torch.float16 else None
+
+        torch.nn.functional.linear = lambda x, w, b=None: (
+            linear(*wide(x, w, b)).float().half() if wide(x) else linear(x, w, b))
+        torch.matmul = lambda a, b: matmul(*wide(a, b)).float().half() if wide(a) else matmul(a, b)
+
+    def __exit__(self, *_):
+        torch.nn.functional.linear, torch.matmul = self.linear, self.matmul
+
+
 class Tally:
     """Worst differences of a group, and what must hold."""
 
