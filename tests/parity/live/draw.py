@@ -51,15 +51,16 @@ def answers(data):
 
 def unit_gain(module, g):
     """Parameters at which a deep random model has activations near 1 and lively logits."""
+    tied = getattr(module.config, "tie_word_embeddings", False)
     with torch.no_grad():
         for name, p in module.named_parameters():
             n = torch.randn(p.shape, generator=g)
             if p.ndim == 1:
                 p.copy_(1 + 0.1 * n if "norm" in name and name.endswith("weight") else 0.1 * n)
-            elif "embed_tokens" in name:
+            elif "embed_tokens" in name and not tied:
                 p.copy_(n)
             else:
-                p.copy_(n * (2.3 if "lm_head" in name else 1.0) * p[0].numel() ** -0.5)
+                p.copy_(n * (2.3 if "lm_head" in name or "embed_tokens" in name else 1.0) * p[0].numel() ** -0.5)
 
 
 def round_to(state, kind, rng):
