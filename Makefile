@@ -105,6 +105,14 @@ run: check-deps ## build and start the daemon on 127.0.0.1:8080 with the demo mo
 	@$(MAKE) -s all
 	build/healthgptd
 
+.PHONY: eval eval-venv
+eval: check-deps eval-venv ## the evaluation harness on the demo model and the data of HG_SHARED (tools/eval/README.md; ARGS="--limit 40")
+	@$(MAKE) -s all
+	@py=build/venv-eval/bin/python; [ -x $$py ] || py=python3; $$py tools/eval/demo.py $(ARGS)
+
+eval-venv: ## build/venv-eval: the packages that BLEU, ROUGE, PSNR and SSIM need (PyPI, 360 MB)
+	@tools/eval/venv.sh
+
 test: check-deps ## build and run every test; ends with "N passed, N failed, N skipped"
 	@$(MAKE) -s all test-programs
 	@python3 tests/run.py $(OUT)
@@ -122,7 +130,7 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/forward $(OUT)/healthgptd-faults $(OUT)/h1mut \
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/full-size-fill $(OUT)/greedy $(OUT)/forward $(OUT)/healthgptd-faults $(OUT)/h1mut \
   $(OUT)/preload/fail_malloc.so
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
@@ -170,11 +178,11 @@ schema: all ## write config/schema.json from the table in server/config/config.h
 	@build/healthgptd --print-schema > build/schema.json && cp build/schema.json config/schema.json
 
 SHARE = $(DESTDIR)$(PREFIX)/share
-install: all ## install programs, the CUDA backend if it was built, demo model, manual pages, completions, service files under PREFIX
+install: all ## install programs, the CUDA backend if it was built, demo model, cards, manual pages, completions, service files under PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/healthgpt/models
 	install -m 755 build/healthgpt build/healthgptd $(DESTDIR)$(PREFIX)/bin
 	[ ! -f $(CUDA) ] || { install -d $(DESTDIR)$(PREFIX)/lib && install -m 755 $(CUDA) $(DESTDIR)$(PREFIX)/lib; }
-	cp -R config/models/demo $(DESTDIR)$(PREFIX)/share/healthgpt/models/
+	cp -R config/models/demo config/models/*.json $(DESTDIR)$(PREFIX)/share/healthgpt/models/
 	cp -R deploy config/default.json config/schema.json $(DESTDIR)$(PREFIX)/share/healthgpt/
 	install -d $(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions
 	build/healthgptd --man 1 > $(SHARE)/man/man1/healthgptd.1
@@ -341,7 +349,7 @@ $(OUT)/preload/%.so: tests/preload/%.c
 	@echo "CC $<"
 	@$(CC) -std=c11 -D_GNU_SOURCE -I. -O2 -g -fPIC -shared -Wall -Wextra $(if $(WERROR),-Werror) $< -o $@
 
-$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC) $(LOAD_SRC))
+$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC) $(LOAD_SRC) tools/healthgpt/bench_quant_dist.c)
 	@rm -f $@
 	@ar rcs $@ $^
 
