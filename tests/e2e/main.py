@@ -58,6 +58,7 @@ check_lifecycle
 check_nginx
 check_simt
 check_gpu_programme
+check_beside
 check_eval_formats
 check_eval_metrics
 check_eval
