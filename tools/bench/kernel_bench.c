@@ -67,7 +67,7 @@ static double median(double *v, int n)
 
 static enum hg_status make_set(struct bench *s, int t, struct hg_error *err)
 {
-    struct hg_host_tensor host = {s->host, HG_DTYPE_BF16};
+    struct hg_host_tensor host = {.data = s->host, .type = HG_DTYPE_BF16};
     struct hg_weight_desc d = {.name = "bench",
                                .n_in = K,
                                .n_parts = 1,
