@@ -28,7 +28,9 @@
  * integer sum).
  *
  * A row of W that is not finite gives NaN under I8, F8 and I4 (kernels/quantise.h). Adapters (A, B,
- * R) are kept in the weight's stored type, or BF16 beside I8, F8 and I4, and follow the same rule.
+ * R) are kept in a type of their own (hg_weight_desc.plugin) and follow the same rule: beside I8
+ * both x and z are quantised per row. By default that is the weight's stored type, or BF16 beside
+ * I8, F8 and I4.
  *
  * Dims: T tokens in the batch, S sequence length, D model dim, H query heads, G kv heads, P head
  * dim, F ffn dim, V vocab, K in features, N out features, R total rank, E experts. */
@@ -82,6 +84,14 @@ struct hg_weight_part {
     struct hg_adapter adapters[HG_MAX_PLUGINS];
 };
 
+/* Of hg_weight_desc.plugin: a desc of zeros leaves the choice to hg_dtype_beside. */
+#define HG_PLUGIN_AUTO 0
+#define HG_PLUGIN_TYPE(dtype) (1 + (int)(dtype))
+static inline enum hg_dtype hg_plugin_dtype(int plugin, enum hg_dtype store)
+{
+    return plugin == HG_PLUGIN_AUTO ? hg_dtype_beside(store) : (enum hg_dtype)(plugin - 1);
+}
+
 /* Parts are stacked along the outputs: N = sum of n_out; each part keeps its own adapters. */
 struct hg_weight_desc {
     const char *name; /* for messages */
@@ -89,8 +99,10 @@ struct hg_weight_desc {
     int n_parts;
     struct hg_weight_part parts[HG_MAX_PARTS];
     enum hg_dtype store; /* how W is kept */
-    int pair; /* outputs i and i + pair/2 of every group of `pair` meet in the epilogue, so a
-                 backend may lay them side by side: P for ROPE_KV, N for SWIGLU, else 0 */
+    int plugin; /* how A, B and R are kept: HG_PLUGIN_AUTO, or HG_PLUGIN_TYPE() of F32, F16,
+                   BF16 or I8; UNSUPPORTED where a backend has no such pair of types */
+    int pair;   /* outputs i and i + pair/2 of every group of `pair` meet in the epilogue, so a
+                   backend may lay them side by side: P for ROPE_KV, N for SWIGLU, else 0 */
 };
 
 /* ---- the plan of one step: integers made on the host, only read by kernels --------------------
@@ -357,11 +369,11 @@ struct hg_backend_limits {
     int64_t max_conv; /* height * width * kernel^2 * C of a convolution input, after upsampling */
 };
 
-/* Device memory in bytes; all zero on the host. limit: of the backend's pool, 0 = it has none;
- * largest: what one alloc could get; free_at_open: of the card, from which the pool took its share.
- */
+/* Device memory in bytes; all zero on the host but scratch. limit: of the backend's pool, 0 = it
+ * has none; largest: what one alloc could get; free_at_open: of the card, from which the pool took
+ * its share. scratch: what reserve took, where `used` does not count it. */
 struct hg_backend_memory {
-    size_t card, free_at_open, limit, used, largest;
+    size_t card, free_at_open, limit, used, largest, scratch;
 };
 
 struct hg_backend_ops {

@@ -36,21 +36,19 @@ bool hg_model_is_stop(const struct hg_model *m, int32_t id)
     return false;
 }
 
+static const char *const dtype_names[HG_DTYPE_COUNT] = {"f32",  "f16", "bf16",
+                                                        "int8", "fp8", "int4"};
+
+/* weights: the types of base weights, else those of caches and plug-ins. */
 static enum hg_status parse_dtype(const char *option, const char *text, enum hg_dtype automatic,
                                   bool weights, enum hg_dtype *out, struct hg_error *err)
 {
-    static const struct {
-        const char *name;
-        enum hg_dtype type;
-    } names[] = {{"f32", HG_DTYPE_F32}, {"f16", HG_DTYPE_F16}, {"bf16", HG_DTYPE_BF16},
-                 {"int8", HG_DTYPE_I8}, {"fp8", HG_DTYPE_F8},  {"int4", HG_DTYPE_I4}};
     *out = automatic;
     if (!text || strcmp(text, "auto") == 0)
         return HG_STATUS_OK;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(text, names[i].name) == 0 &&
-            (weights || names[i].type == HG_DTYPE_I8 || !hg_dtype_is_quantised(names[i].type))) {
-            *out = names[i].type;
+    for (int i = 0; i <= (weights ? HG_DTYPE_I4 : HG_DTYPE_I8); i++)
+        if (strcmp(text, dtype_names[i]) == 0) {
+            *out = (enum hg_dtype)i;
             return HG_STATUS_OK;
         }
     return hg_fail(err, HG_STATUS_BAD_REQUEST,
@@ -161,7 +159,12 @@ enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *
     struct hg_llm_source source = {.base = f->base, .max_tokens = m->max_batch_tokens};
     HG_TRY(parse_dtype("dtype", o->dtype, stored_type(f), true, &store, err));
     HG_TRY(parse_rope(o->rope ? o->rope : m->card.rope_inv_freq, &source.rope, err));
-    source.store = store;
+    enum hg_dtype plugin;
+    HG_TRY(
+        parse_dtype("plugin_dtype", o->plugin_dtype, hg_dtype_beside(store), false, &plugin, err));
+    source.store = m->store = store;
+    source.plugin = HG_PLUGIN_TYPE(plugin);
+    m->plugin_store = plugin;
     source.rounding = m->rounding;
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         source.task[t] = f->task[t];
@@ -170,7 +173,7 @@ enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *
     }
     enum hg_dtype small = store == HG_DTYPE_F32 ? HG_DTYPE_F32 : HG_DTYPE_F16;
     HG_TRY(reserve(m, f, &source, err));
-    HG_TRY(hg_model_check_memory(m, f, store, kv, err));
+    HG_TRY(hg_model_check_memory(m, f, kv, err));
     HG_TRY(load_vision(m, f, small, err));
     HG_TRY(hg_llm_load(m->backend, &m->llm_config, &source, &m->llm, err));
     for (int t = 0; t < HG_TASK_COUNT; t++)
@@ -287,6 +290,7 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     struct hg_kv_desc kv;
     HG_TRY(hg_model_utilization(o->gpu_memory_utilization, &backend.memory_utilization, err));
     HG_TRY(describe_kv(m, o, &kv, err));
+    m->kv_store = kv.type;
     HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", &backend, &m->backend, err));
     m->rounding = hg_numerics_rounding(o, m->llm_config.arch);
     hg_model_files_set_meter(f, &meter);
@@ -298,6 +302,11 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     HG_TRY(hg_model_create_kv(m, o->kv_tokens, &kv, err));
     hg_model_log_memory(m);
     return HG_STATUS_OK;
+}
+
+float hg_model_temperature(const struct hg_model *m, enum hg_task t)
+{
+    return (unsigned)t < HG_TASK_COUNT ? m->card.tasks[t].temperature : -1;
 }
 
 double hg_model_load_share(double *left_s)
@@ -428,6 +437,7 @@ static void put_pool(const struct hg_model *m, struct hg_model_info *out)
     out->card_free_bytes = memory.free_at_open;
     out->pool_bytes = memory.limit;
     out->pool_used_bytes = memory.used;
+    out->scratch_bytes = memory.scratch;
     if (memory.used > out->weight_bytes + out->kv_bytes)
         out->workspace_bytes = memory.used - out->weight_bytes - out->kv_bytes;
 }
@@ -459,6 +469,9 @@ void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
     out->arch = m->llm_config.arch;
     out->notice = m->card.notice;
     out->backend = m->backend->ops->describe(m->backend);
+    out->dtype = dtype_names[m->store];
+    out->plugin_dtype = dtype_names[m->plugin_store];
+    out->kv_dtype = dtype_names[m->kv_store];
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         out->has_task[t] = m->tasks[t].present;
         out->can[t] = m->card.tasks[t].can;

@@ -34,23 +34,27 @@ struct hg_model_options {
                              "int4" */
     const char *rope;     /* NULL (the card decides), "fp32", "fp16", "bf16" */
     const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
-    const char *numerics; /* NULL or "default"; "strict": see model/numerics.h */
-    int n_threads;        /* 0: all */
-    int max_seqs;         /* sequences resident at once; 0: 16 */
-    bool forget;          /* keep nothing of a sequence for those that come after it */
-    bool any_values;      /* tests: weights that are NaN or Inf are loaded too */
-    int max_batch_tokens; /* tokens of one step; 0: 1024, or less when the context is smaller */
-    int64_t kv_tokens;    /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
-                             on a card as many of those contexts as the memory takes */
+    const char *plugin_dtype; /* H-LoRA adapters: "auto" (bf16 beside int8, fp8 and int4, else as
+                                 dtype), "f32", "f16", "bf16", "int8". UNSUPPORTED where the backend
+                                 cannot: cuda has auto and int8 */
+    const char *numerics;     /* NULL or "default"; "strict": see model/numerics.h */
+    int n_threads;            /* 0: all */
+    int max_seqs;             /* sequences resident at once; 0: 16 */
+    bool forget;              /* keep nothing of a sequence for those that come after it */
+    bool any_values;          /* tests: weights that are NaN or Inf are loaded too */
+    int max_batch_tokens;     /* tokens of one step; 0: 1024, or less when the context is smaller */
+    int64_t kv_tokens; /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
+                          on a card as many of those contexts as the memory takes */
     double gpu_memory_utilization; /* share of the card's free memory that is taken; 0:
                                       $HEALTHGPT_GPU_MEMORY_UTILIZATION, or 0.90 */
 };
 
 struct hg_model_info {
     char name[64];
-    const char *arch;    /* "phi3", "qwen2", "llama" */
-    const char *notice;  /* "not for clinical use" text of the card */
-    const char *backend; /* describe() of the backend */
+    const char *arch;                            /* "phi3", "qwen2", "llama" */
+    const char *notice;                          /* "not for clinical use" text of the card */
+    const char *backend;                         /* describe() of the backend */
+    const char *dtype, *plugin_dtype, *kv_dtype; /* what is stored: "int8", never "auto" */
     bool has_task[HG_TASK_COUNT];
     const char *can[HG_TASK_COUNT];         /* what the card says the task's weights can do; "" */
     const char *unpublished[HG_TASK_COUNT]; /* why it has no weights that are published; "" */
@@ -74,6 +78,7 @@ struct hg_model_info {
     size_t plugin_bytes[HG_TASK_COUNT], kv_bytes, workspace_bytes;
     /* of a card; pool_bytes 0: the backend has no pool, card_bytes 0: it has no card */
     size_t pool_bytes, pool_used_bytes, card_bytes, card_free_bytes;
+    size_t scratch_bytes;    /* of the cpu backend's ops, beside workspace_bytes */
     uint32_t weights_crc32c; /* over every tensor that was read: see hg_weights_crc32c; the order of
                                 the sets is base, vision, VQGAN, comprehension, generation */
 };
@@ -102,6 +107,8 @@ const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m); /* [any
  * <card's name>.canary.json among the weights of a card file. */
 enum hg_status hg_model_canary_path(const struct hg_model *m, char *out, size_t cap,
                                     struct hg_error *err);
+/* [any] The card's temperature for requests that bring none; -1: it has none. */
+float hg_model_temperature(const struct hg_model *m, enum hg_task t);
 const char *hg_task_name(enum hg_task t); /* "comprehension", "generation" */
 
 /* ---- a request --------------------------------------------------------------------------------
@@ -272,6 +279,11 @@ int hg_seq_n_left(const struct hg_seq *s);
  * - lo] columns. For parity. */
 enum hg_status hg_model_last_logits(struct hg_model *m, size_t row, float *dst, size_t cap,
                                     size_t *n, int32_t *first_id, struct hg_error *err);
+
+/* The last known token becomes `id`, and the next step goes on from it: a given text is followed
+ * whatever the model would have said (teacher forcing, for measurements). INTERNAL: there is none,
+ * or a step is in flight; BAD_REQUEST: not an id of the task's table. */
+enum hg_status hg_seq_force(struct hg_seq *s, int32_t id, struct hg_error *err);
 
 size_t hg_seq_n_generated(const struct hg_seq *s); /* known ones */
 const int32_t *hg_seq_generated(const struct hg_seq *s);

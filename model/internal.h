@@ -87,6 +87,7 @@ struct hg_model {
     struct hg_kv_cache kv;
     struct hg_feature_pool features;
     struct hg_step_tables step;
+    enum hg_dtype store, plugin_store, kv_store;
     int n_text;             /* ids before the image tokens */
     int32_t first_index_id; /* <idx_0>, -1 */
     int n_index;
@@ -171,8 +172,7 @@ enum hg_status hg_model_utilization(double option, double *out, struct hg_error 
 /* NO_MEMORY with the numbers when not even the layers fit beside what is reserved: before minutes
  * are spent on reading them. */
 enum hg_status hg_model_check_memory(const struct hg_model *m, const struct hg_model_files *f,
-                                     enum hg_dtype store, const struct hg_kv_desc *kv,
-                                     struct hg_error *err);
+                                     const struct hg_kv_desc *kv, struct hg_error *err);
 /* Adds the state of the pool and what to change to a NO_MEMORY that does not say so yet. */
 enum hg_status hg_model_explain_memory(const struct hg_model *m, enum hg_status status,
                                        struct hg_error *err);

@@ -45,6 +45,7 @@ struct hg_llm_source {
     bool present[HG_LLM_SETS];            /* a task that the model lacks shares the other's set */
     float alpha[HG_LLM_SETS];
     enum hg_dtype store; /* base linears */
+    int plugin;          /* of hg_weight_desc: adapters */
     enum hg_rope_mode rope;
     enum hg_rounding rounding;
     int max_tokens; /* of one step: sizes the workspace */

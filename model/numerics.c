@@ -13,8 +13,8 @@ static enum hg_status need(const char *name, const char **option, const char *va
                            struct hg_error *err)
 {
     if (*option && !is(*option, "auto") && !is(*option, value))
-        return hg_fail(err, HG_STATUS_BAD_REQUEST, "numerics strict: %s: expected %s, got \"%.32s\"",
-                       name, value, *option);
+        return hg_fail(err, HG_STATUS_BAD_REQUEST,
+                       "numerics strict: %s: expected %s, got \"%.32s\"", name, value, *option);
     *option = value;
     return HG_STATUS_OK;
 }

@@ -46,6 +46,8 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
       "storage of the base weights; auto: as in the files")                                        \
     E(kv_dtype, "auto", "TYPE", "auto|f32|f16|bf16|int8",                                          \
       "storage of the KV cache; auto: f16, or f32 with dtype f32")                                 \
+    E(plugin_dtype, "auto", "TYPE", "auto|f32|f16|bf16|int8",                                      \
+      "storage of the plug-ins; auto: bf16 beside int8, fp8 and int4, else as dtype")              \
     E(numerics, "default", "MODE", "default|strict",                                               \
       "strict: round where the reference's FP16 run rounds; slow, on the ref backend")             \
     N(threads, 0, 0, 64, "threads of the CPU backend; 0: all processors")                          \

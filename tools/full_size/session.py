@@ -1,5 +1,6 @@
 """One daemon with one model of full size: started, asked, measured."""
 import base64
+import json
 import os
 import re
 import signal
@@ -14,10 +15,6 @@ GB = 1e9
 TIMEOUT_S = 3600
 
 
-def MEASURED_ROWS():
-    return [(tuple(k.split(" ")), m) for k, m in MEASURED.items()]
-
-
 def memory(key):
     with open("/proc/meminfo") as f:
         return int(re.search(key + r":\s+(\d+) kB", f.read()).group(1)) * 1024
@@ -27,6 +24,11 @@ def cpu_name():
     with open("/proc/cpuinfo") as f:
         m = re.search(r"model name\s*: (.+)", f.read())
     return m.group(1) if m else "?"
+
+
+def card_of(folder):
+    """The published model's card; the folder is one of write.py."""
+    return os.path.join(harness.ROOT, "config", "models", "healthgpt-%s.json" % os.path.basename(folder).split("-")[0])
 
 
 def forget_pages(folder):
@@ -61,15 +63,15 @@ class Session:
         if cold:
             forget_pages(self.folder)
         begin = time.monotonic()
-        self.daemon = Daemon(self.ctx.build, "--model", self.folder, "--dtype", self.dtype, "--backend", "cpu", "--kv-tokens",
-                             str(self.kv_tokens), "--max-batch", "4", "--timeout-s", str(TIMEOUT_S), "--step-timeout-s", "900")
+        self.daemon = Daemon(self.ctx.build, "--model", card_of(self.folder), "--weights", self.folder, "--dtype", self.dtype, "--backend",
+                             "cpu", "--kv-tokens", str(self.kv_tokens), "--max-batch", "4", "--timeout-s", str(TIMEOUT_S), "--step-timeout-s", "900")
         ready = time.monotonic() - begin
         load = float(re.search(r"loaded: .* in ([\d.]+) s", self.daemon.log_text()).group(1))
         with open("/proc/%d/stat" % self.daemon.process.pid) as f:
             fields = f.read().rsplit(")", 1)[1].split()
         cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        self.row["cold_s" if cold else "warm_s"] = load
-        self.row["ready_s"], self.row["cpu_s_cold" if cold else "cpu_s_warm"] = ready, cpu
+        for key, value in (("", load), ("ready_", ready), ("cpu_", cpu)):
+            self.row["%s%s_s" % (key, "cold" if cold else "warm")] = value
         busy = os.getloadavg()[0]
         return "loaded in %.1f s, ready after %.1f s, %.1f s of CPU time, load average %.1f" % (load, ready, cpu, busy)
 
@@ -81,16 +83,17 @@ class Session:
 
     # ---- checks ---------------------------------------------------------------------------------------------------------------
 
-    def check_memory(self, limit=None):
-        parts = float(re.search(r"memory: weights .* = ([\d.]+) MB", self.daemon.log_text()).group(1)) * 1e6
+    def check_memory(self, share=0.03, limit=None):
+        log = self.daemon.log_text()
+        parts = sum(float(re.search(form, log).group(1)) * 1e6 for form in (
+            r"memory: weights .* = ([\d.]+) MB", r"memory: and ([\d.]+) MB for the backend's own work"))
         peak = self.daemon.status_kb("VmHWM") * 1024
         self.row["parts_gb"], self.row["peak_gb"] = parts / GB, peak / GB
-        require(abs(peak / parts - 1) <= 0.03, "peak %.3f GB, parts %.3f GB: %+.1f %%" % (peak / GB, parts / GB, 100 * (peak / parts - 1)))
+        require(abs(peak / parts - 1) <= share, "peak %.3f GB, parts %.3f GB: %+.1f %%" % (peak / GB, parts / GB, 100 * (peak / parts - 1)))
         require(not limit or peak < limit, "peak %.3f GB" % (peak / GB))
         return "%.3f GB, parts %.3f GB: %+.2f %%" % (peak / GB, parts / GB, 100 * (peak / parts - 1))
 
     def post(self, path, value):
-        import json
         status, _, data = self.daemon.request("POST", path, json.dumps(value), {"Content-Type": "application/json"}, timeout=TIMEOUT_S)
         return status, json.loads(data)
 
@@ -137,8 +140,8 @@ class Session:
         question = "Is there evidence of pneumonia in this X-ray?"
         a, b = self.ask(question, image, 4), self.ask(question, None, 4)
         require(a["logprobs"] != self.answer["logprobs"][:4], "another picture changes nothing: %r" % a["logprobs"])
-        require(b["usage"]["prompt_tokens"] == a["usage"]["prompt_tokens"] - 576 - (2 if "m3" in self.folder else 1) + 0 or
-                b["usage"]["prompt_tokens"] < 64, "prompt of %r tokens without a picture" % b["usage"])
+        require(b["usage"]["prompt_tokens"] < 64 and a["usage"]["prompt_tokens"] > 576, "prompts of %r and %r" % (a["usage"], b["usage"]))
+        require(a["ids"] != b["ids"], "the picture changes nothing: %r" % a["ids"])
         return "%r, %r" % (a["ids"], b["ids"])
 
     def draw(self):
@@ -146,9 +149,11 @@ class Session:
         equal(status, 200, str(reply)[:300])
         return reply
 
-    def check_picture(self, xray):
+    def check_picture(self, types):
         """Drawn while two questions are asked, whose answers are those that they had alone."""
-        if not self.image:
+        if self.dtype not in types:
+            raise Skip("--draw %s" % ",".join(types))
+        if not self.answer:
             raise Skip("there was no answer to compare with")
         drawn, begin = {}, time.monotonic()
 
@@ -170,8 +175,7 @@ class Session:
         self.same(self.answer, beside, "beside a picture")
         self.same(beside_text, self.ask("What is a lung?", None, 4), "alone, and beside a picture")
         self.picture = drawn["reply"]
-        png = base64.b64decode(self.picture["image"])
-        rows = harness.png_rows(png)
+        rows = self.rows = harness.png_rows(base64.b64decode(self.picture["image"]["b64_json"]))
         equal((len(rows), len(rows[0])), (256, 768), "picture")
         colours = len({row[i:i + 3] for row in rows for i in range(0, 768, 3)})
         require(colours > 1000, "%d colours" % colours)
@@ -184,11 +188,11 @@ class Session:
         if not self.picture:
             raise Skip("there was no picture to compare with")
         reply = self.draw()
-        equal(reply["image"] == self.picture["image"], True, "the same bytes")
+        require(harness.png_rows(base64.b64decode(reply["image"]["b64_json"])) == self.rows, "another picture than beside questions")
         self.row["picture_s"] = reply["timings"]["total_ms"] / 1e3
         return "%.0f s" % self.row["picture_s"]
 
-    def check_no_drawing(self, xray):
+    def check_no_drawing(self):
         status, reply = self.post("/v1/draw", {"prompt": "Reconstruct the image.", "image": self.image})
         require(400 <= status < 500, "expected a refusal, got %d" % status)
         text = str(reply)
