@@ -269,6 +269,7 @@ def check_limits_and_shards_add_up(build):
         s.run(server.url, "steps")
         equal(results_of(out), results_of(whole), "a limit that is raised")
         shards = [s.run(server.url, "shard%d" % k, "--shard", "%d/3" % k)[0] for k in (1, 2, 3)]
+        equal([x["index"] for x in lines_of(shards[1])[1:]], list(range(1, 40, 3)), "every third from the second")
         equal(sorted(b"".join(map(results_of, shards)).splitlines()), sorted(results_of(whole).splitlines()), "shards")
         equal(scored(*shards)[1], scored(whole)[1], "metrics of shards and of the whole")
         _, said = tool("score", shards[0], shards[0], expect=2)
