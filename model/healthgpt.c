@@ -159,7 +159,10 @@ static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
     HG_TRY(reserve(m, f, &source, err));
     HG_TRY(hg_model_check_memory(m, f, store, kv, err));
     HG_TRY(load_vision(m, f, small, err));
-    HG_TRY(hg_llm_load(m->backend, &m->llm_config, &source, &m->llm, err));
+    HG_TRY(hg_quant_cache_open(o->quant_cache, store, f->base, o->n_threads, &source.cache, err));
+    enum hg_status status = hg_llm_load(m->backend, &m->llm_config, &source, &m->llm, err);
+    hg_quant_cache_close(source.cache, status == HG_STATUS_OK);
+    HG_TRY(status);
     for (int t = 0; t < HG_TASK_COUNT; t++)
         HG_TRY(load_profile(m, f, t, small, err));
     if (f->vqgan) {

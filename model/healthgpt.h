@@ -25,18 +25,19 @@ struct hg_seq;
 enum hg_task { HG_TASK_COMPREHENSION, HG_TASK_GENERATION, HG_TASK_COUNT };
 
 struct hg_model_options {
-    const char *path;     /* folder with healthgpt.json; NULL: the demo model that was built in */
-    const char *backend;  /* "auto", see hg_backend_open */
-    const char *dtype;    /* base weights: "auto" (as stored), "f32", "f16", "bf16", "int8", "fp8",
-                             "int4" */
-    const char *rope;     /* NULL (the card decides), "fp32", "fp16", "bf16" */
-    const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
-    int n_threads;        /* 0: all */
-    int max_seqs;         /* sequences resident at once; 0: 16 */
-    bool forget;          /* keep nothing of a sequence for those that come after it */
-    int max_batch_tokens; /* tokens of one step; 0: 1024, or less when the context is smaller */
-    int64_t kv_tokens;    /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
-                             on a card as many of those contexts as the memory takes */
+    const char *path;    /* folder with healthgpt.json; NULL: the demo model that was built in */
+    const char *backend; /* "auto", see hg_backend_open */
+    const char *dtype;   /* base weights: "auto" (as stored), "f32", "f16", "bf16", "int8", "fp8",
+                            "int4" */
+    const char *quant_cache; /* folder of quantised base weights (load/quant_cache.h); NULL: none */
+    const char *rope;        /* NULL (the card decides), "fp32", "fp16", "bf16" */
+    const char *kv_dtype;    /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
+    int n_threads;           /* 0: all */
+    int max_seqs;            /* sequences resident at once; 0: 16 */
+    bool forget;             /* keep nothing of a sequence for those that come after it */
+    int max_batch_tokens;    /* tokens of one step; 0: 1024, or less when the context is smaller */
+    int64_t kv_tokens; /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
+                          on a card as many of those contexts as the memory takes */
     double gpu_memory_utilization; /* share of the card's free memory that is taken; 0:
                                       $HEALTHGPT_GPU_MEMORY_UTILIZATION, or 0.90 */
 };

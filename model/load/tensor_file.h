@@ -65,6 +65,7 @@ void hg_tensor_file_close(struct hg_tensor_file *f); /* NULL is fine */
 void hg_tensor_file_forget(const struct hg_tensor_file *f, const struct hg_tensor *t);
 
 const char *hg_tensor_file_container(const struct hg_tensor_file *f); /* "safetensors", ... */
+size_t hg_tensor_file_bytes(const struct hg_tensor_file *f);          /* of the whole file */
 size_t hg_tensor_file_count(const struct hg_tensor_file *f);
 const struct hg_tensor *hg_tensor_file_at(const struct hg_tensor_file *f,
                                           size_t i); /* file order */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/arena.h"
 #include "common/checksum.h"
@@ -22,19 +23,28 @@ enum {
 };
 
 struct entry {
-    struct hg_tensor *t; /* in the arena, under the normalised name */
-    uint32_t file, crc32c;
+    struct hg_tensor *t;         /* in the arena, under the normalised name */
+    const struct hg_tensor *raw; /* as the file has it */
+    uint32_t file, crc32c, wanted;
     bool used, done; /* fetched or ignored; read, so that crc32c holds */
+    bool locked;     /* crc32c must be `wanted` */
+};
+
+struct source {
+    const char *name; /* without its folder, in the arena */
+    int64_t mtime_ns;
 };
 
 struct hg_weights {
     struct hg_tensor_file **files;
     const char **paths; /* in the arena: folder and name, for messages */
+    struct source *sources;
     size_t n_files;
     struct entry *entries; /* sorted by name */
     size_t n, cap;
     struct hg_arena arena;
     struct hg_load_meter *meter;
+    const struct entry *spoilt; /* the first whose sum is not the wanted one */
 };
 
 enum hg_status hg_weights_create(struct hg_weights **out, struct hg_error *err)
@@ -51,6 +61,7 @@ void hg_weights_free(struct hg_weights *w)
         hg_tensor_file_close(w->files[i]);
     free(w->files);
     free(w->paths);
+    free(w->sources);
     free(w->entries);
     hg_arena_deinit(&w->arena);
     free(w);
@@ -154,12 +165,13 @@ static enum hg_status add_entries(struct hg_weights *w, const struct hg_tensor_f
         struct hg_tensor *t = hg_arena_alloc(&w->arena, sizeof *t);
         if (!t)
             return HG_STATUS_NO_MEMORY;
-        *t = *hg_tensor_file_at(f, i);
+        const struct hg_tensor *raw = hg_tensor_file_at(f, i);
+        *t = *raw;
         normalise(t->name, name);
         t->name = hg_arena_strndup(&w->arena, name, strlen(name));
         if (!t->name)
             return HG_STATUS_NO_MEMORY;
-        w->entries[w->n++] = (struct entry){.t = t, .file = file};
+        w->entries[w->n++] = (struct entry){.t = t, .raw = raw, .file = file};
     }
     return HG_STATUS_OK;
 }
@@ -174,13 +186,21 @@ static enum hg_status add_open(struct hg_weights *w, struct hg_tensor_file *f, c
     const char **paths = realloc(w->paths, (w->n_files + 1) * sizeof(void *));
     if (paths)
         w->paths = paths;
-    const char *shown = short_path(w, path);
-    if (!files || !paths || !shown) {
+    struct source *sources = realloc(w->sources, (w->n_files + 1) * sizeof *sources);
+    if (sources)
+        w->sources = sources;
+    const char *shown = short_path(w, path), *slash = strrchr(path, '/');
+    const char *name =
+        hg_arena_strndup(&w->arena, slash ? slash + 1 : path, strlen(slash ? slash + 1 : path));
+    struct stat st = {0};
+    if (!files || !paths || !sources || !shown || !name || stat(path, &st) != 0) {
         hg_tensor_file_close(f);
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", path);
     }
     w->files[w->n_files] = f;
     w->paths[w->n_files] = shown;
+    w->sources[w->n_files] =
+        (struct source){name, (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
     w->n_files++;
     if (add_entries(w, f, (uint32_t)(w->n_files - 1)) != HG_STATUS_OK)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", path);
@@ -339,6 +359,7 @@ enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims
 {
     struct entry *x = find_entry(w, name);
     *out = NULL;
+    HG_TRY(hg_weights_check_lock(w, err)); /* not one byte more of files that were changed */
     if (!x)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: tensor %.100s: missing",
                        w->n_files ? w->paths[w->n_files - 1] : "weights", name);
@@ -359,19 +380,105 @@ enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims
     return HG_STATUS_OK;
 }
 
+static uint64_t bytes_of(const struct hg_tensor *t)
+{
+    return (uint64_t)hg_tensor_count(t) * hg_tensor_type_bytes(t->type);
+}
+
+static void sum_is(struct hg_weights *w, struct entry *x, uint32_t crc32c)
+{
+    x->crc32c = crc32c;
+    x->done = true;
+    if (x->locked && x->wanted != crc32c && !w->spoilt)
+        w->spoilt = x;
+}
+
 void hg_weights_done(struct hg_weights *w, const struct hg_tensor *t)
 {
     struct entry *x = find_entry(w, t->name);
     if (!x || x->t != t)
         return;
     if (!x->done) {
-        x->crc32c = hg_tensor_crc32c(t);
-        x->done = true;
+        sum_is(w, x, hg_tensor_crc32c(t));
         if (w->meter)
-            hg_load_meter_add(w->meter,
-                              (uint64_t)hg_tensor_count(t) * hg_tensor_type_bytes(t->type));
+            hg_load_meter_add(w->meter, bytes_of(t));
     }
     hg_tensor_file_forget(w->files[x->file], t);
+}
+
+void hg_weights_vouch(struct hg_weights *w, const struct hg_tensor *t, uint32_t crc32c,
+                      uint64_t bytes)
+{
+    struct entry *x = find_entry(w, t->name);
+    if (!x || x->t != t || x->done)
+        return;
+    sum_is(w, x, crc32c);
+    if (!w->meter)
+        return;
+    w->meter->total += bytes - bytes_of(t);
+    hg_load_meter_add(w->meter, bytes);
+}
+
+bool hg_weights_sum(const struct hg_weights *w, const char *name, uint32_t *crc32c)
+{
+    const struct entry *x = find_entry(w, name);
+    if (x && x->done)
+        *crc32c = x->crc32c;
+    return x && x->done;
+}
+
+/* ---- files and what a lock wants of them ----------------------------------------------- */
+
+size_t hg_weights_n_files(const struct hg_weights *w)
+{
+    return w->n_files;
+}
+
+struct hg_weights_file hg_weights_file_at(const struct hg_weights *w, size_t i)
+{
+    return (struct hg_weights_file){.name = w->sources[i].name,
+                                    .bytes = hg_tensor_file_bytes(w->files[i]),
+                                    .mtime_ns = w->sources[i].mtime_ns,
+                                    .tensors = w->files[i]};
+}
+
+bool hg_weights_lock(struct hg_weights *w, size_t file, const char *raw, uint32_t crc32c)
+{
+    char name[NAME_CAP];
+    normalise(raw, name);
+    struct entry *x = find_entry(w, name);
+    if (!x || x->file != file || strcmp(x->raw->name, raw) != 0)
+        return false; /* a later file has its place */
+    x->wanted = crc32c;
+    x->locked = true;
+    return true;
+}
+
+bool hg_weights_locked(const struct hg_weights *w, const char *name, uint32_t *crc32c)
+{
+    const struct entry *x = find_entry(w, name);
+    if (x && x->locked)
+        *crc32c = x->wanted;
+    return x && x->locked;
+}
+
+enum hg_status hg_weights_check_lock(const struct hg_weights *w, struct hg_error *err)
+{
+    const struct entry *x = w->spoilt;
+    if (!x)
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_BAD_FILE,
+                   "%s: tensor %.80s: model.lock says crc32c %08x, the file has %08x (changed or "
+                   "damaged)",
+                   w->paths[x->file], x->raw->name, (unsigned)x->wanted, (unsigned)x->crc32c);
+}
+
+void hg_weights_count_locked(const struct hg_weights *w, size_t *verified, size_t *all)
+{
+    for (size_t i = 0; i < w->n; i++) {
+        *all += w->entries[i].locked;
+        *verified += w->entries[i].locked && w->entries[i].done;
+    }
 }
 
 void hg_weights_set_meter(struct hg_weights *w, struct hg_load_meter *m)
@@ -383,8 +490,7 @@ uint64_t hg_weights_bytes(const struct hg_weights *w)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < w->n; i++)
-        n += (uint64_t)hg_tensor_count(w->entries[i].t) *
-             hg_tensor_type_bytes(w->entries[i].t->type);
+        n += bytes_of(w->entries[i].t);
     return n;
 }
 

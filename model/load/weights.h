@@ -45,12 +45,36 @@ enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims
 /* A tensor from hg_weights_get has been read to its end: its checksum is kept, its pages are given
  * back, the meter moves. It may be read and done again, which counts once. */
 void hg_weights_done(struct hg_weights *w, const struct hg_tensor *t);
+/* Instead of reading it: somebody has read `bytes` that were made of it when its checksum was this.
+ */
+void hg_weights_vouch(struct hg_weights *w, const struct hg_tensor *t, uint32_t crc32c,
+                      uint64_t bytes);
+/* The checksum of a tensor that is done; false: it is not. */
+bool hg_weights_sum(const struct hg_weights *w, const char *name, uint32_t *crc32c);
 /* Counts for hg_weights_done; NULL: none. */
 void hg_weights_set_meter(struct hg_weights *w, struct hg_load_meter *m);
 uint64_t hg_weights_bytes(const struct hg_weights *w); /* of all tensors */
 /* CRC-32C over what was done, in the order of the names: of each its name without the NUL and its
  * own sum (hg_tensor_crc32c) in 4 bytes, little-endian. It goes on from `crc`, for several sets. */
 uint32_t hg_weights_crc32c(const struct hg_weights *w, uint32_t crc);
+
+/* ---- model.lock (load/lock.h) ---- */
+struct hg_weights_file {
+    const char *name; /* without its folder */
+    uint64_t bytes;
+    int64_t mtime_ns;
+    const struct hg_tensor_file *tensors;
+};
+size_t hg_weights_n_files(const struct hg_weights *w);
+struct hg_weights_file hg_weights_file_at(const struct hg_weights *w, size_t i);
+/* From now on the tensor that file `file` calls `raw` must have this checksum when it is done. Call
+ * when all files are added. false: it is not of this set, or a later file overrides it. */
+bool hg_weights_lock(struct hg_weights *w, size_t file, const char *raw, uint32_t crc32c);
+bool hg_weights_locked(const struct hg_weights *w, const char *name, uint32_t *crc32c);
+/* BAD_FILE naming the first tensor whose checksum was another one; hg_weights_get refuses then. */
+enum hg_status hg_weights_check_lock(const struct hg_weights *w, struct hg_error *err);
+/* Adds the tensors that are locked, and those of them that were done. */
+void hg_weights_count_locked(const struct hg_weights *w, size_t *verified, size_t *all);
 
 /* Contiguous copy converted to F32, F16 or BF16 (nearest even) into dst[count]; dst may be
  * unaligned. t is F32, F16, BF16 or F64, as hg_weights_get ensures; other types give zeros. */

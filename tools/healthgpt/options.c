@@ -77,6 +77,8 @@ static const struct option_row rows[] = {
      KIND_TEXT, AT(dtype), 0, 0},
     {"kv-dtype", "TYPE", "KV cache: auto, f32, f16, bf16, int8 (default auto)", ENGINE, KIND_TEXT,
      AT(kv_dtype), 0, 0},
+    {"quant-cache", "DIR", "folder that keeps weights of int8, fp8, int4 for the next start",
+     ENGINE, KIND_TEXT, AT(quant_cache), 0, 0},
     {"kv-tokens", "N", "KV cache in tokens; 0: as many as fit the batch", ENGINE, KIND_INT,
      AT(kv_tokens), 0, 1 << 30},
     {"gpu-memory-utilization", "X", "share of the card's free memory to take (default 0.90)",
