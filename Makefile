@@ -54,7 +54,7 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test full-size test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
   schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
@@ -126,6 +126,9 @@ test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-mod
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
+
+full-size: all $(OUT)/full-size-fill ## random models as the published ones are laid out, 11 to 31 GB: written, loaded, checked (ARGS=)
+	@python3 tools/full_size/check.py $(OUT) $(ARGS)
 
 load-check: check-deps ## what the engine promises under load, measured: docs/load.md (ARGS="--only NAME")
 	@$(MAKE) -s all test-programs
@@ -249,6 +252,10 @@ $(OUT)/healthgpt-load: $(call obj,tools/load/main.c $(LOAD_SRC)) $(LIB)
 $(OUT)/h1mut: $(call obj,$(sort $(wildcard tests/http/*.c)))
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ -o $@
+
+$(OUT)/full-size-fill: $(call obj,tools/full_size/fill.c)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ -lm -o $@
 
 $(OUT)/random-model: $(call obj,$(sort $(wildcard tools/random_model/*.c)))
 	@echo "LD $@"

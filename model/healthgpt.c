@@ -10,10 +10,18 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "model/dry_run.h"
 #include "model/internal.h"
 #include "model/model_path.h"
 
 enum { DEFAULT_SEQS = 16, DEFAULT_BATCH_TOKENS = 1024 };
+
+enum hg_status hg_model_fail_task(const struct hg_model_card *c, int task, struct hg_error *err)
+{
+    const char *why = c->tasks[task].unpublished;
+    return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s has no %s%s%s", c->name,
+                   hg_task_name((enum hg_task)task), why[0] ? ": " : "", why);
+}
 
 const char *hg_task_name(enum hg_task t)
 {
@@ -141,9 +149,9 @@ static enum hg_status load_vision(struct hg_model *m, struct hg_model_files *f, 
                           err);
 }
 
-static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
-                                   const struct hg_model_options *o, const struct hg_kv_desc *kv,
-                                   struct hg_error *err)
+enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *f,
+                                     const struct hg_model_options *o, const struct hg_kv_desc *kv,
+                                     struct hg_error *err)
 {
     enum hg_dtype store;
     struct hg_llm_source source = {.base = f->base, .max_tokens = m->max_batch_tokens};
@@ -159,7 +167,9 @@ static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
     HG_TRY(reserve(m, f, &source, err));
     HG_TRY(hg_model_check_memory(m, f, store, kv, err));
     HG_TRY(load_vision(m, f, small, err));
-    HG_TRY(hg_quant_cache_open(o->quant_cache, store, f->base, o->n_threads, &source.cache, err));
+    if (!hg_dry_run_of(m->backend))
+        HG_TRY(
+            hg_quant_cache_open(o->quant_cache, store, f->base, o->n_threads, &source.cache, err));
     enum hg_status status = hg_llm_load(m->backend, &m->llm_config, &source, &m->llm, err);
     hg_quant_cache_close(source.cache, status == HG_STATUS_OK);
     HG_TRY(status);
@@ -267,8 +277,8 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     HG_TRY(set_limits(m, o, err));
     if (getrandom(m->hash_key, sizeof m->hash_key, 0) != (ssize_t)sizeof m->hash_key)
         return hg_fail(err, HG_STATUS_INTERNAL, "no random numbers for the keys of the cache");
-    HG_TRY(hg_model_path_resolve(o->path, m->path, sizeof m->path, err));
-    HG_TRY(hg_model_files_open(m, f, err));
+    HG_TRY(hg_model_files_open(m, o, f, err));
+    HG_TRY(hg_model_rehearse(m, f, o, 0, NULL, NULL, err));
     struct hg_backend_options backend = {.n_threads = o->n_threads};
     struct hg_load_meter meter;
     struct hg_kv_desc kv;
@@ -276,7 +286,7 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     HG_TRY(describe_kv(m, o, &kv, err));
     HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", &backend, &m->backend, err));
     hg_model_files_set_meter(f, &meter);
-    HG_TRY(load_network(m, f, o, &kv, err));
+    HG_TRY(hg_model_load_network(m, f, o, &kv, err));
     m->weights_crc32c = hg_model_files_crc32c(f);
     hg_load_meter_end(&meter, m->weights_crc32c);
     HG_TRY(create_features(m, err));
@@ -315,13 +325,17 @@ void hg_model_forget(struct hg_model *m)
 enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model **out,
                              struct hg_error *err)
 {
-    struct hg_model_files files = {0};
+    struct hg_model_files *files = calloc(1, sizeof *files);
     *out = NULL;
     struct hg_model *m = calloc(1, sizeof *m);
-    if (!m)
+    if (!m || !files) {
+        free(m);
+        free(files);
         return hg_fail(err, HG_STATUS_NO_MEMORY, "model");
-    enum hg_status status = hg_model_explain_memory(m, load_all(m, &files, o, err), err);
-    hg_model_files_close(&files);
+    }
+    enum hg_status status = hg_model_explain_memory(m, load_all(m, files, o, err), err);
+    hg_model_files_close(files);
+    free(files);
     if (status != HG_STATUS_OK) {
         hg_model_free(m);
         return status;
@@ -330,15 +344,25 @@ enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model *
     return HG_STATUS_OK;
 }
 
-static void free_device(struct hg_model *m)
+void hg_model_free_network(struct hg_model *m)
 {
-    struct hg_backend *b = m->backend;
-    hg_kv_cache_deinit(&m->kv);
     hg_vision_free(m->vision);
     for (int t = 0; t < HG_TASK_COUNT; t++)
         hg_projector_free(m->tasks[t].projector);
     hg_vqgan_free(m->vqgan);
     hg_llm_free(m->llm);
+    m->vision = NULL;
+    m->vqgan = NULL;
+    m->llm = NULL;
+    memset(m->tasks, 0, sizeof m->tasks);
+    memset(&m->vqgan_info, 0, sizeof m->vqgan_info);
+}
+
+static void free_device(struct hg_model *m)
+{
+    struct hg_backend *b = m->backend;
+    hg_kv_cache_deinit(&m->kv);
+    hg_model_free_network(m);
     b->ops->free(b, m->features.rows);
     b->ops->free(b, m->features.hidden);
     b->ops->free(b, m->step.logits);
@@ -370,9 +394,17 @@ const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m)
     return m->tokenizer;
 }
 
-const char *hg_model_folder(const struct hg_model *m)
+enum hg_status hg_model_canary_path(const struct hg_model *m, char *out, size_t cap,
+                                    struct hg_error *err)
 {
-    return m->path;
+    const struct hg_model_place *p = &m->place;
+    const char *slash = strrchr(p->card, '/');
+    bool folder = strcmp(slash ? slash + 1 : p->card, "healthgpt.json") == 0;
+    int n = snprintf(out, cap, "%s/%s%scanary.json", folder ? p->dir : p->root,
+                     folder ? "" : m->card.name, folder ? "" : ".");
+    if (n >= 0 && (size_t)n < cap)
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_TOO_LARGE, "canary.json: path too long");
 }
 
 size_t hg_model_weight_bytes(const struct hg_model *m)
@@ -425,6 +457,8 @@ void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
     out->backend = m->backend->ops->describe(m->backend);
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         out->has_task[t] = m->tasks[t].present;
+        out->can[t] = m->card.tasks[t].can;
+        out->unpublished[t] = m->card.tasks[t].unpublished;
         out->max_new_tokens[t] = m->tasks[t].max_new_tokens;
         out->plugin_bytes[t] = m->llm->plugin_bytes[t];
     }

@@ -22,8 +22,7 @@ static enum hg_status check_request(const struct hg_model *m, const struct hg_re
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "unknown task %d", (int)in->task);
     const struct hg_task_profile *t = &m->tasks[in->task];
     if (!t->present)
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s has no %s plug-in", m->card.name,
-                       hg_task_name(in->task));
+        return hg_model_fail_task(&m->card, (int)in->task, err);
     if (in->n_images > HG_MAX_IMAGES)
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "images: at most %d, got %zu", HG_MAX_IMAGES,
                        in->n_images);

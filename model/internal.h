@@ -6,7 +6,7 @@
 #include "model/healthgpt.h"
 #include "model/kv_cache.h"
 #include "model/llm.h"
-#include "model/load/model_config.h"
+#include "model/load/model_source.h"
 #include "model/preprocess.h"
 #include "model/task.h"
 #include "model/vision.h"
@@ -69,7 +69,7 @@ struct hg_feature_pool {
 };
 
 struct hg_model {
-    char path[1024];
+    struct hg_model_place place;
     struct hg_model_card card;
     struct hg_llm_config llm_config;
     struct hg_vision_config vision_config;
@@ -113,14 +113,15 @@ struct hg_prepared {
 
 /* Weight files, mapped; alive only while loading. */
 struct hg_model_files {
+    char paths[HG_PART_COUNT][HG_PLACE_CAP]; /* where each piece was found; "": the card has none */
     struct hg_weights *base, *vision, *vqgan; /* vision, vqgan: NULL when the card has none */
     struct hg_weights *task[HG_TASK_COUNT];   /* plug-in and fusion file; NULL: neither */
 };
 
 /* Read card, configs and tokenizer (which settles the ids of the image tokens) into m and map all
  * weight files. After a failure too, f must be closed. */
-enum hg_status hg_model_files_open(struct hg_model *m, struct hg_model_files *f,
-                                   struct hg_error *err);
+enum hg_status hg_model_files_open(struct hg_model *m, const struct hg_model_options *o,
+                                   struct hg_model_files *f, struct hg_error *err);
 void hg_model_files_close(struct hg_model_files *f);
 void hg_model_files_set_meter(struct hg_model_files *f, struct hg_load_meter *m);
 uint32_t hg_model_files_crc32c(const struct hg_model_files *f);
@@ -138,6 +139,22 @@ int hg_seq_n_known(const struct hg_seq *s);
 /* A sequence that is freed leaves the steps in flight. */
 void hg_flights_forget(struct hg_model *m, const struct hg_seq *s);
 bool hg_flights_hold(const struct hg_model *m, const struct hg_seq *s);
+
+/* ---- healthgpt.c ---- */
+/* Weights of all parts onto m->backend; what was made is m's also after a failure. */
+enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *f,
+                                     const struct hg_model_options *o, const struct hg_kv_desc *kv,
+                                     struct hg_error *err);
+void hg_model_free_network(struct hg_model *m);
+/* "healthgpt-l14 has no generation: <the card's reason>". */
+enum hg_status hg_model_fail_task(const struct hg_model_card *c, int task, struct hg_error *err);
+
+/* ---- healthgpt_check.c ---- */
+/* Do the files belong together, and to what the card expects? Then the load itself, rehearsed
+ * (dry_run.h). deadline_ns and fn as in hg_model_check; fn NULL: warnings go to the log. */
+enum hg_status hg_model_rehearse(struct hg_model *m, struct hg_model_files *f,
+                                 const struct hg_model_options *o, int64_t deadline_ns,
+                                 hg_model_finding_fn *fn, void *ctx, struct hg_error *err);
 
 /* ---- healthgpt_memory.c ---- */
 /* The option, or the environment's, or 0.90; BAD_REQUEST outside 0.01..1. */

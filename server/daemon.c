@@ -167,6 +167,8 @@ static enum hg_status load_model(const struct hg_config *c, struct hg_model **mo
                                  struct hg_error *err)
 {
     struct hg_model_options o = {.path = c->model[0] ? c->model : NULL,
+                                 .weights = c->weights,
+                                 .system = c->system_prompt,
                                  .backend = c->backend,
                                  .dtype = c->dtype,
                                  .kv_dtype = c->kv_dtype,

@@ -51,6 +51,14 @@ void hg_weights_vouch(struct hg_weights *w, const struct hg_tensor *t, uint32_t 
                       uint64_t bytes);
 /* The checksum of a tensor that is done; false: it is not. */
 bool hg_weights_sum(const struct hg_weights *w, const char *name, uint32_t *crc32c);
+/* Its pages are given back, and nothing else: it was looked at and will be read again. */
+void hg_weights_forget(struct hg_weights *w, const struct hg_tensor *t);
+/* BAD_FILE "<file>: tensor X: element N is NaN or Inf"; `samples` as in hg_tensor_not_finite. */
+enum hg_status hg_weights_check_finite(const struct hg_weights *w, const struct hg_tensor *t,
+                                       int samples, struct hg_error *err);
+/* Are loaders (model/host_tensor.h) to refuse such tensors of this set? Off at first. */
+void hg_weights_refuse_not_finite(struct hg_weights *w, bool on);
+bool hg_weights_refuses_not_finite(const struct hg_weights *w);
 /* Counts for hg_weights_done; NULL: none. */
 void hg_weights_set_meter(struct hg_weights *w, struct hg_load_meter *m);
 uint64_t hg_weights_bytes(const struct hg_weights *w); /* of all tensors */

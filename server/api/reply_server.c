@@ -14,6 +14,22 @@ static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
     hg_out_close(o, ']');
 }
 
+/* Honest: what the weights of each task can do, and why there are none. */
+static void put_abilities(struct hg_json_out *o, const struct hg_model_info *info)
+{
+    hg_out_open(o, "abilities", '{');
+    for (int t = 0; t < HG_TASK_COUNT; t++) {
+        hg_out_open(o, hg_task_name((enum hg_task)t), '{');
+        hg_out_bool(o, "available", info->has_task[t]);
+        hg_out_string(o, "can", info->can[t] && info->can[t][0] ? info->can[t] : NULL);
+        hg_out_string(o, "unpublished",
+                      info->unpublished[t] && info->unpublished[t][0] ? info->unpublished[t]
+                                                                      : NULL);
+        hg_out_close(o, '}');
+    }
+    hg_out_close(o, '}');
+}
+
 /* What is held now, and what was cut; all of "open" is 0 on an idle server but for the asker. */
 static void put_guard(struct hg_json_out *o, const struct hg_scheduler_stats *stats,
                       const struct hg_guard_stats *guard)
@@ -168,6 +184,7 @@ enum hg_status hg_reply_card(const struct hg_reply_context *c, const struct hg_m
     hg_out_string(&o, "object", "model.card");
     hg_out_string(&o, "arch", info->arch);
     put_tasks(&o, info);
+    put_abilities(&o, info);
     hg_out_string(&o, "fingerprint", c->fingerprint);
     hg_out_int(&o, "max_context", info->max_context);
     hg_out_int(&o, "image_side", info->image_side);

@@ -19,8 +19,12 @@ static struct hg_model *load(const char *dir)
 {
     struct hg_model *m = NULL;
     struct hg_error err = {0};
-    struct hg_model_options o = {
-        .path = dir, .backend = "ref", .dtype = "f32", .n_threads = 1, .kv_tokens = 1024};
+    struct hg_model_options o = {.path = dir,
+                                 .backend = "ref",
+                                 .dtype = "f32",
+                                 .n_threads = 1,
+                                 .kv_tokens = 1024,
+                                 .any_values = true};
     HG_TEST_OK(hg_model_load(&o, &m, &err), err);
     return m;
 }

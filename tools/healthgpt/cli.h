@@ -16,7 +16,7 @@
 enum { HG_CLI_MAX_IMAGES = 4, HG_CLI_USAGE = 64 };
 
 struct hg_cli {
-    const char *model, *backend, *dtype, *kv_dtype, *quant_cache;
+    const char *model, *weights, *backend, *dtype, *kv_dtype, *quant_cache;
     int64_t threads, max_batch, kv_tokens;
     double gpu_memory_utilization;
     bool verbose;

@@ -315,7 +315,7 @@ static void inspect_path(struct inspect *in, bool is_dir)
     free(card);
     hg_out_int(in->o, "bytes", in->part.all.file_bytes);
     hg_out_uint(in->o, "n_tensors", in->part.all.n_tensors);
-    hg_out_int(in->o, "n_parameters", in->part.all.n_elements);
+    hg_out_int(in->o, "n_parameters", in->part.all.n_parameters);
     hg_inspect_put_types(&in->part.all, in->o);
     hg_out_open(in->o, "missing", '[');
     for (size_t i = 0; i < in->n_missing; i++)

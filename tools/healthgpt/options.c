@@ -69,8 +69,10 @@ static const struct option_row rows[] = {
      " audit ", KIND_TEXT, AT(anchor), 0, 0},
     {"config", "FILE", "the server's configuration; default: $HEALTHGPT_CONFIG", " doctor ",
      KIND_TEXT, AT(config), 0, 0},
-    {"model", "DIR", "model folder (healthgpt.json); default: the demo model", WITH_MODEL,
-     KIND_TEXT, AT(model), 0, 0},
+    {"model", "PATH", "model folder (healthgpt.json) or card file; default: the demo model",
+     WITH_MODEL, KIND_TEXT, AT(model), 0, 0},
+    {"weights", "DIR", "where the card's weights are; default: its folder", WITH_MODEL "inspect ",
+     KIND_TEXT, AT(weights), 0, 0},
     {"backend", "NAME", "auto, cuda, cpu, ref (default auto)", ENGINE, KIND_TEXT, AT(backend), 0,
      0},
     {"dtype", "TYPE", "weights: auto, f32, f16, bf16, int8, fp8, int4 (default auto)", ENGINE,
@@ -197,6 +199,8 @@ enum hg_status hg_cli_parse(const struct hg_cli_command *command, int argc, char
         else
             argv[out->n_args++] = argv[i];
     }
+    if (!out->weights && strcmp(command->name, "doctor") != 0) /* which knows all variables */
+        out->weights = getenv("HEALTHGPT_WEIGHTS");
     return HG_STATUS_OK;
 }
 

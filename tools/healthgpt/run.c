@@ -9,6 +9,7 @@ enum { NO_DEADLINE_MS = 1000 * 86400 };
 struct hg_model_options hg_run_options(const struct hg_cli *cli, int max_batch)
 {
     return (struct hg_model_options){.path = cli->model,
+                                     .weights = cli->weights,
                                      .backend = cli->backend,
                                      .dtype = cli->dtype,
                                      .kv_dtype = cli->kv_dtype,
