@@ -18,7 +18,7 @@
 enum { HG_DRY_PAGES = 16, HG_DRY_WHOLE = 2 };
 
 struct hg_dry_run {
-    struct hg_backend backend; /* first: give it to the loaders */
+    struct hg_backend backend;                            /* first: give it to the loaders */
     void (*wrong)(void *ctx, const struct hg_error *why); /* may be NULL */
     void *ctx;
     const struct hg_weights *whole[HG_DRY_WHOLE];

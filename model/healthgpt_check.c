@@ -51,8 +51,8 @@ static enum hg_status foreign_plugin(const struct check *c, int task, struct hg_
 {
     const struct hg_plugin_survey *s = &c->plugin[task];
     const struct hg_llm_config *l = &c->m->llm_config;
-    const struct hg_published *p = hg_published_plugin((int)(s->dim & 0xfffff), s->n_layers,
-                                                       s->fused);
+    const struct hg_published *p =
+        hg_published_plugin((int)(s->dim & 0xfffff), s->n_layers, s->fused);
     return hg_fail(err, HG_STATUS_BAD_FILE,
                    "%.60s: a plug-in for another base: %d layers of width %lld, the base has %d of "
                    "%d%s%s%s%.110s",
@@ -205,7 +205,7 @@ enum hg_status hg_model_check_task(const struct hg_model_options *o, enum hg_tas
     HG_TRY_OUT(hg_model_card_read(place.card, c, err));
     const struct hg_task_card *task = &c->tasks[t];
     if (!task->present || (task->unpublished[0] && hg_model_find(&place, c, HG_PART_HLORA + (int)t,
-                                                                path, NULL) != HG_STATUS_OK))
+                                                                 path, NULL) != HG_STATUS_OK))
         status = hg_model_fail_task(c, (int)t, err);
 out:
     free(c);

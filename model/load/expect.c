@@ -15,7 +15,10 @@ static const struct row {
     enum kind kind;
     size_t offset;
 } rows[] = {
-#define LLM(key, kind, member) {"config.json", key, FROM_LLM, kind, offsetof(struct hg_llm_config, member)}
+#define LLM(key, kind, member)                                                                     \
+    {                                                                                              \
+        "config.json", key, FROM_LLM, kind, offsetof(struct hg_llm_config, member)                 \
+    }
     LLM("hidden_size", KIND_INT, dim),
     LLM("num_hidden_layers", KIND_INT, n_layers),
     LLM("num_attention_heads", KIND_INT, n_heads),
@@ -32,14 +35,19 @@ static const struct row {
     {"generation_config.json", "repetition_penalty", FROM_LLM, KIND_FLOAT,
      offsetof(struct hg_llm_config, repetition_penalty)},
 #define VISION(key, member)                                                                        \
-    {"vision/config.json", key, FROM_VISION, KIND_INT, offsetof(struct hg_vision_config, member)}
+    {                                                                                              \
+        "vision/config.json", key, FROM_VISION, KIND_INT,                                          \
+            offsetof(struct hg_vision_config, member)                                              \
+    }
     VISION("hidden_size", dim),
     VISION("num_hidden_layers", n_layers),
     VISION("image_size", image_side),
     VISION("patch_size", patch),
 #undef VISION
 #define FACT(file, key, member)                                                                    \
-    {file, key, FROM_FACTS, KIND_INT, offsetof(struct hg_expect_facts, member)}
+    {                                                                                              \
+        file, key, FROM_FACTS, KIND_INT, offsetof(struct hg_expect_facts, member)                  \
+    }
     FACT("tokenizer", "size", tokenizer_size),
     FACT("tokenizer", "first_image_id", first_image_id),
     FACT("tokenizer", "size_with_images", size_with_images),

@@ -78,7 +78,8 @@ static int64_t scan_views(const struct hg_tensor *t, size_t size)
 
 int64_t hg_tensor_not_finite(const struct hg_tensor *t, int samples)
 {
-    size_t size = hg_tensor_type_bytes(t->type), n = (size_t)hg_tensor_count(t), once = BLOCK / size;
+    size_t size = hg_tensor_type_bytes(t->type), n = (size_t)hg_tensor_count(t),
+           once = BLOCK / size;
     if (t->type > HG_TENSOR_TYPE_F64 || n == 0)
         return -1;
     if (!hg_tensor_is_contiguous(t))
@@ -88,7 +89,8 @@ int64_t hg_tensor_not_finite(const struct hg_tensor *t, int samples)
     size_t visits = some ? (size_t)samples : blocks;
     for (size_t k = 0; k < visits; k++) {
         size_t first = (some ? k * (blocks - 1) / (visits - 1) : k) * once;
-        int64_t i = scan(t->data + first * size, n - first < once ? n - first : once, size, t->type);
+        int64_t i =
+            scan(t->data + first * size, n - first < once ? n - first : once, size, t->type);
         if (i >= 0)
             return (int64_t)first + i;
     }

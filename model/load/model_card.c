@@ -264,7 +264,7 @@ enum hg_status hg_model_card_read(const char *given, struct hg_model_card *out,
     char path[PATH_CAP];
     json_t *card;
     struct stat st;
-    bool folder = stat(given, &st) != 0 || !S_ISREG(st.st_mode);
+    bool folder = stat(given, &st) != 0 || S_ISDIR(st.st_mode);
     if (snprintf(path, sizeof path, "%s%s", given, folder ? "/healthgpt.json" : "") >= PATH_CAP)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%.100s: path is too long", given);
     HG_TRY(hg_json_load(path, MAX_FILE_BYTES, &card, err));

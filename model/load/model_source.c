@@ -26,8 +26,9 @@ static bool is_folder_piece(int piece)
 const char *hg_model_piece_role(int piece)
 {
     static const char *const roles[HG_PART_COUNT] = {
-        "language model",     "vision tower",          "VQGAN", "comprehension plug-in",
-        "generation plug-in", "comprehension fusion file", "generation fusion file"};
+        "language model",        "vision tower",       "VQGAN",
+        "comprehension plug-in", "generation plug-in", "comprehension fusion file",
+        "generation fusion file"};
     return piece >= 0 && piece < HG_PART_COUNT ? roles[piece] : "?";
 }
 
@@ -54,7 +55,7 @@ const struct hg_source *hg_model_piece_source(const struct hg_model_card *c, int
     return &c->sources[piece == HG_PART_LLM      ? HG_SOURCE_LLM
                        : piece == HG_PART_VISION ? HG_SOURCE_VISION
                        : piece == HG_PART_VQGAN  ? HG_SOURCE_VQGAN
-                                                     : HG_SOURCE_PLUGINS];
+                                                 : HG_SOURCE_PLUGINS];
 }
 
 static const char *base_of(const char *name)
@@ -70,8 +71,7 @@ void hg_model_piece_page(const struct hg_model_card *c, int piece, char *out, si
     out[0] = '\0';
     if (s->page[0] || s->repository[0])
         snprintf(out, cap, "%s%s%s%s", name, name[0] ? " of " : "",
-                 s->page[0] ? s->page : "https://huggingface.co/",
-                 s->page[0] ? "" : s->repository);
+                 s->page[0] ? s->page : "https://huggingface.co/", s->page[0] ? "" : s->repository);
 }
 
 /* ---- what is there --------------------------------------------------------------------------- */
@@ -266,11 +266,11 @@ static enum hg_status not_found(const struct hg_model_place *p, const struct hg_
     if (status != HG_STATUS_OK)
         hg_fail(err, status, "%s: out of memory", hg_model_piece_role(piece));
     else
-        status = hg_fail(err, HG_STATUS_NOT_FOUND,
-                         "%s: %.80s: not found%s%.120s; looked in %s%s for %s",
-                         hg_model_piece_role(piece), hg_model_piece_name(c, piece),
-                         page[0] ? "; it comes from " : "", page, n > SHOWN_ROOT ? "..." : "", root,
-                         places.data);
+        status =
+            hg_fail(err, HG_STATUS_NOT_FOUND, "%s: %.80s: not found%s%.120s; looked in %s%s for %s",
+                    hg_model_piece_role(piece), hg_model_piece_name(c, piece),
+                    page[0] ? "; it comes from " : "", page, n > SHOWN_ROOT ? "..." : "", root,
+                    places.data);
     hg_buf_deinit(&places);
     return status;
 }
@@ -320,7 +320,8 @@ enum hg_status hg_model_place(const char *path, const char *weights, struct hg_m
     }
     if (!hg_file_exists(out->card))
         return hg_fail(err, HG_STATUS_NOT_FOUND, "--model %.120s: no %s", path,
-                       folder ? "healthgpt.json in this folder" : "such card file, nor a folder with healthgpt.json");
+                       folder ? "healthgpt.json in this folder"
+                              : "such card file, nor a folder with healthgpt.json");
     if (!weights || !weights[0])
         weights = out->dir;
     else if (!is_kind(weights, S_IFDIR))

@@ -38,8 +38,8 @@ enum hg_model_piece {
     HG_PART_LLM,
     HG_PART_VISION,
     HG_PART_VQGAN,
-    HG_PART_HLORA,                                        /* + task */
-    HG_PART_FUSION = HG_PART_HLORA + HG_CARD_TASKS,   /* + task */
+    HG_PART_HLORA,                                  /* + task */
+    HG_PART_FUSION = HG_PART_HLORA + HG_CARD_TASKS, /* + task */
     HG_PART_COUNT = HG_PART_FUSION + HG_CARD_TASKS
 };
 

@@ -48,8 +48,8 @@ enum hg_status hg_odd_file_check(const char *path, struct hg_error *err)
     char head[HEAD_CAP];
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    ssize_t got = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, head, HEAD_CAP)
-                                                                        : 0;
+    ssize_t got =
+        fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? read(fd, head, HEAD_CAP) : 0;
     if (fd >= 0)
         close(fd);
     enum hg_odd_file kind = got > 0 ? hg_odd_file_of(head, (size_t)got, NULL) : HG_ODD_NONE;

@@ -51,8 +51,8 @@ static void shape_of(const struct hg_llm_config *c, const char *module, int64_t 
         }
 }
 
-static void compare(struct hg_plugin_survey *p, const struct hg_tensor *t, const char *module, char side,
-                    const struct hg_llm_config *c)
+static void compare(struct hg_plugin_survey *p, const struct hg_tensor *t, const char *module,
+                    char side, const struct hg_llm_config *c)
 {
     int64_t in, out;
     if (p->bad[0] || t->n_dims != 2)

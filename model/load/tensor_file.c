@@ -325,6 +325,11 @@ void hg_tensor_file_forget(const struct hg_tensor_file *f, const struct hg_tenso
     hg_file_forget(&f->map, t->data, hg_tensor_extent(t));
 }
 
+void hg_tensor_file_sample(const struct hg_tensor_file *f, const struct hg_tensor *t, bool random)
+{
+    hg_file_sample(&f->map, t->data, hg_tensor_extent(t), random);
+}
+
 const char *hg_tensor_file_container(const struct hg_tensor_file *f)
 {
     return f->container;

@@ -497,8 +497,12 @@ void hg_weights_forget(struct hg_weights *w, const struct hg_tensor *t)
 enum hg_status hg_weights_check_finite(const struct hg_weights *w, const struct hg_tensor *t,
                                        int samples, struct hg_error *err)
 {
+    const struct entry *x = find_entry(w, t->name);
+    if (x && samples > 0)
+        hg_tensor_file_sample(w->files[x->file], t, true);
     int64_t i = hg_tensor_not_finite(t, samples);
-    const struct entry *x = i >= 0 ? find_entry(w, t->name) : NULL;
+    if (x && samples > 0)
+        hg_tensor_file_sample(w->files[x->file], t, false);
     if (i < 0)
         return HG_STATUS_OK;
     return hg_fail(err, HG_STATUS_BAD_FILE,

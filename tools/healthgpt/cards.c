@@ -7,8 +7,8 @@
 static const struct {
     const char *name;
     int gb;
-} cards[] = {{"T4", 16},      {"L4", 24},    {"A10", 24},  {"RTX 4090", 24}, {"A100", 40},
-             {"L40S", 48},    {"A100", 80},  {"H100", 80}, {"H200", 141}};
+} cards[] = {{"T4", 16},   {"L4", 24},   {"A10", 24},  {"RTX 4090", 24}, {"A100", 40},
+             {"L40S", 48}, {"A100", 80}, {"H100", 80}, {"H200", 141}};
 enum { N_CARDS = sizeof cards / sizeof cards[0] };
 
 static bool fits(int i, int64_t bytes, double share)
@@ -36,9 +36,17 @@ void hg_cards_put(struct hg_json_out *o, int64_t bytes, double share)
 void hg_cards_text(int64_t bytes, double share, char out[HG_CARDS_TEXT])
 {
     size_t at = 0;
+    int last = 0;
     out[0] = '\0';
-    for (int i = 0; i < N_CARDS && at < HG_CARDS_TEXT - 24; i++)
+    for (int i = 0; i < N_CARDS; i++)
+        if (fits(i, bytes, share) && cards[i].gb != last)
+            at += (size_t)snprintf(out + at, HG_CARDS_TEXT - at, "%s%d", at ? ", " : "",
+                                   last = cards[i].gb);
+    for (int i = 0; i < N_CARDS && at < HG_CARDS_TEXT - 16; i++)
         if (fits(i, bytes, share))
-            at += (size_t)snprintf(out + at, HG_CARDS_TEXT - at, "%s%s %d", at ? ", " : "",
-                                   cards[i].name, cards[i].gb);
+            at += (size_t)snprintf(out + at, HG_CARDS_TEXT - at, "%s%s", last ? " (" : ", ",
+                                   cards[i].name),
+                last = 0;
+    if (at)
+        snprintf(out + at, HG_CARDS_TEXT - at, ")");
 }

@@ -11,7 +11,7 @@ enum { HG_CARDS_TEXT = 160 };
 /* share: of a card's memory that is taken (gpu_memory_utilization). Members "fits_cards_gb", the
  * sizes in 10^9 bytes, and "fits_cards", the names. */
 void hg_cards_put(struct hg_json_out *o, int64_t bytes, double share);
-/* "L4 24, A100 40, ..."; "" for none. */
+/* "24, 40, 80 (L4, A10, A100, ...)"; "" for none. */
 void hg_cards_text(int64_t bytes, double share, char out[HG_CARDS_TEXT]);
 
 #endif

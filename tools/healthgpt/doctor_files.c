@@ -147,17 +147,18 @@ static void put_file(struct hg_doctor_model *m, const char *name, const struct l
 static void say_missing(struct hg_doctor_model *m, const char *name, const char *why,
                         enum hg_doctor_part part)
 {
-    static const int piece_of[] = {HG_PART_LLM,       HG_PART_VISION,     HG_PART_VQGAN, HG_PART_HLORA,
-                                   HG_PART_HLORA + 1, HG_PART_FUSION + 1, HG_PART_COUNT};
+    static const int piece_of[] = {HG_PART_LLM,   HG_PART_VISION,    HG_PART_VQGAN,
+                                   HG_PART_HLORA, HG_PART_HLORA + 1, HG_PART_FUSION + 1,
+                                   HG_PART_COUNT};
     struct hg_buf places = {0};
     char source[256];
     int piece = piece_of[part];
     hg_doctor_source(m, part, source);
     if (m->lists_places && piece < HG_PART_COUNT && !m->found[piece][0])
         hg_model_places_text(&m->card, piece, &places);
-    HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "missing", "%.120s: %s\nit comes from %s%s%.500s",
-                        name, why, source, places.len ? "; looked for " : "",
-                        places.len ? places.data : "");
+    HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "missing",
+                        "%.120s: %s\nit comes from %s%s%.500s", name, why, source,
+                        places.len ? "; looked for " : "", places.len ? places.data : "");
     hg_buf_deinit(&places);
 }
 

@@ -139,11 +139,12 @@ static void say_type(const struct hg_doctor_model *m, const struct need *n, cons
     hg_doctor_size_text(n->kv, kv);
     hg_doctor_size_text(n->workspace, workspace);
     hg_doctor_size_text(w + n->kv + n->workspace, all);
-    HG_DOCTOR_OK_NOTE(m->d, "needs",
-                      "--dtype %s: %s (weights %s, KV cache of %lld tokens %s, workspace %s); cards "
-                      "that it fits with one full context: %s",
-                      dtype, all, weights, (long long)n->kv_tokens, kv, workspace,
-                      fits[0] ? fits : "none up to 141 GB");
+    HG_DOCTOR_OK_NOTE(
+        m->d, "needs",
+        "--dtype %s: %s (weights %s, KV cache of %lld tokens %s, workspace %s); cards "
+        "that it fits, in GB: %s",
+        dtype, all, weights, (long long)n->kv_tokens, kv, workspace,
+        fits[0] ? fits : "none up to 141");
 }
 
 /* What stands beside the language model's weights, whatever their type (but f32). */
@@ -153,10 +154,11 @@ static void put_parts(const struct hg_doctor_model *m, const struct need *n)
     const struct {
         const char *key, *name;
         int64_t bytes;
-    } rows[] = {{"plugin_bytes", "plug-ins and projectors", hg_inspect_side_bytes(&p->plugins, "bf16")},
-                {"fusion_bytes", "fusion tables", hg_inspect_side_bytes(&p->fusion, "bf16")},
-                {"vision_bytes", "vision tower", hg_inspect_side_bytes(&p->vision, "bf16")},
-                {"vqgan_bytes", "VQGAN (f32)", hg_inspect_vqgan_bytes(&p->vqgan)}};
+    } rows[] = {
+        {"plugin_bytes", "plug-ins and projectors", hg_inspect_side_bytes(&p->plugins, "bf16")},
+        {"fusion_bytes", "fusion tables", hg_inspect_bytes_as(&p->fusion, "bf16")},
+        {"vision_bytes", "vision tower", hg_inspect_side_bytes(&p->vision, "bf16")},
+        {"vqgan_bytes", "VQGAN (f32)", hg_inspect_vqgan_bytes(&p->vqgan)}};
     char text[256], size[32], context[32];
     size_t at = 0;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {

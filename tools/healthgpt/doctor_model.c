@@ -130,8 +130,7 @@ static void plugins(struct hg_doctor_model *m)
     }
 }
 
-/* Where each piece lies, as far below the root as that is not its own name; what the card says that
- * its weights can do. */
+/* Where each piece lies, where that is not its own name. */
 static void find_pieces(struct hg_doctor_model *m)
 {
     hg_model_settle_tasks(&m->place, &m->card);
@@ -142,8 +141,13 @@ static void find_pieces(struct hg_doctor_model *m)
             continue;
         const char *rel = m->found[i] + n + (m->found[i][n] == '/');
         if (strncmp(m->found[i], m->place.root, n) == 0 && strcmp(rel, name) != 0)
-            HG_DOCTOR_OK_NOTE(m->d, "found", "%s: %.100s: %.300s", hg_model_piece_role(i), name, rel);
+            HG_DOCTOR_OK_NOTE(m->d, "found", "%s: %.100s: %.300s", hg_model_piece_role(i), name,
+                              rel);
     }
+}
+
+static void say_tasks(struct hg_doctor_model *m)
+{
     for (int t = 0; t < HG_CARD_TASKS; t++) {
         const struct hg_task_card *k = &m->card.tasks[t];
         const char *task = t ? "generation" : "comprehension";
@@ -172,6 +176,7 @@ static void card_folder(struct hg_doctor_model *m)
     HG_DOCTOR_OK_NOTE(d, "card", "%s: %.63s,%s%s", m->shown, m->card.name,
                       m->card.tasks[0].present ? " comprehension" : "",
                       m->card.tasks[1].present ? " generation" : "");
+    say_tasks(m);
     if (hg_prompt_template_check(m->card.template_name, &err) != HG_STATUS_OK)
         HG_DOCTOR_FAIL_NOTE(d, err.status, "card", "healthgpt.json: %s", err.text);
     hg_out_open(d->o, "files", '[');
@@ -224,7 +229,9 @@ static bool find_card(struct hg_doctor_model *m, const char *path, char card[HG_
     struct hg_error err = {0};
     struct stat st;
     bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-    snprintf(card, HG_DOCTOR_PATH, "%s%s", path, folder ? "/healthgpt.json" : "");
+    if (snprintf(card, HG_DOCTOR_PATH, "%s%s", path, folder ? "/healthgpt.json" : "") >=
+        HG_DOCTOR_PATH)
+        return false;
     m->lists_places = weights[0] != '\0' || !folder;
     enum hg_status status = lstat(card, &st) == 0 ? hg_model_place(path, weights, &m->place, &err)
                                                   : HG_STATUS_OK; /* a plain folder, perhaps */

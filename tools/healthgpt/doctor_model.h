@@ -24,8 +24,8 @@ enum hg_doctor_part {
 
 struct hg_doctor_model {
     struct hg_doctor *d;
-    const char *root, *shown; /* the folder or card file, and what it is called in findings */
-    struct hg_model_place place;              /* of a card */
+    const char *root, *shown;    /* the folder or card file, and what it is called in findings */
+    struct hg_model_place place; /* of a card */
     char found[HG_PART_COUNT][HG_PLACE_CAP]; /* where its pieces are; "": not there */
     bool lists_places; /* with --weights: findings say which places were tried */
     struct hg_model_card card;

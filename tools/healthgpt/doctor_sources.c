@@ -22,8 +22,9 @@ void hg_doctor_source(const struct hg_doctor_model *m, enum hg_doctor_part part,
         snprintf(out, 256, "the repository of healthgpt-server (config/models/demo)");
         return;
     }
-    static const int piece_of[] = {HG_PART_LLM,       HG_PART_VISION,     HG_PART_VQGAN, HG_PART_HLORA,
-                                   HG_PART_HLORA + 1, HG_PART_FUSION + 1, HG_PART_COUNT};
+    static const int piece_of[] = {HG_PART_LLM,   HG_PART_VISION,    HG_PART_VQGAN,
+                                   HG_PART_HLORA, HG_PART_HLORA + 1, HG_PART_FUSION + 1,
+                                   HG_PART_COUNT};
     out[0] = '\0'; /* the card knows best */
     if (piece_of[part] < HG_PART_COUNT && hg_model_piece_name(&m->card, piece_of[part])[0])
         hg_model_piece_page(&m->card, piece_of[part], out, 256);

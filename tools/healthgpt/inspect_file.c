@@ -151,10 +151,19 @@ int64_t hg_inspect_bytes_as(const struct hg_inspect_sum *sum, const char *dtype)
     return sum->n_elements * (strcmp(dtype, "f32") == 0 ? 4 : 2);
 }
 
+int64_t hg_inspect_side_bytes(const struct hg_inspect_sum *sum, const char *dtype)
+{
+    return sum->n_elements * (strcmp(dtype, "f32") == 0 ? 4 : 2);
+}
+
+int64_t hg_inspect_vqgan_bytes(const struct hg_inspect_sum *sum)
+{
+    return 4 * sum->n_elements;
+}
+
 int64_t hg_inspect_model_bytes(const struct hg_inspect_parts *p, const char *dtype)
 {
-    int64_t rest =
-        p->all.tensor_bytes - p->llm.tensor_bytes - p->vision.tensor_bytes - p->fusion.tensor_bytes;
     return hg_inspect_bytes_as(&p->llm, dtype) + hg_inspect_bytes_as(&p->fusion, dtype) +
-           p->vision.n_elements * (strcmp(dtype, "f32") == 0 ? 4 : 2) + rest;
+           hg_inspect_side_bytes(&p->vision, dtype) + hg_inspect_side_bytes(&p->plugins, dtype) +
+           hg_inspect_vqgan_bytes(&p->vqgan);
 }
