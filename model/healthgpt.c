@@ -287,6 +287,7 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", &backend, &m->backend, err));
     hg_model_files_set_meter(f, &meter);
     HG_TRY(hg_model_load_network(m, f, o, &kv, err));
+    HG_TRY(hg_model_lock_check(f, err));
     m->weights_crc32c = hg_model_files_crc32c(f);
     hg_load_meter_end(&meter, m->weights_crc32c);
     HG_TRY(create_features(m, err));

@@ -270,5 +270,6 @@ enum hg_status hg_model_files_open(struct hg_model *m, const struct hg_model_opt
     HG_TRY(find_pieces(m, f, err));
     HG_TRY(read_configs(m, f, err));
     HG_TRY(open_weights(f, err));
+    HG_TRY(hg_model_lock_apply(m, f, o, err));
     return load_tokenizer(m, f, err);
 }

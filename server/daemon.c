@@ -172,6 +172,7 @@ static enum hg_status load_model(const struct hg_config *c, struct hg_model **mo
                                  .backend = c->backend,
                                  .dtype = c->dtype,
                                  .kv_dtype = c->kv_dtype,
+                                 .lock = c->lock,
                                  .quant_cache = c->quant_cache,
                                  .n_threads = (int)c->threads,
                                  .max_seqs = (int)c->max_batch,

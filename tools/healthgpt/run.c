@@ -13,6 +13,7 @@ struct hg_model_options hg_run_options(const struct hg_cli *cli, int max_batch)
                                      .backend = cli->backend,
                                      .dtype = cli->dtype,
                                      .kv_dtype = cli->kv_dtype,
+                                     .lock = cli->lock,
                                      .quant_cache = cli->quant_cache,
                                      .n_threads = (int)cli->threads,
                                      .max_seqs = max_batch,
