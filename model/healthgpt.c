@@ -180,7 +180,7 @@ enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *
                              &m->vqgan, err));
         hg_vqgan_info(m->vqgan, &m->vqgan_info);
     }
-    return hg_model_files_check_surplus(f, err);
+    return hg_model_files_check_surplus(f, hg_dry_run_of(m->backend) != NULL, err);
 }
 
 /* ---- caches and tables

@@ -126,8 +126,10 @@ enum hg_status hg_model_files_open(struct hg_model *m, const struct hg_model_opt
 void hg_model_files_close(struct hg_model_files *f);
 void hg_model_files_set_meter(struct hg_model_files *f, struct hg_load_meter *m);
 uint32_t hg_model_files_crc32c(const struct hg_model_files *f);
-/* BAD_FILE naming the first tensor that nobody fetched or ignored. */
-enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, struct hg_error *err);
+/* BAD_FILE naming the first tensor that nobody fetched or ignored; in a plug-in's files what is no
+ * adapter is a warning in the log, when `tell`. */
+enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, bool tell,
+                                            struct hg_error *err);
 
 /* The features of its images are in the cache (or it ends): others may have their slots. */
 void hg_seq_release_features(struct hg_seq *s);

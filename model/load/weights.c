@@ -11,6 +11,7 @@
 #include "common/checksum.h"
 #include "common/file.h"
 #include "common/json_read.h"
+#include "common/log.h"
 #include "model/load/finite.h"
 #include "model/load/json_check.h"
 
@@ -88,6 +89,8 @@ static bool ends_with(const char *s, const char *suffix)
 static void normalise(const char *raw, char out[NAME_CAP])
 {
     const char *s = skip_prefix(skip_prefix(raw, "module."), "base_model.model.");
+    if (strncmp(s, "model.model.", 12) == 0 || strncmp(s, "model.lm_head.", 14) == 0)
+        s += 6; /* of non_lora_trainables.bin when "base_model." alone was taken off */
     snprintf(out, NAME_CAP, "%s%s", strncmp(s, "mm_projector.", 13) == 0 ? "model." : "", s);
     char *inserted = strstr(out, ".default");
     if (inserted && (inserted[8] == '.' || inserted[8] == '\0'))
@@ -209,13 +212,40 @@ static enum hg_status add_open(struct hg_weights *w, struct hg_tensor_file *f, c
     return merge(w, err);
 }
 
-enum hg_status hg_weights_add_file(struct hg_weights *w, const char *path, struct hg_error *err)
+static enum hg_status add_file(struct hg_weights *w, const char *path, struct hg_error *err)
 {
     struct hg_tensor_file *f;
     if (w->n_files >= MAX_FILES)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "%s: more than %d weight files", path, MAX_FILES);
     HG_TRY(hg_tensor_file_open(path, &f, err));
     return add_open(w, f, path, err);
+}
+
+/* A folder of LLaVA's training: what PEFT saved, and what was trained beside it. */
+static enum hg_status add_adapter_dir(struct hg_weights *w, const char *dir, struct hg_error *err)
+{
+    static const char *const names[] = {"adapter_model.safetensors", "adapter_model.bin",
+                                        "non_lora_trainables.bin"};
+    char path[PATH_CAP];
+    bool adapter = false;
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (hg_path_join(path, sizeof path, dir, names[i]) != HG_STATUS_OK)
+            return hg_fail(err, HG_STATUS_BAD_FILE, "%.80s: path is too long", dir);
+        if (!hg_file_exists(path) || (i == 1 && adapter))
+            continue;
+        HG_TRY(add_file(w, path, err));
+        adapter |= i < 2;
+    }
+    return adapter ? HG_STATUS_OK
+                   : hg_fail(err, HG_STATUS_NOT_FOUND,
+                             "%.100s: a folder without adapter_model.safetensors or .bin", dir);
+}
+
+enum hg_status hg_weights_add_file(struct hg_weights *w, const char *path, struct hg_error *err)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? add_adapter_dir(w, path, err)
+                                                       : add_file(w, path, err);
 }
 
 /* A shard is a plain file name beside its index. */
@@ -563,6 +593,27 @@ void hg_weights_ignore_outside(struct hg_weights *w, const char *prefix)
     for (size_t i = 0; i < w->n; i++)
         if (strncmp(w->entries[i].t->name, prefix, n) != 0)
             w->entries[i].used = true;
+}
+
+enum hg_status hg_weights_warn_unused(const struct hg_weights *w, bool tell, struct hg_error *err)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < w->n; i++) {
+        const struct entry *x = &w->entries[i];
+        if (x->used)
+            continue;
+        if (strstr(x->t->name, ".lora_"))
+            return hg_fail(err, HG_STATUS_BAD_FILE,
+                           "%s: tensor %.80s: not expected by this model: an adapter of no layer",
+                           w->paths[x->file], x->raw->name);
+        if (tell && n++ < HG_WEIGHTS_WARNINGS)
+            hg_log(HG_LOG_WARN, "%s: tensor %.200s: not used by this model", w->paths[x->file],
+                   x->raw->name);
+    }
+    if (n > HG_WEIGHTS_WARNINGS)
+        hg_log(HG_LOG_WARN, "%s: %zu tensors more are not used by this model",
+               w->paths[w->n_files - 1], n - HG_WEIGHTS_WARNINGS);
+    return HG_STATUS_OK;
 }
 
 enum hg_status hg_weights_check_all_used(const struct hg_weights *w, struct hg_error *err)

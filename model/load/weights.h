@@ -27,7 +27,8 @@ void hg_weights_free(struct hg_weights *w); /* unmaps every file */
 /* Add a model folder: model.safetensors.index.json + shards, else model.safetensors, else
  * pytorch_model.bin (or pytorch_model.bin.index.json). */
 enum hg_status hg_weights_add_dir(struct hg_weights *w, const char *dir, struct hg_error *err);
-/* Add one file of any container. Of a torch checkpoint that has a "state_dict" only that is taken.
+/* Add one file of any container, or a folder with adapter_model.safetensors (or .bin) and maybe
+ * non_lora_trainables.bin. Of a torch checkpoint that has a "state_dict" only that is taken.
  * After a failure the set may hold a part of what was added: free it. */
 enum hg_status hg_weights_add_file(struct hg_weights *w, const char *path, struct hg_error *err);
 
@@ -94,5 +95,10 @@ void hg_weights_ignore_prefix(struct hg_weights *w, const char *prefix);
 void hg_weights_ignore_outside(struct hg_weights *w, const char *prefix);
 /* Names that nobody fetched or ignored: BAD_FILE naming the first and how many, or OK. */
 enum hg_status hg_weights_check_all_used(const struct hg_weights *w, struct hg_error *err);
+/* The same for plug-ins, as reference.md 2.3 wants it: such names are a line of warning each in the
+ * log, at most HG_WEIGHTS_WARNINGS and then their number; but H-LoRA tensors that no layer asked
+ * for are BAD_FILE. `tell` false: no lines. */
+enum { HG_WEIGHTS_WARNINGS = 20 };
+enum hg_status hg_weights_warn_unused(const struct hg_weights *w, bool tell, struct hg_error *err);
 
 #endif
