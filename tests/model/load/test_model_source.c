@@ -92,11 +92,15 @@ static void expect_at(const char *root, const struct hg_model_card *c, int piece
 static void folders_are_found_in_the_order_of_the_contract(void **state)
 {
     (void)state;
-    static const char *const worst_first[] = {
-        "hub/models--other--Copy/snapshots/" HASH_A, "models--other--Copy/snapshots/" HASH_A,
-        "other/Copy",  "Copy",    "hub/" REPO "/snapshots/" HASH_A,
-        REPO "/snapshots/" HASH_A, "own/Base", "Base",
-        "llm"};
+    static const char *const worst_first[] = {"hub/models--other--Copy/snapshots/" HASH_A,
+                                              "models--other--Copy/snapshots/" HASH_A,
+                                              "other/Copy",
+                                              "Copy",
+                                              "hub/" REPO "/snapshots/" HASH_A,
+                                              REPO "/snapshots/" HASH_A,
+                                              "own/Base",
+                                              "Base",
+                                              "llm"};
     char dir[256], path[400];
     struct hg_model_card c;
     parse(card_text, &c);
@@ -149,8 +153,8 @@ static void snapshots_are_chosen(void **state)
     expect_at(dir, &c, HG_PART_LLM, REPO "/snapshots/" HASH_B);
     memset(huge, 'a', sizeof huge - 1);
     huge[sizeof huge - 1] = '\0';
-    const char *const hostile[] = {"../../../etc", "", "..", "ABCDEF0123456789", huge,
-                                   "/etc/passwd", HASH_B "/../" HASH_B};
+    const char *const hostile[] = {
+        "../../../etc", "", "..", "ABCDEF0123456789", huge, "/etc/passwd", HASH_B "/../" HASH_B};
     for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
         put(dir, REPO "/refs/main", hostile[i]);
         expect_at(dir, &c, HG_PART_LLM, REPO "/snapshots/" HASH_A);
@@ -201,10 +205,9 @@ static void links_are_followed(void **state)
 static void nothing_found_names_role_page_and_places(void **state)
 {
     (void)state;
-    static const char *const parts[] = {"language model: llm: not found",
-                                        "it comes from https://huggingface.co/own/Base",
-                                        "llm, Base, own/Base, " REPO "/snapshots/*, hub/" REPO
-                                        "/snapshots/*, Copy, other/Copy"};
+    static const char *const parts[] = {
+        "language model: llm: not found", "it comes from https://huggingface.co/own/Base",
+        "llm, Base, own/Base, " REPO "/snapshots/*, hub/" REPO "/snapshots/*, Copy, other/Copy"};
     char dir[256], got[HG_PLACE_CAP];
     struct hg_model_card c;
     parse(card_text, &c);
@@ -289,34 +292,79 @@ static void published_cards_hold_the_constants_of_the_reference(void **state)
         int com_rank, gen_rank, tokenizer, first_image, with_images;
     } rows[] = {
         {"m3",
-         {.dim = 3072, .n_layers = 32, .n_heads = 32, .n_kv_heads = 32, .head_dim = 96,
-          .ffn_dim = 8192, .vocab = 32064, .norm_eps = 1e-5F, .rope_theta = 1e4,
-          .max_positions = 4096, .sliding_window = 2048, .fused = true,
-          .stop_ids = {32000, 32001, 32007}, .n_stop = 3, .repetition_penalty = 1},
-         64, 256, 32011, 32012, 40206},
-        {"l14",
-         {.dim = 5120, .n_layers = 40, .n_heads = 40, .n_kv_heads = 10, .head_dim = 128,
-          .ffn_dim = 17920, .vocab = 100352, .norm_eps = 1e-5F, .rope_theta = 2.5e5,
-          .max_positions = 16384, .fused = true, .stop_ids = {100257, 100265}, .n_stop = 2,
+         {.dim = 3072,
+          .n_layers = 32,
+          .n_heads = 32,
+          .n_kv_heads = 32,
+          .head_dim = 96,
+          .ffn_dim = 8192,
+          .vocab = 32064,
+          .norm_eps = 1e-5F,
+          .rope_theta = 1e4,
+          .max_positions = 4096,
+          .sliding_window = 2048,
+          .fused = true,
+          .stop_ids = {32000, 32001, 32007},
+          .n_stop = 3,
           .repetition_penalty = 1},
-         32, 128, 100352, 100353, 108547},
+         64,
+         256,
+         32011,
+         32012,
+         40206},
+        {"l14",
+         {.dim = 5120,
+          .n_layers = 40,
+          .n_heads = 40,
+          .n_kv_heads = 10,
+          .head_dim = 128,
+          .ffn_dim = 17920,
+          .vocab = 100352,
+          .norm_eps = 1e-5F,
+          .rope_theta = 2.5e5,
+          .max_positions = 16384,
+          .fused = true,
+          .stop_ids = {100257, 100265},
+          .n_stop = 2,
+          .repetition_penalty = 1},
+         32,
+         128,
+         100352,
+         100353,
+         108547},
         {"xl32",
-         {.dim = 5120, .n_layers = 64, .n_heads = 40, .n_kv_heads = 8, .head_dim = 128,
-          .ffn_dim = 27648, .vocab = 152064, .norm_eps = 1e-6F, .rope_theta = 1e6,
-          .max_positions = 32768, .stop_ids = {151645, 151643}, .n_stop = 2,
+         {.dim = 5120,
+          .n_layers = 64,
+          .n_heads = 40,
+          .n_kv_heads = 8,
+          .head_dim = 128,
+          .ffn_dim = 27648,
+          .vocab = 152064,
+          .norm_eps = 1e-6F,
+          .rope_theta = 1e6,
+          .max_positions = 32768,
+          .stop_ids = {151645, 151643},
+          .n_stop = 2,
           .repetition_penalty = 1.05F},
-         32, 0, 151665, 0, 0},
+         32,
+         0,
+         151665,
+         0,
+         0},
     };
-    const struct hg_vision_config vision = {.dim = 1024, .n_layers = 24, .image_side = 336, .patch = 14};
+    const struct hg_vision_config vision = {
+        .dim = 1024, .n_layers = 24, .image_side = 336, .patch = 14};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char path[100];
         struct hg_model_card c;
         struct hg_error err = {0};
         struct lines l = {{0}, 0};
-        struct hg_expect_facts f = {.llm = &rows[i].llm, .vision = &vision,
+        struct hg_expect_facts f = {.llm = &rows[i].llm,
+                                    .vision = &vision,
                                     .tokenizer_size = rows[i].tokenizer,
                                     .first_image_id = rows[i].first_image,
-                                    .size_with_images = rows[i].with_images, .n_codes = 8192,
+                                    .size_with_images = rows[i].with_images,
+                                    .n_codes = 8192,
                                     .rank = {rows[i].com_rank, rows[i].gen_rank},
                                     .experts = {4, 4}};
         snprintf(path, sizeof path, "config/models/healthgpt-%s.json", rows[i].file);
@@ -347,7 +395,8 @@ static void wrong_sources_and_expectations_are_refused(void **state)
     (void)state;
     static const char *const bad[][3] = {
         {"sources", "{\"lm\":{}}", "lm"},
-        {"sources", "{\"llm\":{\"repository\":\"no-slash\"}}", "repository: expected \"owner/name\""},
+        {"sources", "{\"llm\":{\"repository\":\"no-slash\"}}",
+         "repository: expected \"owner/name\""},
         {"sources", "{\"llm\":{\"repository\":\"../x\"}}", "repository: expected"},
         {"sources", "{\"llm\":{\"repository\":\"a/..\"}}", "repository: expected"},
         {"sources", "{\"llm\":{\"repository\":\"a/b/c\"}}", "repository: expected"},
@@ -380,7 +429,8 @@ static void wrong_sources_and_expectations_are_refused(void **state)
 static void odd_files_are_known_by_their_head(void **state)
 {
     (void)state;
-    static const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 77\n";
+    static const char lfs[] =
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 77\n";
     int64_t n = -1;
     assert_int_equal(hg_odd_file_of(lfs, strlen(lfs), &n), HG_ODD_LFS_POINTER);
     assert_int_equal(n, 77);
@@ -404,15 +454,21 @@ static void a_number_that_is_not_finite_is_found(void **state)
         {HG_TENSOR_TYPE_F16, 2, {0x7c00, 0xfc00, 0x7e01}, {0x7bff, 0xfbff}},
         {HG_TENSOR_TYPE_BF16, 2, {0x7f80, 0xff80, 0x7fc1}, {0x7f7f, 0xff7f}},
         {HG_TENSOR_TYPE_F32, 4, {0x7f800000, 0xff800000, 0x7f800001}, {0x7f7fffff, 0xff7fffff}},
-        {HG_TENSOR_TYPE_F64, 8, {0x7ff0000000000000, 0xfff0000000000000, 0x7ff0000000000001},
+        {HG_TENSOR_TYPE_F64,
+         8,
+         {0x7ff0000000000000, 0xfff0000000000000, 0x7ff0000000000001},
          {0x7fefffffffffffff, 0xffefffffffffffff}},
     };
     unsigned char *data = calloc(1, N * 8 + 1);
     assert_non_null(data);
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
         unsigned char *base = data + 1; /* unaligned, as in a file */
-        struct hg_tensor t = {.name = "x", .type = rows[r].type, .n_dims = 2,
-                              .dims = {200, N / 200}, .strides = {N / 200, 1}, .data = base};
+        struct hg_tensor t = {.name = "x",
+                              .type = rows[r].type,
+                              .n_dims = 2,
+                              .dims = {200, N / 200},
+                              .strides = {N / 200, 1},
+                              .data = base};
         memset(base, 0, N * rows[r].size);
         for (int k = 0; k < 2; k++)
             memcpy(base + (size_t)(k * 77 + 5) * rows[r].size, &rows[r].good[k], rows[r].size);
@@ -428,7 +484,7 @@ static void a_number_that_is_not_finite_is_found(void **state)
             }
         }
         memcpy(base + rows[r].size, &rows[r].bad[0], rows[r].size); /* element 1 */
-        assert_int_equal(hg_tensor_not_finite(&t, 4), 1); /* the first page is a sample */
+        assert_int_equal(hg_tensor_not_finite(&t, 4), 1);           /* the first page is a sample */
         struct hg_tensor view = t; /* transposed: [0][1] is the second row's first */
         view.dims[0] = view.strides[0] = 1;
         view.dims[0] = N / 200;
@@ -440,8 +496,8 @@ static void a_number_that_is_not_finite_is_found(void **state)
         assert_int_equal(hg_tensor_not_finite(&t, 2), -1); /* first and last page */
         assert_int_equal(hg_tensor_not_finite(&t, 1000000), 6000);
     }
-    struct hg_tensor none = {.type = HG_TENSOR_TYPE_I64, .n_dims = 1, .dims = {N}, .strides = {1},
-                             .data = data};
+    struct hg_tensor none = {
+        .type = HG_TENSOR_TYPE_I64, .n_dims = 1, .dims = {N}, .strides = {1}, .data = data};
     memset(data, 0xff, N);
     assert_int_equal(hg_tensor_not_finite(&none, 0), -1);
     free(data);
