@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -61,7 +62,13 @@ enum hg_status hg_quant_part_open(struct hg_quant_part *p, const char *final, si
         return hg_fail(err, HG_STATUS_TOO_LARGE, "%.100s: path is too long", final);
     HG_TRY(open_alone(p, err));
     enum hg_status status = HG_STATUS_OK;
-    if (ftruncate(p->fd, 0) != 0)
+    struct rlimit most = {.rlim_cur = RLIM_INFINITY};
+    getrlimit(RLIMIT_FSIZE, &most); /* writing beyond it is a signal */
+    if (most.rlim_cur != RLIM_INFINITY && most.rlim_cur < p->data_at + bytes)
+        status =
+            hg_fail(err, HG_STATUS_IO, "%.200s: no room for it: files are limited to %llu bytes",
+                    p->path, (unsigned long long)most.rlim_cur);
+    else if (ftruncate(p->fd, 0) != 0)
         status = fail_errno(err, p->path, "cannot empty");
     /* A disk that is too full says so now and not after minutes. */
     else if (fallocate(p->fd, 0, 0, (off_t)(p->data_at + bytes)) != 0 && errno != EOPNOTSUPP &&

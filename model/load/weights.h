@@ -32,6 +32,10 @@ enum hg_status hg_weights_add_dir(struct hg_weights *w, const char *dir, struct 
  * After a failure the set may hold a part of what was added: free it. */
 enum hg_status hg_weights_add_file(struct hg_weights *w, const char *path, struct hg_error *err);
 
+/* The folder alone; hg_weights_add_file comes here for folders. */
+enum hg_status hg_weights_add_adapter_dir(struct hg_weights *w, const char *dir,
+                                          struct hg_error *err);
+
 size_t hg_weights_count(const struct hg_weights *w);
 const struct hg_tensor *hg_weights_at(const struct hg_weights *w, size_t i, const char **file);
 const struct hg_tensor *hg_weights_find(const struct hg_weights *w, const char *name);

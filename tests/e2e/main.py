@@ -47,6 +47,7 @@ check_memory
 check_memory_runs_out
 check_io_fails
 check_kv_dtype
+check_lock
 check_ops
 check_metrics
 check_logs
