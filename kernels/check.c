@@ -55,6 +55,10 @@ enum hg_status hg_weight_desc_check(const struct hg_weight_desc *d, int room, in
         HG_TRY(check_part(d, i, err));
         n += d->parts[i].n_out;
     }
+    enum hg_dtype plugin = hg_plugin_dtype(d->plugin, d->store);
+    if (d->plugin < 0 || plugin > HG_DTYPE_I8)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: adapters kept in %s", d->name,
+                       hg_dtype_name(plugin));
     if (n > INT_MAX - room)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "%s: %lld outputs", d->name, (long long)n);
     if (d->pair < 0 || d->pair % 2 || (d->pair && n % d->pair))

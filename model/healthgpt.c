@@ -13,6 +13,7 @@
 #include "model/dry_run.h"
 #include "model/internal.h"
 #include "model/model_path.h"
+#include "model/numerics.h"
 
 enum { DEFAULT_SEQS = 16, DEFAULT_BATCH_TOKENS = 1024 };
 
@@ -36,21 +37,19 @@ bool hg_model_is_stop(const struct hg_model *m, int32_t id)
     return false;
 }
 
+static const char *const dtype_names[HG_DTYPE_COUNT] = {"f32",  "f16", "bf16",
+                                                        "int8", "fp8", "int4"};
+
+/* weights: the types of base weights, else those of caches and plug-ins. */
 static enum hg_status parse_dtype(const char *option, const char *text, enum hg_dtype automatic,
                                   bool weights, enum hg_dtype *out, struct hg_error *err)
 {
-    static const struct {
-        const char *name;
-        enum hg_dtype type;
-    } names[] = {{"f32", HG_DTYPE_F32}, {"f16", HG_DTYPE_F16}, {"bf16", HG_DTYPE_BF16},
-                 {"int8", HG_DTYPE_I8}, {"fp8", HG_DTYPE_F8},  {"int4", HG_DTYPE_I4}};
     *out = automatic;
     if (!text || strcmp(text, "auto") == 0)
         return HG_STATUS_OK;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(text, names[i].name) == 0 &&
-            (weights || names[i].type == HG_DTYPE_I8 || !hg_dtype_is_quantised(names[i].type))) {
-            *out = names[i].type;
+    for (int i = 0; i <= (weights ? HG_DTYPE_I4 : HG_DTYPE_I8); i++)
+        if (strcmp(text, dtype_names[i]) == 0) {
+            *out = (enum hg_dtype)i;
             return HG_STATUS_OK;
         }
     return hg_fail(err, HG_STATUS_BAD_REQUEST,
@@ -125,8 +124,10 @@ static enum hg_status load_profile(struct hg_model *m, struct hg_model_files *f,
     if (!m->vision || !f->task[t])
         return HG_STATUS_OK;
     p->vision_layer = hg_vision_layer_index(&m->vision_config, c->vision_layer);
-    return hg_projector_load(m->backend, f->task[t], m->vision_config.dim, m->llm_config.dim,
-                             m->n_image_rows, small, &p->projector, err);
+    HG_TRY(hg_projector_load(m->backend, f->task[t], m->vision_config.dim, m->llm_config.dim,
+                             m->n_image_rows, small, &p->projector, err));
+    hg_projector_set_rounding(p->projector, m->rounding);
+    return HG_STATUS_OK;
 }
 
 static enum hg_status load_vision(struct hg_model *m, struct hg_model_files *f, enum hg_dtype small,
@@ -145,8 +146,10 @@ static enum hg_status load_vision(struct hg_model *m, struct hg_model_files *f, 
                            m->vision_config.n_layers);
         max_layer = layer > max_layer ? layer : max_layer;
     }
-    return hg_vision_load(m->backend, &m->vision_config, f->vision, max_layer, small, &m->vision,
-                          err);
+    HG_TRY(hg_vision_load(m->backend, &m->vision_config, f->vision, max_layer, small, &m->vision,
+                          err));
+    hg_vision_set_rounding(m->vision, m->rounding);
+    return HG_STATUS_OK;
 }
 
 enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *f,
@@ -157,7 +160,13 @@ enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *
     struct hg_llm_source source = {.base = f->base, .max_tokens = m->max_batch_tokens};
     HG_TRY(parse_dtype("dtype", o->dtype, stored_type(f), true, &store, err));
     HG_TRY(parse_rope(o->rope ? o->rope : m->card.rope_inv_freq, &source.rope, err));
-    source.store = store;
+    enum hg_dtype plugin;
+    HG_TRY(
+        parse_dtype("plugin_dtype", o->plugin_dtype, hg_dtype_beside(store), false, &plugin, err));
+    source.store = m->store = store;
+    source.plugin = HG_PLUGIN_TYPE(plugin);
+    m->plugin_store = plugin;
+    source.rounding = m->rounding;
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         source.task[t] = f->task[t];
         source.present[t] = m->card.tasks[t].present;
@@ -165,7 +174,7 @@ enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *
     }
     enum hg_dtype small = store == HG_DTYPE_F32 ? HG_DTYPE_F32 : HG_DTYPE_F16;
     HG_TRY(reserve(m, f, &source, err));
-    HG_TRY(hg_model_check_memory(m, f, store, kv, err));
+    HG_TRY(hg_model_check_memory(m, f, kv, err));
     HG_TRY(load_vision(m, f, small, err));
     if (!hg_dry_run_of(m->backend))
         HG_TRY(
@@ -272,8 +281,11 @@ static enum hg_status set_limits(struct hg_model *m, const struct hg_model_optio
 }
 
 static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
-                               const struct hg_model_options *o, struct hg_error *err)
+                               const struct hg_model_options *asked, struct hg_error *err)
 {
+    struct hg_model_options with_numerics;
+    const struct hg_model_options *o = &with_numerics;
+    HG_TRY(hg_numerics_apply(asked, &with_numerics, err));
     HG_TRY(set_limits(m, o, err));
     if (getrandom(m->hash_key, sizeof m->hash_key, 0) != (ssize_t)sizeof m->hash_key)
         return hg_fail(err, HG_STATUS_INTERNAL, "no random numbers for the keys of the cache");
@@ -284,7 +296,9 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     struct hg_kv_desc kv;
     HG_TRY(hg_model_utilization(o->gpu_memory_utilization, &backend.memory_utilization, err));
     HG_TRY(describe_kv(m, o, &kv, err));
+    m->kv_store = kv.type;
     HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", &backend, &m->backend, err));
+    m->rounding = hg_numerics_rounding(o, m->llm_config.arch);
     hg_model_files_set_meter(f, &meter);
     HG_TRY(hg_model_load_network(m, f, o, &kv, err));
     HG_TRY(hg_model_lock_check(f, err));
@@ -456,6 +470,9 @@ void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
     out->arch = m->llm_config.arch;
     out->notice = m->card.notice;
     out->backend = m->backend->ops->describe(m->backend);
+    out->dtype = dtype_names[m->store];
+    out->plugin_dtype = dtype_names[m->plugin_store];
+    out->kv_dtype = dtype_names[m->kv_store];
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         out->has_task[t] = m->tasks[t].present;
         out->can[t] = m->card.tasks[t].can;

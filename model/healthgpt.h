@@ -36,11 +36,15 @@ struct hg_model_options {
     const char *quant_cache; /* folder of quantised base weights (load/quant_cache.h); NULL: none */
     const char *rope;        /* NULL (the card decides), "fp32", "fp16", "bf16" */
     const char *kv_dtype;    /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
-    int n_threads;           /* 0: all */
-    int max_seqs;            /* sequences resident at once; 0: 16 */
-    bool forget;             /* keep nothing of a sequence for those that come after it */
-    bool any_values;         /* tests: weights that are NaN or Inf are loaded too */
-    int max_batch_tokens;    /* tokens of one step; 0: 1024, or less when the context is smaller */
+    const char *plugin_dtype; /* H-LoRA adapters: "auto" (bf16 beside int8, fp8 and int4, else as
+                                 dtype), "f32", "f16", "bf16", "int8". UNSUPPORTED where the backend
+                                 cannot: cuda has auto and int8 */
+    const char *numerics;     /* NULL or "default"; "strict": see model/numerics.h */
+    int n_threads;            /* 0: all */
+    int max_seqs;             /* sequences resident at once; 0: 16 */
+    bool forget;              /* keep nothing of a sequence for those that come after it */
+    bool any_values;          /* tests: weights that are NaN or Inf are loaded too */
+    int max_batch_tokens;     /* tokens of one step; 0: 1024, or less when the context is smaller */
     int64_t kv_tokens; /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
                           on a card as many of those contexts as the memory takes */
     double gpu_memory_utilization; /* share of the card's free memory that is taken; 0:
@@ -49,9 +53,10 @@ struct hg_model_options {
 
 struct hg_model_info {
     char name[64];
-    const char *arch;    /* "phi3", "qwen2", "llama" */
-    const char *notice;  /* "not for clinical use" text of the card */
-    const char *backend; /* describe() of the backend */
+    const char *arch;                            /* "phi3", "qwen2", "llama" */
+    const char *notice;                          /* "not for clinical use" text of the card */
+    const char *backend;                         /* describe() of the backend */
+    const char *dtype, *plugin_dtype, *kv_dtype; /* what is stored: "int8", never "auto" */
     bool has_task[HG_TASK_COUNT];
     const char *can[HG_TASK_COUNT];         /* what the card says the task's weights can do; "" */
     const char *unpublished[HG_TASK_COUNT]; /* why it has no weights that are published; "" */
@@ -161,6 +166,9 @@ enum hg_status hg_model_prepare(const struct hg_model *m, const struct hg_reques
 enum hg_status hg_model_prepare_ids(const struct hg_model *m, const struct hg_request_input *in,
                                     const int32_t *ids, size_t n_ids, struct hg_prepared **out,
                                     struct hg_error *err);
+/* [any] The same request with another seed, as long as p has not begun; it shares p's pixels. */
+enum hg_status hg_prepared_again(const struct hg_prepared *p, uint64_t seed,
+                                 struct hg_prepared **out, struct hg_error *err);
 void hg_prepared_free(struct hg_prepared *p);
 
 /* What became of a picture on its way to the vision tower (reference.md 8.1): laid in the middle of
@@ -286,6 +294,11 @@ int hg_seq_n_left(const struct hg_seq *s);
  * - lo] columns. For parity. */
 enum hg_status hg_model_last_logits(struct hg_model *m, size_t row, float *dst, size_t cap,
                                     size_t *n, int32_t *first_id, struct hg_error *err);
+
+/* The last known token becomes `id`, and the next step goes on from it: a given text is followed
+ * whatever the model would have said (teacher forcing, for measurements). INTERNAL: there is none,
+ * or a step is in flight; BAD_REQUEST: not an id of the task's table. */
+enum hg_status hg_seq_force(struct hg_seq *s, int32_t id, struct hg_error *err);
 
 size_t hg_seq_n_generated(const struct hg_seq *s); /* known ones */
 const int32_t *hg_seq_generated(const struct hg_seq *s);

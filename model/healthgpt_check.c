@@ -71,7 +71,9 @@ static enum hg_status check_plugin(struct check *c, int task, struct hg_error *e
     if (s->n_lora == 0)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%.100s: no H-LoRA tensors in it%s", t->hlora,
                        s->has_table ? ", but embeddings: it looks like the fusion file" : "");
-    if (s->bad[0] || s->n_layers != c->m->llm_config.n_layers)
+    const struct hg_llm_config *l = &c->m->llm_config;
+    bool like = s->dim == l->dim && s->n_layers == l->n_layers && s->fused == l->fused;
+    if (!like) /* else the rehearsal says which tensor is wrong, and it may be the base's */
         return foreign_plugin(c, task, err);
     int64_t mine = expected_rank(c->m, task), other = expected_rank(c->m, 1 - task);
     if (mine > 0 && other > 0 && mine != other && s->rank == other)

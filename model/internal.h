@@ -2,6 +2,8 @@
 #ifndef HG_MODEL_INTERNAL_H
 #define HG_MODEL_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "model/feature_cache.h"
 #include "model/healthgpt.h"
 #include "model/kv_cache.h"
@@ -75,6 +77,7 @@ struct hg_model {
     struct hg_vision_config vision_config;
     struct hg_preprocess_config preprocess;
     struct hg_backend *backend;
+    enum hg_rounding rounding;
     struct hg_tokenizer *tokenizer; /* NULL: the folder has none; ids only */
     struct hg_llm *llm;
     struct hg_vision *vision; /* NULL: text only */
@@ -84,6 +87,7 @@ struct hg_model {
     struct hg_kv_cache kv;
     struct hg_feature_pool features;
     struct hg_step_tables step;
+    enum hg_dtype store, plugin_store, kv_store;
     int n_text;             /* ids before the image tokens */
     int32_t first_index_id; /* <idx_0>, -1 */
     int n_index;
@@ -95,6 +99,12 @@ struct hg_model {
     uint32_t weights_crc32c;
 };
 
+/* Pixels of a prompt's images; the choices of one request share them. */
+struct hg_pixels {
+    _Atomic int n_refs;
+    float at[]; /* [n_images, 3, side, side] */
+};
+
 struct hg_prepared {
     enum hg_task task;
     bool no_plugin;
@@ -104,7 +114,7 @@ struct hg_prepared {
     int32_t *tokens; /* [n_prompt] id, or -1 - (image * n_image_rows + row) */
     int n_prompt;
     int n_images;
-    float *pixels;                            /* [n_images, 3, side, side] */
+    struct hg_pixels *pixels;                 /* NULL without images */
     struct hg_hash128 picture[HG_MAX_IMAGES]; /* see prefix.h */
     int image_end[HG_MAX_IMAGES];             /* position after its last row */
     struct hg_image_transform transform[HG_MAX_IMAGES];
@@ -174,8 +184,7 @@ enum hg_status hg_model_utilization(double option, double *out, struct hg_error 
 /* NO_MEMORY with the numbers when not even the layers fit beside what is reserved: before minutes
  * are spent on reading them. */
 enum hg_status hg_model_check_memory(const struct hg_model *m, const struct hg_model_files *f,
-                                     enum hg_dtype store, const struct hg_kv_desc *kv,
-                                     struct hg_error *err);
+                                     const struct hg_kv_desc *kv, struct hg_error *err);
 /* Adds the state of the pool and what to change to a NO_MEMORY that does not say so yet. */
 enum hg_status hg_model_explain_memory(const struct hg_model *m, enum hg_status status,
                                        struct hg_error *err);

@@ -88,7 +88,7 @@ static enum hg_status set_part(struct cpu_backend *c, struct hg_weight *w, int i
 {
     const struct hg_weight_part *from = &d->parts[i];
     struct cpu_part *to = &w->parts[i];
-    enum hg_dtype adapter_type = hg_dtype_beside(d->store);
+    enum hg_dtype adapter_type = hg_plugin_dtype(d->plugin, d->store);
     to->row0 = w->n_out;
     to->pair0 = w->n_pairs;
     to->n_out = from->n_out;
@@ -114,7 +114,7 @@ enum hg_status cpu_weight_create(struct hg_backend *b, const struct hg_weight_de
     w->n_in = desc->n_in;
     w->n_parts = desc->n_parts;
     w->form = cpu_form_of(desc->store);
-    w->adapter_form = cpu_form_of(hg_dtype_beside(desc->store));
+    w->adapter_form = cpu_form_of(hg_plugin_dtype(desc->plugin, desc->store));
     for (int i = 0; i < desc->n_parts; i++)
         HG_TRY_OUT(set_part(cpu_of(b), w, i, desc, err));
     *out = w;

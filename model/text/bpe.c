@@ -68,6 +68,7 @@ static enum hg_status heap_push(struct hg_bpe_work *w, uint64_t key)
     while (i > 0 && w->heap[(i - 1) / 4] > key) {
         w->heap[i] = w->heap[(i - 1) / 4];
         i = (i - 1) / 4;
+        w->n_steps++;
     }
     w->heap[i] = key;
     return HG_STATUS_OK;
@@ -78,6 +79,7 @@ static uint64_t heap_pop(struct hg_bpe_work *w)
     uint64_t top = w->heap[0], last = w->heap[--w->n_heap];
     size_t i = 0;
     for (size_t first; (first = 4 * i + 1) < w->n_heap;) {
+        w->n_steps++;
         size_t least = first, end = first + 4 < w->n_heap ? first + 4 : w->n_heap;
         for (size_t child = first + 1; child < end; child++)
             if (w->heap[child] < w->heap[least])
@@ -163,6 +165,7 @@ static enum hg_status offer(struct hg_bpe_work *w, const struct hg_vocab *v,
                             const struct hg_merges *merges, const char *text, int32_t left)
 {
     struct hg_symbol *a = &w->symbols[left];
+    w->n_steps++;
     if (a->next < 0) {
         a->joined = -1;
         return HG_STATUS_OK;

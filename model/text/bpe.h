@@ -38,7 +38,8 @@ struct hg_bpe_work { /* scratch of one encoding; a zeroed struct is empty */
     uint64_t
         *heap; /* cost << 32 | index of the left symbol: small, as it is what the cache holds */
     size_t n_heap, heap_cap;
-    uint32_t end;          /* of the text of the last symbol */
+    uint64_t n_steps; /* merges judged and places of the heap passed, since the start of time */
+    uint32_t end;     /* of the text of the last symbol */
     uint32_t *unused_left; /* [vocab.n], lazily: how an UNUSED piece was put together */
 };
 

@@ -14,7 +14,7 @@ int hg_byte_level_byte(uint32_t cp); /* -1: not in the alphabet */
 enum hg_status hg_byte_level_finish(const char *where, struct hg_tokenizer *t,
                                     struct hg_error *err);
 
-enum hg_status hg_byte_level_encode(const struct hg_tokenizer *t, struct hg_bpe_work *w,
+enum hg_status hg_byte_level_encode(const struct hg_tokenizer *t, struct hg_encode_work *w,
                                     const char *s, size_t n, struct hg_ids *ids);
 
 #endif

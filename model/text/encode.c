@@ -7,6 +7,12 @@
 #include "model/text/byte_level.h"
 #include "model/text/sentencepiece.h"
 
+void hg_encode_work_deinit(struct hg_encode_work *w)
+{
+    hg_bpe_deinit(&w->bpe);
+    hg_buf_deinit(&w->text);
+}
+
 size_t hg_utf8_bad_len(const char *s, size_t n)
 {
     for (size_t len = n < 3 ? n : 3; len > 1; len--)
@@ -92,7 +98,7 @@ static bool has_lone_mark(const struct hg_tokenizer *t, const struct hg_segments
 }
 
 static enum hg_status encode_segments(const struct hg_tokenizer *t, const struct hg_segments *segs,
-                                      struct hg_spm_work *w, struct hg_ids *ids)
+                                      struct hg_encode_work *w, struct hg_ids *ids)
 {
     for (size_t i = has_lone_mark(t, segs); i < segs->n; i++) {
         const struct hg_segment *seg = &segs->data[i];
@@ -103,14 +109,14 @@ static enum hg_status encode_segments(const struct hg_tokenizer *t, const struct
         else if (t->family == HG_FAMILY_LLAMA)
             HG_TRY(hg_spm_encode(t, w, text, n, t->legacy && t->prefix_space, ids));
         else
-            HG_TRY(hg_byte_level_encode(t, &w->bpe, text, n, ids));
+            HG_TRY(hg_byte_level_encode(t, w, text, n, ids));
     }
     return HG_STATUS_OK;
 }
 
 static enum hg_status encode_chunk(const struct hg_tokenizer *t, const struct hg_text_part *parts,
                                    size_t n_parts, struct hg_segments *segs, struct hg_buf *clean,
-                                   struct hg_spm_work *work, struct hg_ids *ids)
+                                   struct hg_encode_work *work, struct hg_ids *ids)
 {
     size_t total = 0;
     for (size_t i = 0; i < n_parts; i++) {
@@ -135,10 +141,10 @@ enum hg_status hg_tokenizer_encode(const struct hg_tokenizer *t, const struct hg
 {
     struct hg_segments segs = {0};
     struct hg_buf clean = {0};
-    struct hg_spm_work work = {0};
+    struct hg_encode_work work = {0};
     size_t n_before = ids->n;
     enum hg_status status = encode_chunk(t, parts, n_parts, &segs, &clean, &work, ids);
-    hg_spm_work_deinit(&work);
+    hg_encode_work_deinit(&work);
     hg_buf_deinit(&clean);
     hg_segments_deinit(&segs);
     if (status == HG_STATUS_OK)

@@ -7,6 +7,7 @@
 
 #include "common/file.h"
 #include "common/json.h"
+#include "model/text/byte_level.h"
 
 void hg_hf_config_deinit(struct hg_hf_config *c)
 {
@@ -186,14 +187,22 @@ enum hg_status hg_hf_config_added(const struct hg_hf_config *c, const char *dir,
 
 /* ---- special tokens ---- */
 
-static enum hg_status special(struct hg_tokenizer *t, const char *s, int32_t *out,
+/* The strip flags of a token that is written as an object. */
+static unsigned flags_of(const json_t *token)
+{
+    return (json_is_true(json_object_get(token, "lstrip")) ? HG_PIECE_LSTRIP : 0u) |
+           (json_is_true(json_object_get(token, "rstrip")) ? HG_PIECE_RSTRIP : 0u);
+}
+
+/* `flags` count only where the added tokens do not have it yet. */
+static enum hg_status special(struct hg_tokenizer *t, const char *s, unsigned flags, int32_t *out,
                               struct hg_error *err)
 {
     size_t n = strlen(s);
     int32_t id = hg_vocab_find(&t->vocab, s, n);
     if (id < 0 || !(t->vocab.pieces[id].flags & HG_PIECE_ADDED)) {
         int64_t new_id = id < 0 ? (int64_t)t->vocab.n_keys : id;
-        HG_TRY(hg_added_put(&t->vocab, &t->added, new_id, s, n, 0, err));
+        HG_TRY(hg_added_put(&t->vocab, &t->added, new_id, s, n, flags, err));
         id = (int32_t)new_id;
     }
     t->vocab.pieces[id].flags |= HG_PIECE_SPECIAL;
@@ -202,11 +211,12 @@ static enum hg_status special(struct hg_tokenizer *t, const char *s, int32_t *ou
     return HG_STATUS_OK;
 }
 
-/* The string of a special token in the file: "x", {"content": "x"} or null. */
+/* The string of a special token in the file: "x", {"content": "x", "rstrip": true} or null. */
 static enum hg_status special_string(const struct hg_hf_config *c, const char *key,
-                                     const char **out, struct hg_error *err)
+                                     const char **out, unsigned *flags, struct hg_error *err)
 {
     const json_t *value = json_object_get(c->doc, key);
+    *flags = flags_of(value);
     if (!value)
         return HG_STATUS_OK; /* keeps the class's default */
     if (json_is_object(value))
@@ -231,7 +241,7 @@ static enum hg_status additional(const struct hg_hf_config *c, struct hg_tokeniz
                            "tokenizer_config.json: additional_special_tokens: entry %zu is not a "
                            "string",
                            i);
-        HG_TRY(special(t, s, NULL, err));
+        HG_TRY(special(t, s, flags_of(token), NULL, err));
     }
     return HG_STATUS_OK;
 }
@@ -252,14 +262,28 @@ enum hg_status hg_hf_config_specials(const struct hg_hf_config *c, struct hg_tok
         const char *s = defaults[c->doc                         ? c->family
                                  : t->family == HG_FAMILY_LLAMA ? t->family
                                                                 : HG_FAMILY_NONE][i];
-        HG_TRY(special_string(c, keys[i], &s, err));
+        unsigned flags;
+        HG_TRY(special_string(c, keys[i], &s, &flags, err));
         if (s && *s)
-            HG_TRY(special(t, s, &ids[i], err));
+            HG_TRY(special(t, s, flags, &ids[i], err));
     }
     HG_TRY(additional(c, t, err));
     t->bos = ids[BOS];
     t->eos = ids[EOS];
     t->unk = t->family == HG_FAMILY_LLAMA && t->unk >= 0 ? t->unk : ids[UNK];
     t->add_bos = c->add_bos && t->bos >= 0;
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_hf_config_finish(const struct hg_hf_config *c, struct hg_tokenizer *t,
+                                   struct hg_error *err)
+{
+    HG_TRY(hg_hf_config_specials(c, t, err));
+    t->clean_up = c->clean_up;
+    if (t->family != HG_FAMILY_LLAMA)
+        return hg_byte_level_finish("tokenizer", t, err);
+    t->legacy = c->legacy;
+    /* legacy = false patches add_dummy_prefix away and writes U+2581 itself */
+    t->prefix_space = c->legacy ? t->prefix_space : c->prefix_space;
     return HG_STATUS_OK;
 }

@@ -21,7 +21,8 @@ void hg_hf_config_deinit(struct hg_hf_config *c);
 enum hg_status hg_hf_config_read(const char *dir, struct hg_hf_config *c, struct hg_error *err);
 
 /* Define the added tokens in transformers' order: added_tokens_decoder, or else added_tokens.json
- * and `listed` (tokenizer.json's "added_tokens"). `dir` and `listed` may be NULL. */
+ * and after it `listed` (tokenizer.json's "added_tokens", also where the vocabulary is in another
+ * file). special_tokens_map.json is never read (reference.md 7). `dir` and `listed` may be NULL. */
 enum hg_status hg_hf_config_added(const struct hg_hf_config *c, const char *dir,
                                   const json_t *listed, struct hg_tokenizer *t,
                                   struct hg_error *err);
@@ -30,5 +31,9 @@ enum hg_status hg_hf_config_added(const struct hg_hf_config *c, const char *dir,
  * One that has no id yet gets the next free one. */
 enum hg_status hg_hf_config_specials(const struct hg_hf_config *c, struct hg_tokenizer *t,
                                      struct hg_error *err);
+
+/* The last step of a load from these files: special tokens, switches, what the family needs. */
+enum hg_status hg_hf_config_finish(const struct hg_hf_config *c, struct hg_tokenizer *t,
+                                   struct hg_error *err);
 
 #endif

@@ -64,10 +64,10 @@ static enum hg_status put_merge(const char *where, size_t rank, struct text left
     return HG_STATUS_OK;
 }
 
-/* "left right"; exactly one space */
-static enum hg_status put_merge_line(const char *where, size_t rank, struct text line,
-                                     struct hg_tokenizer *t, struct hg_error *err)
+enum hg_status hg_hf_merge(const char *where, size_t rank, const char *s, size_t n,
+                           struct hg_tokenizer *t, struct hg_error *err)
 {
+    struct text line = {s, n};
     const char *space = memchr(line.s, ' ', line.n);
     size_t left = space ? (size_t)(space - line.s) : 0;
     size_t right = space ? line.n - left - 1 : 0;
@@ -95,7 +95,7 @@ enum hg_status hg_hf_merges_text(const char *where, const char *s, size_t n, str
         bool gpt2 = t->family == HG_FAMILY_GPT2;
         if (line.n == 0 || (first && (header || gpt2)) || (!end && gpt2))
             continue;
-        HG_TRY(put_merge_line(where, rank++, line, t, err));
+        HG_TRY(hg_hf_merge(where, rank++, line.s, line.n, t, err));
     }
     return HG_STATUS_OK;
 }
@@ -110,8 +110,7 @@ static enum hg_status merges_array(const json_t *merges, struct hg_tokenizer *t,
         const json_t *m = json_array_get(merges, i);
         const json_t *a = json_array_get(m, 0), *b = json_array_get(m, 1);
         if (json_is_string(m)) {
-            struct text line = {json_string_value(m), json_string_length(m)};
-            HG_TRY(put_merge_line(where, i, line, t, err));
+            HG_TRY(hg_hf_merge(where, i, json_string_value(m), json_string_length(m), t, err));
         } else if (json_array_size(m) == 2 && json_is_string(a) && json_is_string(b)) {
             struct text left = {json_string_value(a), json_string_length(a)};
             struct text right = {json_string_value(b), json_string_length(b)};
@@ -177,8 +176,7 @@ static enum hg_status check_model(const struct hg_json_view *m, struct hg_error 
     return HG_STATUS_OK;
 }
 
-enum hg_status hg_hf_tokenizer_json(const json_t *doc, struct hg_tokenizer *t,
-                                    enum hg_pattern *pattern, struct hg_error *err)
+enum hg_status hg_hf_tokenizer_json(const json_t *doc, struct hg_tokenizer *t, struct hg_error *err)
 {
     struct hg_json_view v = hg_json_view_of(doc, "tokenizer.json"), m;
     const char *unk = NULL;
@@ -191,7 +189,7 @@ enum hg_status hg_hf_tokenizer_json(const json_t *doc, struct hg_tokenizer *t,
     if (unk)
         t->unk = hg_vocab_find(&t->vocab, unk, strlen(unk));
     if (!t->byte_fallback)
-        return find_pattern(json_object_get(doc, "pre_tokenizer"), pattern, err);
+        return find_pattern(json_object_get(doc, "pre_tokenizer"), &t->pattern, err);
     if (t->unk < 0)
         return hg_fail(err, HG_STATUS_BAD_FILE, "tokenizer.json: unk_token is not in vocab");
     t->vocab.pieces[t->unk].kind = HG_PIECE_UNKNOWN;

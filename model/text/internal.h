@@ -23,7 +23,7 @@ struct hg_tokenizer {
     struct hg_merges merges; /* empty: scores decide */
     struct hg_prefix_set added;
     struct hg_prefix_set user_defined; /* SentencePiece's atomic symbols */
-    struct hg_pretokenizer *pattern;   /* byte-level families */
+    enum hg_pattern pattern;           /* byte-level families */
     int32_t bos, eos, unk;             /* -1: none */
     int32_t byte_ids[256];             /* -1: none */
     bool add_bos;
@@ -31,8 +31,18 @@ struct hg_tokenizer {
     bool prefix_space;  /* U+2581 in front of a chunk (legacy: the model's add_dummy_prefix) */
     bool byte_fallback; /* characters outside of the vocabulary become byte pieces */
     bool clean_up;      /* clean_up_tokenization_spaces: " ." becomes "." in answers */
-    bool word_bound;    /* no piece holds U+2581 after another character: words are independent */
+    bool by_rank;    /* tiktoken: no merge table, two parts merge when they are a token together */
+    bool word_bound; /* no piece holds U+2581 after another character: words are independent */
 };
+
+struct hg_encode_work { /* scratch of one encoding; a zeroed struct is empty */
+    struct hg_bpe_work bpe;
+    struct hg_buf
+        text;     /* the text as the vocabulary writes it: U+2581 for spaces, or GPT-2's alphabet */
+    size_t first; /* of ids, where the segment begins */
+    uint64_t n_looks; /* characters that the pattern looked at */
+};
+void hg_encode_work_deinit(struct hg_encode_work *w);
 
 /* U+2581 LOWER ONE EIGHTH BLOCK, SentencePiece's space */
 #define HG_SPM_SPACE "\xe2\x96\x81"

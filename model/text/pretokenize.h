@@ -1,30 +1,35 @@
 /* model/text/pretokenize.h - the patterns that cut text into words before byte-level BPE.
  *
- * PCRE2 with Unicode properties. \s is spelled out: PCRE2 counts U+180E as a space, Unicode and the
- * Python `regex` module do not. The match limit is a bound, not a tuning: these patterns need at
- * most a few steps per character of one run of whitespace. */
+ * Scanners written out by hand for three regular expressions, each alternative in its order
+ * (reference.md 9.4, 9.5, 19.3):
+ *   gpt2   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ *   qwen2  (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+ *          \s*[\r\n]+|\s+(?!\S)|\s+
+ *   cl100k as qwen2, with \p{N}{1,3}
+ * They never go back further than over one run of whitespace, and over that only once: a character
+ * is looked at a bounded number of times, whatever the text. */
 #ifndef HG_MODEL_TEXT_PRETOKENIZE_H
 #define HG_MODEL_TEXT_PRETOKENIZE_H
 
+#include <stdbool.h>
 #include <stddef.h>
-
-#include "common/status.h"
+#include <stdint.h>
 
 enum hg_pattern { HG_PATTERN_GPT2, HG_PATTERN_QWEN2, HG_PATTERN_CL100K, HG_PATTERN_COUNT };
 
-struct hg_pretokenizer; /* immutable, thread-safe */
+struct hg_words { /* set pattern, s and n; the rest begins as zero */
+    enum hg_pattern pattern;
+    const char *s; /* valid UTF-8 */
+    size_t n, at;
+    uint64_t n_looks; /* characters looked at: what the work is measured by */
+};
 
-enum hg_status hg_pretokenizer_create(enum hg_pattern pattern, struct hg_pretokenizer **out,
-                                      struct hg_error *err);
-void hg_pretokenizer_destroy(struct hg_pretokenizer *p);
-
-/* Call `word` for every piece of s[0..n) (valid UTF-8), in order and without gaps. A status other
- * than OK from `word` ends the walk and is returned. */
-typedef enum hg_status (*hg_word_fn)(void *user, const char *s, size_t n);
-enum hg_status hg_pretokenizer_run(const struct hg_pretokenizer *p, const char *s, size_t n,
-                                   hg_word_fn word, void *user);
+/* The next piece of the text, in order and without gaps; false at the end. */
+bool hg_words_next(struct hg_words *w, const char **word, size_t *n);
 
 /* The pattern whose regular expression, as tokenizer.json writes it, is this; COUNT: none. */
 enum hg_pattern hg_pattern_of_regex(const char *regex);
+/* "gpt2", "qwen2", "cl100k"; COUNT: none of them. */
+enum hg_pattern hg_pattern_of_name(const char *name);
 
 #endif

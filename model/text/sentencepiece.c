@@ -82,12 +82,6 @@ enum hg_status hg_spm_finish(const char *where, struct hg_tokenizer *t, struct h
 
 /* ---- encoding ---- */
 
-void hg_spm_work_deinit(struct hg_spm_work *w)
-{
-    hg_bpe_deinit(&w->bpe);
-    hg_buf_deinit(&w->text);
-}
-
 static enum hg_status escape_spaces(struct hg_buf *out, const char *s, size_t n, bool prefix)
 {
     hg_buf_clear(out);
@@ -129,8 +123,8 @@ static size_t word_end(const struct hg_tokenizer *t, const char *s, size_t at, s
 
 /* Add the characters from `at` on, up to `end` or to a user-defined symbol, which no merge crosses.
  * Returns through *at where it stopped, through *atom the symbol found there (-1: the end). */
-static enum hg_status add_symbols(const struct hg_tokenizer *t, struct hg_spm_work *w, size_t *at,
-                                  size_t end, int32_t *atom)
+static enum hg_status add_symbols(const struct hg_tokenizer *t, struct hg_encode_work *w,
+                                  size_t *at, size_t end, int32_t *atom)
 {
     const struct hg_vocab *v = &t->vocab;
     const char *s = w->text.data;
@@ -149,7 +143,7 @@ static enum hg_status add_symbols(const struct hg_tokenizer *t, struct hg_spm_wo
     return HG_STATUS_OK;
 }
 
-static enum hg_status emit_unknown(const struct hg_tokenizer *t, const struct hg_spm_work *w,
+static enum hg_status emit_unknown(const struct hg_tokenizer *t, const struct hg_encode_work *w,
                                    const char *s, size_t len, struct hg_ids *ids)
 {
     if (!t->byte_fallback) { /* a run of unknown characters is one unknown token */
@@ -163,7 +157,7 @@ static enum hg_status emit_unknown(const struct hg_tokenizer *t, const struct hg
 
 /* An UNUSED piece served as a step to a larger one only; alone it falls apart into what it was made
  * of. The depth is at most the number of its characters. */
-static enum hg_status emit(const struct hg_tokenizer *t, const struct hg_spm_work *w, int32_t id,
+static enum hg_status emit(const struct hg_tokenizer *t, const struct hg_encode_work *w, int32_t id,
                            size_t at, size_t len, struct hg_ids *ids)
 {
     const char *s = w->text.data + at;
@@ -176,7 +170,7 @@ static enum hg_status emit(const struct hg_tokenizer *t, const struct hg_spm_wor
     return emit(t, w, hg_vocab_find(&t->vocab, s + left, len - left), at + left, len - left, ids);
 }
 
-static enum hg_status encode_word(const struct hg_tokenizer *t, struct hg_spm_work *w, size_t at,
+static enum hg_status encode_word(const struct hg_tokenizer *t, struct hg_encode_work *w, size_t at,
                                   size_t end, struct hg_ids *ids)
 {
     while (at < end) {
@@ -196,7 +190,7 @@ static enum hg_status encode_word(const struct hg_tokenizer *t, struct hg_spm_wo
     return HG_STATUS_OK;
 }
 
-enum hg_status hg_spm_encode(const struct hg_tokenizer *t, struct hg_spm_work *w, const char *s,
+enum hg_status hg_spm_encode(const struct hg_tokenizer *t, struct hg_encode_work *w, const char *s,
                              size_t n, bool prefix, struct hg_ids *ids)
 {
     HG_TRY(escape_spaces(&w->text, s, n, prefix));

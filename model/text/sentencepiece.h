@@ -13,16 +13,8 @@ enum hg_status hg_spm_parse(const char *where, const unsigned char *data, size_t
 /* After all pieces are there: byte ids, user-defined symbols, word boundaries. */
 enum hg_status hg_spm_finish(const char *where, struct hg_tokenizer *t, struct hg_error *err);
 
-/* Scratch of one encoding. */
-struct hg_spm_work {
-    struct hg_bpe_work bpe;
-    struct hg_buf text; /* the segment with U+2581 for spaces */
-    size_t first;       /* of ids, where the segment begins */
-};
-void hg_spm_work_deinit(struct hg_spm_work *w);
-
 /* Encode valid UTF-8 as SentencePieceProcessor.encode does, with U+2581 in front when `prefix`. */
-enum hg_status hg_spm_encode(const struct hg_tokenizer *t, struct hg_spm_work *w, const char *s,
+enum hg_status hg_spm_encode(const struct hg_tokenizer *t, struct hg_encode_work *w, const char *s,
                              size_t n, bool prefix, struct hg_ids *ids);
 
 #endif

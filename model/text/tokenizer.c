@@ -7,10 +7,9 @@
 
 #include "common/file.h"
 #include "common/json.h"
-#include "model/text/byte_level.h"
 #include "model/text/hf_config.h"
 #include "model/text/hf_json.h"
-#include "model/text/sentencepiece.h"
+#include "model/text/tokenizer_file.h"
 
 /* ---- ids ---- */
 
@@ -44,7 +43,6 @@ void hg_tokenizer_free(struct hg_tokenizer *t)
         return;
     hg_vocab_deinit(&t->vocab);
     hg_merges_deinit(&t->merges);
-    hg_pretokenizer_destroy(t->pattern);
     free(t);
 }
 
@@ -57,17 +55,6 @@ static struct hg_tokenizer *new_tokenizer(void)
     for (int i = 0; i < 256; i++)
         t->byte_ids[i] = -1;
     return t;
-}
-
-static enum hg_status load_spm(const char *path, struct hg_tokenizer *t, struct hg_error *err)
-{
-    struct hg_buf bytes = {0};
-    enum hg_status status = hg_file_read(path, HG_TOKENIZER_FILE_MAX, &bytes, err);
-    if (status == HG_STATUS_OK)
-        status =
-            hg_spm_parse("tokenizer.model", (const unsigned char *)bytes.data, bytes.len, t, err);
-    hg_buf_deinit(&bytes);
-    return status;
 }
 
 static enum hg_status load_vocab_and_merges(const char *vocab_path, const char *merges_path,
@@ -105,78 +92,22 @@ static enum hg_status look_for_sources(const char *dir, struct sources *s, struc
     return HG_STATUS_OK;
 }
 
-/* A bare tokenizer.json, or one beside a config that names no class. */
-static enum hg_status family_of_json(const json_t *doc, enum hg_pattern pattern,
-                                     enum hg_tokenizer_family *out, struct hg_error *err)
-{
-    const json_t *fallback = json_object_get(json_object_get(doc, "model"), "byte_fallback");
-    const json_t *normalizer = json_object_get(doc, "normalizer");
-    const char *type = json_string_value(json_object_get(normalizer, "type"));
-    bool nfc = type && !strcmp(type, "NFC");
-    if (json_is_true(fallback))
-        *out = HG_FAMILY_LLAMA;
-    else if (nfc && pattern == HG_PATTERN_QWEN2)
-        *out = HG_FAMILY_QWEN2;
-    else if (!type)
-        *out = HG_FAMILY_GPT2;
-    else
-        return hg_fail(err, HG_STATUS_UNSUPPORTED,
-                       "tokenizer.json: normalizer %s with this pre_tokenizer is not supported",
-                       type);
-    return HG_STATUS_OK;
-}
-
-static enum hg_status load_json(const char *path, struct hg_tokenizer *t, json_t **doc,
-                                enum hg_pattern *pattern, struct hg_error *err)
-{
-    HG_TRY(hg_json_load(path, HG_TOKENIZER_FILE_MAX, doc, err));
-    HG_TRY(hg_hf_tokenizer_json(*doc, t, pattern, err));
-    enum hg_tokenizer_family family;
-    if (t->family == HG_FAMILY_NONE) {
-        HG_TRY(family_of_json(*doc, *pattern, &t->family, err));
-        return HG_STATUS_OK;
-    }
-    family = t->byte_fallback ? HG_FAMILY_LLAMA : t->family;
-    if (family != t->family || (t->family == HG_FAMILY_LLAMA && !t->byte_fallback))
-        return hg_fail(err, HG_STATUS_UNSUPPORTED,
-                       "tokenizer.json: byte_fallback = %s does not fit tokenizer_class",
-                       t->byte_fallback ? "true" : "false");
-    /* the slow classes bring their own pattern, whatever the file says (reference.md 9.4) */
-    *pattern = t->family == HG_FAMILY_QWEN2 ? HG_PATTERN_QWEN2 : HG_PATTERN_GPT2;
-    return HG_STATUS_OK;
-}
-
 static enum hg_status load_sources(const char *dir, const struct sources *s, struct hg_tokenizer *t,
-                                   json_t **json, enum hg_pattern *pattern, struct hg_error *err)
+                                   json_t **json, struct hg_error *err)
 {
     bool byte_level = t->family == HG_FAMILY_GPT2 || t->family == HG_FAMILY_QWEN2;
-    *pattern = t->family == HG_FAMILY_QWEN2 ? HG_PATTERN_QWEN2 : HG_PATTERN_GPT2;
+    t->pattern = t->family == HG_FAMILY_QWEN2 ? HG_PATTERN_QWEN2 : HG_PATTERN_GPT2;
     if (!byte_level && s->has_spm) {
         t->family = HG_FAMILY_LLAMA;
-        return load_spm(s->spm, t, err);
+        return hg_load_spm(s->spm, t, err);
     }
     if (byte_level && s->has_vocab)
         return load_vocab_and_merges(s->vocab, s->merges, t, err);
     if (s->has_json)
-        return load_json(s->json, t, json, pattern, err);
+        return hg_load_tokenizer_json(s->json, t, json, err);
     return hg_fail(err, HG_STATUS_NOT_FOUND, "%.80s: no tokenizer here, expected %s", dir,
                    byte_level ? "vocab.json and merges.txt, or tokenizer.json"
                               : "tokenizer.model or tokenizer.json");
-}
-
-static enum hg_status finish(const struct hg_hf_config *c, enum hg_pattern pattern,
-                             struct hg_tokenizer *t, struct hg_error *err)
-{
-    HG_TRY(hg_hf_config_specials(c, t, err));
-    t->clean_up = c->clean_up;
-    if (t->family == HG_FAMILY_LLAMA) {
-        t->legacy = c->legacy;
-        /* legacy = false patches add_dummy_prefix away and writes U+2581 itself */
-        t->prefix_space = c->legacy ? t->prefix_space : c->prefix_space;
-        return HG_STATUS_OK;
-    }
-    HG_TRY(hg_byte_level_finish("tokenizer", t, err));
-    return hg_pretokenizer_create(pattern, &t->pattern, err);
 }
 
 static enum hg_status load_folder(const char *dir, struct hg_tokenizer *t, struct hg_error *err)
@@ -184,7 +115,6 @@ static enum hg_status load_folder(const char *dir, struct hg_tokenizer *t, struc
     struct hg_hf_config config = {0};
     struct sources *sources = calloc(1, sizeof *sources);
     json_t *json = NULL;
-    enum hg_pattern pattern;
     enum hg_status status = HG_STATUS_NO_MEMORY;
     if (!sources) {
         hg_fail(err, status, "tokenizer: no memory");
@@ -193,9 +123,11 @@ static enum hg_status load_folder(const char *dir, struct hg_tokenizer *t, struc
     HG_TRY_OUT(hg_hf_config_read(dir, &config, err));
     HG_TRY_OUT(look_for_sources(dir, sources, err));
     t->family = config.family;
-    HG_TRY_OUT(load_sources(dir, sources, t, &json, &pattern, err));
+    HG_TRY_OUT(load_sources(dir, sources, t, &json, err));
+    if (!json && sources->has_json && !json_object_get(config.doc, "added_tokens_decoder"))
+        HG_TRY_OUT(hg_json_load(sources->json, HG_TOKENIZER_FILE_MAX, &json, err));
     HG_TRY_OUT(hg_hf_config_added(&config, dir, json_object_get(json, "added_tokens"), t, err));
-    HG_TRY_OUT(finish(&config, pattern, t, err));
+    HG_TRY_OUT(hg_hf_config_finish(&config, t, err));
 out:
     json_decref(json);
     free(sources);
@@ -203,36 +135,32 @@ out:
     return status;
 }
 
-static enum hg_status load_file(const char *path, struct hg_tokenizer *t, struct hg_error *err)
+enum hg_status hg_tokenizer_load(const char *path, struct hg_tokenizer **out, struct hg_error *err)
 {
-    struct hg_hf_config config = {.add_bos = true, .prefix_space = true};
-    size_t n = strlen(path);
-    json_t *json = NULL;
-    enum hg_pattern pattern = HG_PATTERN_GPT2;
-    enum hg_status status;
-    if (n > 5 && !strcmp(path + n - 5, ".json")) {
-        HG_TRY_OUT(load_json(path, t, &json, &pattern, err));
-    } else {
-        t->family = HG_FAMILY_LLAMA;
-        HG_TRY_OUT(load_spm(path, t, err));
-    }
-    HG_TRY_OUT(hg_hf_config_added(&config, NULL, json_object_get(json, "added_tokens"), t, err));
-    HG_TRY_OUT(finish(&config, pattern, t, err));
-out:
-    json_decref(json);
-    return status;
+    return hg_tokenizer_load_as(path, NULL, out, err);
 }
 
-enum hg_status hg_tokenizer_load(const char *dir, struct hg_tokenizer **out, struct hg_error *err)
+enum hg_status hg_tokenizer_load_as(const char *path, const char *regex, struct hg_tokenizer **out,
+                                    struct hg_error *err)
 {
     struct stat st;
+    enum hg_pattern pattern = regex ? hg_pattern_of_name(regex) : HG_PATTERN_COUNT;
     *out = NULL;
-    if (stat(dir, &st))
-        return hg_fail(err, HG_STATUS_NOT_FOUND, "%.120s: no such tokenizer folder or file", dir);
+    if (regex && pattern == HG_PATTERN_COUNT)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "regex %.40s: expected gpt2, qwen2 or cl100k",
+                       regex);
+    if (stat(path, &st))
+        return hg_fail(err, HG_STATUS_NOT_FOUND, "%.120s: no such tokenizer folder or file", path);
     struct hg_tokenizer *t = new_tokenizer();
     if (!t)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "tokenizer: no memory");
-    enum hg_status status = S_ISDIR(st.st_mode) ? load_folder(dir, t, err) : load_file(dir, t, err);
+    enum hg_status status = S_ISDIR(st.st_mode) ? load_folder(path, t, err)
+                                                : hg_load_tokenizer_file(path, pattern, t, err);
+    if (status == HG_STATUS_OK && regex && t->family == HG_FAMILY_LLAMA)
+        status = hg_fail(err, HG_STATUS_BAD_REQUEST,
+                         "%.120s: SentencePiece cuts no words: a regex means nothing to it", path);
+    if (status == HG_STATUS_OK && regex)
+        t->pattern = pattern;
     if (status != HG_STATUS_OK) {
         hg_tokenizer_free(t);
         return status;

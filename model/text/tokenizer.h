@@ -33,7 +33,13 @@ struct hg_text_part {
     bool trusted;
 };
 
-enum hg_status hg_tokenizer_load(const char *dir, struct hg_tokenizer **out, struct hg_error *err);
+/* `path`: a folder, or one file: tokenizer.json, tokenizer.model, a tiktoken rank file or a GGUF
+ * file (its vocabulary). */
+enum hg_status hg_tokenizer_load(const char *path, struct hg_tokenizer **out, struct hg_error *err);
+/* With another regular expression than the files say: "gpt2", "qwen2" or "cl100k" (pretokenize.h).
+ * A rank file names none: it has cl100k's unless told, and qwen2 means NFC too. */
+enum hg_status hg_tokenizer_load_as(const char *path, const char *regex, struct hg_tokenizer **out,
+                                    struct hg_error *err);
 void hg_tokenizer_free(struct hg_tokenizer *t);
 
 /* Append <start_index>, <idx_0>..<idx_{n-1}>, <end_index>, <pixel_newline> (reference.md section 7)

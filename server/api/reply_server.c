@@ -105,6 +105,16 @@ static void name_of(const struct hg_reply_context *c, int task, char out[112])
              task < HG_TASK_COUNT ? hg_task_name((enum hg_task)task) : "");
 }
 
+/* What the numbers are kept in: they decide what an answer may differ by. */
+static void put_storage(struct hg_json_out *o, const struct hg_model_info *info)
+{
+    hg_out_open(o, "storage", '{');
+    hg_out_string(o, "weights", info->dtype);
+    hg_out_string(o, "plugins", info->plugin_dtype);
+    hg_out_string(o, "kv_cache", info->kv_dtype);
+    hg_out_close(o, '}');
+}
+
 static void put_model(struct hg_json_out *o, const struct hg_reply_context *c,
                       const struct hg_model_info *info, int task)
 {
@@ -191,6 +201,7 @@ enum hg_status hg_reply_card(const struct hg_reply_context *c, const struct hg_m
     hg_out_int(&o, "image_tokens", info->n_image_rows);
     hg_out_int(&o, "output_side", info->output_side);
     hg_out_int(&o, "output_tokens", (int64_t)info->grid_h * info->grid_w);
+    put_storage(&o, info);
     hg_out_string(&o, "intended_use", HG_NOTICE);
     hg_out_string(&o, "notice", c->notice);
     return hg_line_close(&o);

@@ -50,6 +50,10 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
       "model.lock beside the weights: verified when it is there, must be there, not looked at")    \
     T(quant_cache, "", "DIR",                                                                      \
       "folder that keeps base weights of int8, fp8, int4 for the next start; \"\": none")          \
+    E(plugin_dtype, "auto", "TYPE", "auto|f32|f16|bf16|int8",                                      \
+      "storage of the plug-ins; auto: bf16 beside int8, fp8 and int4, else as dtype")              \
+    E(numerics, "default", "MODE", "default|strict",                                               \
+      "strict: round where the reference's FP16 run rounds; slow, on the ref backend")             \
     N(threads, 0, 0, 64, "threads of the CPU backend; 0: all processors")                          \
     N(kv_tokens, 0, 0, 1073741824,                                                                 \
       "KV cache in tokens; 0: max_batch contexts, at most 65536 or what a card takes")             \

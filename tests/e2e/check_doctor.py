@@ -18,7 +18,7 @@ MEMBERS = {
     "configuration": "errors file set",
     "network": "listen ops_listen",
     "machine": "architecture clock cores cpu kernel limits memory nginx",
-    "libraries": "jansson libjpeg libmicrohttpd libpng libunistring pcre2",
+    "libraries": "jansson libjpeg libmicrohttpd libpng libunistring",
     "cuda": "backend card_bytes card_free_bytes cards driver library usable",
     "model": "card files looks_like name needs tasks",
 }

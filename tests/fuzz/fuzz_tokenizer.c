@@ -63,11 +63,10 @@ static void try_json(const uint8_t *data, size_t n)
 {
     struct hg_error err = {0};
     json_t *doc = NULL;
-    enum hg_pattern pattern;
     if (hg_json_parse("fuzz", (const char *)data, n, &doc, &err) != HG_STATUS_OK)
         return;
     struct hg_tokenizer *t = new_tokenizer(HG_FAMILY_LLAMA);
-    enum hg_status status = hg_hf_tokenizer_json(doc, t, &pattern, &err);
+    enum hg_status status = hg_hf_tokenizer_json(doc, t, &err);
     if (status == HG_STATUS_OK && t->byte_fallback)
         check_text(t, (const char *)data, n);
     else if (status != HG_STATUS_OK && !err.text[0])
@@ -91,9 +90,9 @@ static struct hg_tokenizer *bytes_tokenizer(void)
                          0, NULL))
             abort();
     if (hg_added_put(&t->vocab, &t->added, 300, "<|end|>", 7, HG_PIECE_RSTRIP, NULL) ||
-        hg_byte_level_finish("fuzz", t, NULL) ||
-        hg_pretokenizer_create(HG_PATTERN_QWEN2, &t->pattern, NULL))
+        hg_byte_level_finish("fuzz", t, NULL))
         abort();
+    t->pattern = HG_PATTERN_QWEN2;
     return t;
 }
 

@@ -213,7 +213,7 @@ static void expect_lost(struct hg_backend *b, void *x)
     struct hg_error err = {0};
     struct hg_plan plan = {0};
     struct hg_lookup_args lookup = {1, 4, (const int32_t[]){0}, x, x};
-    struct hg_vision_embed_args vision = {1, 1, 4, x, x, x, x};
+    struct hg_vision_embed_args vision = {1, 1, 4, HG_ROUND_NEVER, x, x, x, x};
     float y[4] = {0};
     void *p = NULL;
     EXPECT(b->ops->upload(b, x, y, sizeof y) == HG_STATUS_DEVICE);
@@ -235,7 +235,7 @@ static void break_at_launch(const char *fault)
     void *x = NULL;
     EXPECT(b->ops->reserve(b, &small, &err) == HG_STATUS_OK);
     EXPECT(b->ops->alloc(b, 64, &x, &err) == HG_STATUS_OK);
-    struct hg_vision_embed_args vision = {1, 1, 4, x, x, x, x};
+    struct hg_vision_embed_args vision = {1, 1, 4, HG_ROUND_NEVER, x, x, x, x};
     EXPECT(b->ops->vision_embed(b, &vision) == HG_STATUS_OK);
     EXPECT(b->ops->vision_embed(b, &vision) == HG_STATUS_DEVICE);
     expect_lost(b, x);

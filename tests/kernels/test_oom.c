@@ -36,7 +36,7 @@ static enum hg_status run_ops(struct hg_backend *b, struct hg_weight *w, void *x
                                 .swish = true,
                                 .x = x,
                                 .y = y};
-    struct hg_attention_full_args full = {1, ROWS, 2, 3, 1, x, x, x, 6, y};
+    struct hg_attention_full_args full = {1, ROWS, 2, 3, 1, HG_ROUND_NEVER, x, x, x, 6, y};
     HG_TRY(b->ops->linear(b, &linear));
     HG_TRY(b->ops->conv(b, &conv));
     HG_TRY(b->ops->attention_full(b, &full));

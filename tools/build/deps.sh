@@ -3,13 +3,13 @@
 # deps.sh install - install the Debian/Ubuntu packages (root or sudo)
 set -eu
 packages="gcc g++ make pkg-config python3 libmicrohttpd-dev libjansson-dev libpng-dev libjpeg-dev
-libpcre2-dev libunistring-dev libcmocka-dev curl"
+libunistring-dev libcmocka-dev curl"
 
 missing() {
     for tool in gcc g++ pkg-config python3 curl; do
         command -v $tool >/dev/null 2>&1 || { echo "$tool"; return; }
     done
-    for lib in libmicrohttpd jansson libpng libjpeg libpcre2-8 cmocka; do
+    for lib in libmicrohttpd jansson libpng libjpeg cmocka; do
         pkg-config --exists $lib 2>/dev/null || { echo "$lib"; return; }
     done
     echo '#include <uninorm.h>' | gcc -E -x c - >/dev/null 2>&1 || echo libunistring
@@ -29,7 +29,7 @@ install() {
         }
         sudo=sudo
     fi
-    echo "deps: installing compiler, HTTP (libmicrohttpd), JSON (jansson), PNG/JPEG, PCRE2,"
+    echo "deps: installing compiler, HTTP (libmicrohttpd), JSON (jansson), PNG/JPEG,"
     echo "deps: unistring and cmocka (tests) with apt-get"
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086

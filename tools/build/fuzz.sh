@@ -3,7 +3,7 @@
 # run each for FUZZ_SECONDS (default 60) on a growing corpus in build/fuzz/corpus.
 set -eu
 command -v clang >/dev/null 2>&1 || { echo "fuzz: clang is needed (apt-get install clang libclang-rt-14-dev)"; exit 69; }
-packages="libmicrohttpd jansson libpng libjpeg libpcre2-8"
+packages="libmicrohttpd jansson libpng libjpeg"
 flags="-std=c11 -D_GNU_SOURCE -I. -g -O1 $(pkg-config --cflags $packages)"
 mkdir -p build/fuzz
 # An archive, of which a target takes what it uses.

@@ -78,14 +78,27 @@ def split(tensors, limit):
     return shards
 
 
-def save_sharded(writer, folder, tensors, limit):
-    shards = split(tensors, limit)
+def split_into(tensors, n):
+    """In order, n shards, none much larger than need be."""
+    shards = [list(tensors)]
+    while len(shards) < min(n, len(tensors)):
+        i = max((k for k in range(len(shards)) if len(shards[k]) > 1), key=lambda k: sum(t.bytes for t in shards[k]))
+        whole, size = sum(t.bytes for t in shards[i]), 0
+        for cut, t in enumerate(shards[i][:-1], 1):
+            size += t.bytes
+            if 2 * size >= whole:
+                break
+        shards[i:i + 1] = [shards[i][:cut], shards[i][cut:]]
+    return shards
+
+
+def save_sharded(writer, folder, shards):
     names = ["model-%05d-of-%05d.safetensors" % (i + 1, len(shards)) for i in range(len(shards))]
     where = {t.name: name for name, shard in zip(names, shards) for t in shard}
     for name, shard in zip(names, shards):
         save_safetensors(writer, os.path.join(folder, name), shard)
     with open(os.path.join(folder, "model.safetensors.index.json"), "w") as f:
-        json.dump({"metadata": {"total_size": sum(t.bytes for t in tensors)}, "weight_map": dict(sorted(where.items()))}, f, indent=2)
+        json.dump({"metadata": {"total_size": sum(t.bytes for shard in shards for t in shard)}, "weight_map": dict(sorted(where.items()))}, f, indent=2)
         f.write("\n")
 
 

@@ -133,16 +133,12 @@ def write_llm(writer, a, v):
     tensors = models.base(v)
     if not a.layers and sum(t.count for t in tensors) != v["parameters"]:
         sys.exit("%s: %d parameters, expected %d" % (a.variant, sum(t.count for t in tensors), v["parameters"]))
-    limit = v["shard_bytes"]
-    if a.layers:  # the largest limit that makes as many shards
-        limit = max((t.bytes for t in tensors))
-        while len(containers.split(tensors, limit)) < v["shards"] and limit > 1 << 20:
-            limit -= 1 << 20
     put(folder, "config.json", llm_config(a.variant, v))
-    put(folder, "generation_config.json", json.dumps(GENERATION[a.variant], indent=2) + ("" if a.variant == "xl32" else "\n"))
+    put(folder, "generation_config.json", GENERATION[a.variant])
     if not vocabularies.install(a.variant, a.data, folder):
         print("no tokenizer: its data is not in %s" % (a.data or "$HG_SHARED/data"))
-    containers.save_sharded(writer, folder, tensors, limit)
+    shards = containers.split_into(tensors, v["shards"]) if a.layers else containers.split(tensors, v["shard_bytes"])
+    containers.save_sharded(writer, folder, shards)
 
 
 def write_rest(writer, a, v):

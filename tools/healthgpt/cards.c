@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 #include <stdio.h>
+#include <string.h>
 
 static const struct {
     const char *name;
@@ -14,6 +15,15 @@ enum { N_CARDS = sizeof cards / sizeof cards[0] };
 static bool fits(int i, int64_t bytes, double share)
 {
     return (double)bytes <= share * cards[i].gb * 1e9;
+}
+
+/* A name of two sizes is said once. */
+static bool is_said(int i, int64_t bytes, double share)
+{
+    for (int k = 0; k < i; k++)
+        if (strcmp(cards[k].name, cards[i].name) == 0 && fits(k, bytes, share))
+            return true;
+    return false;
 }
 
 void hg_cards_put(struct hg_json_out *o, int64_t bytes, double share)
@@ -43,7 +53,7 @@ void hg_cards_text(int64_t bytes, double share, char out[HG_CARDS_TEXT])
             at += (size_t)snprintf(out + at, HG_CARDS_TEXT - at, "%s%d", at ? ", " : "",
                                    last = cards[i].gb);
     for (int i = 0; i < N_CARDS && at < HG_CARDS_TEXT - 16; i++)
-        if (fits(i, bytes, share))
+        if (fits(i, bytes, share) && !is_said(i, bytes, share))
             at += (size_t)snprintf(out + at, HG_CARDS_TEXT - at, "%s%s", last ? " (" : ", ",
                                    cards[i].name),
                 last = 0;

@@ -16,21 +16,24 @@
 enum { HG_CLI_MAX_IMAGES = 4, HG_CLI_USAGE = 64 };
 
 struct hg_cli {
-    const char *model, *weights, *backend, *dtype, *kv_dtype, *quant_cache, *lock;
+    const char *model, *weights, *backend, *dtype, *kv_dtype, *plugin_dtype, *numerics,
+        *quant_cache, *lock;
     int64_t threads, max_batch, kv_tokens;
     double gpu_memory_utilization;
     bool verbose;
     const char *images[HG_CLI_MAX_IMAGES];
     size_t n_images;
-    const char *system, *output, *tokenizer;
+    const char *system, *output, *tokenizer, *regex;
     int64_t max_tokens, top_k, top_logprobs, seed;
     double temperature, top_p;
     bool has_temperature, has_seed;
     bool write_lock; /* inspect */
-    bool json, tensors, checksums, special, json_lines, no_plugin;
+    bool json, tensors, checksums, special, json_lines, timed, no_plugin;
     int64_t prompt_tokens;
     const char *batches, *plugins, *plot; /* bench */
-    bool bench_images;
+    bool bench_images, quant;
+    const char *questions, *types; /* bench --quant */
+    int64_t limit;
     const char *key_file, *anchor; /* audit */
     const char *config;            /* doctor */
     char **args;                   /* what is no option */

@@ -14,6 +14,7 @@
 #include "model/load/model_source.h"
 #include "tools/healthgpt/cards.h"
 #include "tools/healthgpt/cli.h"
+#include "tools/healthgpt/estimate.h"
 #include "tools/healthgpt/inspect_file.h"
 #include "tools/healthgpt/inspect_llm.h"
 #include "tools/healthgpt/inspect_lock.h"
@@ -203,15 +204,23 @@ static void put_memory(struct inspect *in, const struct hg_llm_config *config)
 {
     static const char *const types[] = {"f32", "f16", "bf16", "int8", "fp8", "int4"};
     struct hg_json_out *o = in->o;
-    if (in->part.all.n_elements == 0)
+    struct hg_llm_config expected;
+    struct hg_vision_config tower;
+    struct hg_inspect_parts parts;
+    bool lacking = in->n_missing > 0 && in->part.llm.n_elements == 0;
+    bool estimated = lacking && in->card && hg_estimate(in->card, &parts, &expected, &tower);
+    if (!estimated && in->part.all.n_elements == 0)
         return;
+    const struct hg_inspect_parts *p = estimated ? &parts : &in->part;
+    config = estimated ? &expected : config;
     hg_out_open(o, "memory", '{');
+    hg_out_bool(o, "estimated", estimated);
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
-        hg_out_int(o, types[i], hg_inspect_model_bytes(&in->part, types[i]));
-    hg_out_int(o, "plugins", hg_inspect_side_bytes(&in->part.plugins, "bf16"));
-    hg_out_int(o, "fusion", hg_inspect_bytes_as(&in->part.fusion, "bf16"));
-    hg_out_int(o, "vision", hg_inspect_side_bytes(&in->part.vision, "bf16"));
-    hg_out_int(o, "vqgan", hg_inspect_vqgan_bytes(&in->part.vqgan));
+        hg_out_int(o, types[i], hg_inspect_model_bytes(p, types[i]));
+    hg_out_int(o, "plugins", hg_inspect_side_bytes(&p->plugins, "bf16"));
+    hg_out_int(o, "fusion", hg_inspect_bytes_as(&p->fusion, "bf16"));
+    hg_out_int(o, "vision", hg_inspect_side_bytes(&p->vision, "bf16"));
+    hg_out_int(o, "vqgan", hg_inspect_vqgan_bytes(&p->vqgan));
     if (config) {
         int64_t rows = (int64_t)config->n_layers * config->n_kv_heads * 2;
         int64_t per_token = rows * config->head_dim * 2;
@@ -229,7 +238,7 @@ static void put_memory(struct inspect *in, const struct hg_llm_config *config)
     hg_out_open(o, "cards", '{');
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         hg_out_open(o, types[i], '{');
-        hg_cards_put(o, hg_inspect_model_bytes(&in->part, types[i]) + rest, CARD_SHARE);
+        hg_cards_put(o, hg_inspect_model_bytes(p, types[i]) + rest, CARD_SHARE);
         hg_out_close(o, '}');
     }
     hg_out_close(o, '}');

@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <time.h>
 
 #include "model/load/model_source.h"
 #include "model/model_path.h"
@@ -15,14 +15,20 @@ enum { MAX_INPUT = 64 << 20 };
 
 /* ---- which tokenizer ------------------------------------------------------------------------- */
 
-/* A path to a file inside the folder is as good as the folder. */
+/* One of the files of a tokenizer's folder is as good as the folder. */
 static void folder_of(const char *path, char *out, size_t cap)
 {
-    struct stat st;
+    static const char *const members[] = {
+        "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+        "vocab.json",     "merges.txt",      "added_tokens.json"};
     snprintf(out, cap, "%s", path);
-    if (stat(path, &st) != 0 || S_ISDIR(st.st_mode))
-        return;
     char *slash = strrchr(out, '/');
+    const char *name = slash ? slash + 1 : out;
+    bool member = false;
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
+        member = member || !strcmp(name, members[i]);
+    if (!member)
+        return;
     if (slash)
         *slash = '\0';
     else
@@ -37,13 +43,13 @@ static enum hg_status open_tokenizer(const struct hg_cli *cli, struct hg_tokeniz
     struct hg_model_card card;
     if (cli->tokenizer) {
         folder_of(cli->tokenizer, dir, sizeof dir);
-        return hg_tokenizer_load(dir, out, err);
+        return hg_tokenizer_load_as(dir, cli->regex, out, err);
     }
     HG_TRY(hg_model_path_resolve(cli->model, dir, sizeof dir, err));
     HG_TRY(hg_model_place(dir, cli->weights, &place, err));
     HG_TRY(hg_model_card_read(place.card, &card, err));
     HG_TRY(hg_model_find(&place, &card, HG_PART_LLM, llm, err));
-    HG_TRY(hg_tokenizer_load(llm, out, err));
+    HG_TRY(hg_tokenizer_load_as(llm, cli->regex, out, err));
     int32_t first;
     return card.n_image_tokens > 0
                ? hg_tokenizer_add_image_tokens(*out, card.n_image_tokens, &first, err)
@@ -78,6 +84,35 @@ static enum hg_status encode(const struct hg_cli *cli, const struct hg_tokenizer
     hg_ids_deinit(&ids);
     hg_buf_deinit(&line);
     return status;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* --time: what one thread reads. */
+static enum hg_status time_encoding(const struct hg_cli *cli, const struct hg_tokenizer *t,
+                                    const char *text, size_t n, struct hg_error *err)
+{
+    struct hg_text_part part = {text, n, cli->special};
+    double best = 1e9;
+    size_t n_ids = 0;
+    for (int i = 0; i < 5; i++) {
+        struct hg_ids ids = {0};
+        double start = now();
+        enum hg_status status = hg_tokenizer_encode(t, &part, 1, &ids, err);
+        double seconds = now() - start;
+        n_ids = ids.n;
+        hg_ids_deinit(&ids);
+        HG_TRY(status);
+        best = seconds < best ? seconds : best;
+    }
+    printf("%zu bytes, %zu ids, %.3f ms, %.1f MB/s\n", n, n_ids, best * 1e3,
+           (double)n / (best > 0 ? best : 1e-9) * 1e-6);
+    return HG_STATUS_OK;
 }
 
 static enum hg_status decode(const struct hg_cli *cli, const struct hg_tokenizer *t,
@@ -200,11 +235,13 @@ static enum hg_status tokenize(const struct hg_cli *cli, const struct hg_tokeniz
                                struct hg_error *err)
 {
     struct hg_buf text = {0};
+    enum hg_status (*read)(const struct hg_cli *, const struct hg_tokenizer *, const char *, size_t,
+                           struct hg_error *) = cli->timed ? time_encoding : encode;
     if (cli->n_args > 0)
-        return encode(cli, t, cli->args[0], strlen(cli->args[0]), err);
+        return read(cli, t, cli->args[0], strlen(cli->args[0]), err);
     enum hg_status status = read_stdin(&text, err);
     if (status == HG_STATUS_OK)
-        status = encode(cli, t, text.data ? text.data : "", text.len, err);
+        status = read(cli, t, text.data ? text.data : "", text.len, err);
     hg_buf_deinit(&text);
     return status;
 }

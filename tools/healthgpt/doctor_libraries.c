@@ -9,9 +9,7 @@
 #include <string.h>
 #include <unistring/version.h>
 
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include <jpeglib.h>
-#include <pcre2.h>
 
 #include "tools/healthgpt/doctor.h"
 
@@ -69,13 +67,11 @@ static void http_library(struct hg_doctor *d)
 
 void hg_doctor_libraries(struct hg_doctor *d)
 {
-    char jpeg[64], pcre2[64] = "", unistring[32];
+    char jpeg[64], unistring[32];
     d->area = "libraries";
     hg_out_open(d->o, "libraries", '{');
     http_library(d);
     jpeg_file(jpeg);
-    if (pcre2_config(PCRE2_CONFIG_VERSION, NULL) < (int)sizeof pcre2)
-        pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
     snprintf(unistring, sizeof unistring, "%d.%d", _libunistring_version >> 16 & 0xff,
              _libunistring_version >> 8 & 0xff);
     put(d, "jansson", jansson_version_str(), JANSSON_VERSION);
@@ -85,10 +81,8 @@ void hg_doctor_libraries(struct hg_doctor *d)
 #else
     put(d, "libjpeg", jpeg, "libjpeg " TEXT(JPEG_LIB_VERSION));
 #endif
-    put(d, "pcre2", pcre2, TEXT(PCRE2_MAJOR) "." TEXT(PCRE2_MINOR));
     hg_out_string(d->o, "libunistring", unistring);
-    HG_DOCTOR_OK_NOTE(d, "libraries",
-                      "jansson %.20s, libpng %.20s, libjpeg %.60s, pcre2 %.20s, libunistring %s",
-                      jansson_version_str(), png_get_libpng_ver(NULL), jpeg, pcre2, unistring);
+    HG_DOCTOR_OK_NOTE(d, "libraries", "jansson %.20s, libpng %.20s, libjpeg %.60s, libunistring %s",
+                      jansson_version_str(), png_get_libpng_ver(NULL), jpeg, unistring);
     hg_out_close(d->o, '}');
 }

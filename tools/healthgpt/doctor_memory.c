@@ -9,6 +9,7 @@
 #include "model/vqgan_net.h"
 #include "tools/healthgpt/cards.h"
 #include "tools/healthgpt/doctor_model.h"
+#include "tools/healthgpt/estimate.h"
 
 /* As model/healthgpt.c and model/healthgpt_memory.c have them. */
 enum { BATCH_TOKENS = 1024, MAX_KV_TOKENS = 65536, ACT = 4 };
@@ -233,12 +234,23 @@ void hg_doctor_memory(struct hg_doctor_model *m)
 {
     struct hg_doctor *d = m->d;
     char fits[HG_CARDS_TEXT];
-    if (!m->has_llm || m->part.llm.n_elements == 0 || m->n_bad > 0 || m->late) {
+    bool whole = m->has_llm && m->part.llm.n_elements > 0 && m->n_bad == 0 && !m->late;
+    if (!whole && !hg_estimate(&m->card, &m->part, &m->llm, &m->vision)) {
         hg_out_string(d->o, "needs", NULL);
         return; /* sums of half a model mislead */
     }
+    if (!whole) {
+        m->has_llm = true;
+        m->has_vision = m->vision.dim > 0;
+        HG_DOCTOR_OK_NOTE(
+            d, "estimate",
+            "not all files are there: what follows is counted from the constants in the "
+            "card of %.63s",
+            m->card.name);
+    }
     struct need n = need_of(m);
     hg_out_open(d->o, "needs", '{');
+    hg_out_bool(d->o, "estimated", !whole);
     put_parts(m, &n);
     hg_out_int(d->o, "kv_tokens", n.kv_tokens);
     hg_out_int(d->o, "kv_bytes", n.kv);

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "common/file.h"
+#include "model/load/odd_file.h"
 #include "model/load/weights.h"
 #include "model/model_path.h"
 #include "model/text/prompt.h"
@@ -27,8 +28,18 @@ static void tokenizer(struct hg_doctor_model *m, const char *dir)
     struct hg_error err = {0};
     char path[HG_DOCTOR_PATH], source[256];
     int n = 0;
-    for (int i = 0; i < 4; i++)
-        n += hg_path_join(path, sizeof path, dir, names[i]) == HG_STATUS_OK && hg_file_exists(path);
+    bool odd = false;
+    for (int i = 0; i < 4; i++) {
+        if (hg_path_join(path, sizeof path, dir, names[i]) != HG_STATUS_OK || !hg_file_exists(path))
+            continue;
+        n++;
+        if (hg_odd_file_check(path, NULL) != HG_STATUS_OK) {
+            hg_doctor_small_file(m, m->card.llm, names[i], HG_DOCTOR_BASE);
+            odd = true;
+        }
+    }
+    if (odd)
+        return; /* said */
     hg_doctor_source(m, HG_DOCTOR_BASE, source);
     if (n == 0) {
         HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "tokenizer",

@@ -181,6 +181,8 @@ static void put_memory(const json_t *memory, struct hg_buf *out)
     if (!memory)
         return;
     long long kv_f16 = int_of(memory, "kv_bytes_f16");
+    if (json_is_true(json_object_get(memory, "estimated")))
+        hg_buf_printf(out, "\nfiles are missing: by the constants of the card");
     hg_buf_printf(out, "\nmemory needed     weights%s\n",
                   kv_f16 ? " +  KV cache =     about   fits cards of ... GB (one context)" : "");
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
