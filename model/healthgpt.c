@@ -311,6 +311,11 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     return HG_STATUS_OK;
 }
 
+float hg_model_temperature(const struct hg_model *m, enum hg_task t)
+{
+    return (unsigned)t < HG_TASK_COUNT ? m->card.tasks[t].temperature : -1;
+}
+
 double hg_model_load_share(double *left_s)
 {
     return hg_load_meter_share(left_s);
@@ -439,6 +444,7 @@ static void put_pool(const struct hg_model *m, struct hg_model_info *out)
     out->card_free_bytes = memory.free_at_open;
     out->pool_bytes = memory.limit;
     out->pool_used_bytes = memory.used;
+    out->scratch_bytes = memory.scratch;
     if (memory.used > out->weight_bytes + out->kv_bytes)
         out->workspace_bytes = memory.used - out->weight_bytes - out->kv_bytes;
 }

@@ -80,6 +80,7 @@ struct hg_model_info {
     size_t plugin_bytes[HG_TASK_COUNT], kv_bytes, workspace_bytes;
     /* of a card; pool_bytes 0: the backend has no pool, card_bytes 0: it has no card */
     size_t pool_bytes, pool_used_bytes, card_bytes, card_free_bytes;
+    size_t scratch_bytes;    /* of the cpu backend's ops, beside workspace_bytes */
     uint32_t weights_crc32c; /* over every tensor that was read: see hg_weights_crc32c; the order of
                                 the sets is base, vision, VQGAN, comprehension, generation */
 };
@@ -124,6 +125,8 @@ const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m); /* [any
  * <card's name>.canary.json among the weights of a card file. */
 enum hg_status hg_model_canary_path(const struct hg_model *m, char *out, size_t cap,
                                     struct hg_error *err);
+/* [any] The card's temperature for requests that bring none; -1: it has none. */
+float hg_model_temperature(const struct hg_model *m, enum hg_task t);
 const char *hg_task_name(enum hg_task t); /* "comprehension", "generation" */
 
 /* ---- a request --------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ struct cpu_backend {
     struct hg_backend_limits limits;
     int chunk;                  /* rows of the scratch below */
     int64_t ld_x, ld_z, ld_sum; /* elements */
+    size_t scratch_bytes;       /* of all that reserve took */
     int64_t x_cap;              /* floats of x32 */
     float *x32;                 /* [chunk, ld_x] activations as they meet the weight */
     uint16_t *x16;              /* [chunk, ld_x] */
