@@ -304,6 +304,11 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     return HG_STATUS_OK;
 }
 
+float hg_model_temperature(const struct hg_model *m, enum hg_task t)
+{
+    return (unsigned)t < HG_TASK_COUNT ? m->card.tasks[t].temperature : -1;
+}
+
 double hg_model_load_share(double *left_s)
 {
     return hg_load_meter_share(left_s);

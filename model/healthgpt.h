@@ -107,6 +107,8 @@ const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m); /* [any
  * <card's name>.canary.json among the weights of a card file. */
 enum hg_status hg_model_canary_path(const struct hg_model *m, char *out, size_t cap,
                                     struct hg_error *err);
+/* [any] The card's temperature for requests that bring none; -1: it has none. */
+float hg_model_temperature(const struct hg_model *m, enum hg_task t);
 const char *hg_task_name(enum hg_task t); /* "comprehension", "generation" */
 
 /* ---- a request --------------------------------------------------------------------------------

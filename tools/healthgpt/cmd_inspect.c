@@ -271,6 +271,7 @@ static void put_card(struct hg_json_out *o, const struct hg_model_card *c)
         hg_out_real(o, "alpha", (double)t->alpha, 1);
         hg_out_int(o, "vision_layer", t->vision_layer);
         hg_out_int(o, "max_new_tokens", t->max_new_tokens);
+        hg_out_real(o, "temperature", t->temperature >= 0 ? (double)t->temperature : 0, 3);
         hg_out_string(o, "can", t->can[0] ? t->can : NULL);
         hg_out_close(o, '}');
     }

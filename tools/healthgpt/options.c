@@ -151,27 +151,6 @@ static enum hg_status set_number(struct hg_cli *c, const struct option_row *r, c
     return HG_STATUS_OK;
 }
 
-static enum hg_status set_option(struct hg_cli *c, const struct option_row *r, const char *value,
-                                 struct hg_error *err)
-{
-    const bool yes = true;
-    switch (r->kind) {
-    case KIND_TEXT:
-        memcpy((char *)c + r->offset, &value, sizeof value);
-        return HG_STATUS_OK;
-    case KIND_FLAG:
-        memcpy((char *)c + r->offset, &yes, sizeof yes);
-        return HG_STATUS_OK;
-    case KIND_IMAGE:
-        if (c->n_images == HG_CLI_MAX_IMAGES)
-            return hg_fail(err, HG_STATUS_BAD_REQUEST, "--image: at most %d", HG_CLI_MAX_IMAGES);
-        c->images[c->n_images++] = value;
-        return HG_STATUS_OK;
-    default:
-        return set_number(c, r, value, err);
-    }
-}
-
 /* A type that the server's configuration knows, before any long work. */
 static enum hg_status check_type(const struct option_row *r, const char *value,
                                  struct hg_error *err)
@@ -186,6 +165,28 @@ static enum hg_status check_type(const struct option_row *r, const char *value,
     return hg_fail(err, HG_STATUS_BAD_REQUEST, "--%s: expected one of %s, got \"%.40s\"%s%s%s",
                    r->name, row->choices, value, near ? "; did you mean " : "", near ? near : "",
                    near ? "?" : "");
+}
+
+static enum hg_status set_option(struct hg_cli *c, const struct option_row *r, const char *value,
+                                 struct hg_error *err)
+{
+    const bool yes = true;
+    switch (r->kind) {
+    case KIND_TEXT:
+        HG_TRY(check_type(r, value, err));
+        memcpy((char *)c + r->offset, &value, sizeof value);
+        return HG_STATUS_OK;
+    case KIND_FLAG:
+        memcpy((char *)c + r->offset, &yes, sizeof yes);
+        return HG_STATUS_OK;
+    case KIND_IMAGE:
+        if (c->n_images == HG_CLI_MAX_IMAGES)
+            return hg_fail(err, HG_STATUS_BAD_REQUEST, "--image: at most %d", HG_CLI_MAX_IMAGES);
+        c->images[c->n_images++] = value;
+        return HG_STATUS_OK;
+    default:
+        return set_number(c, r, value, err);
+    }
 }
 
 /* One option at argv[*i]; advances *i past a separate value. */
@@ -210,7 +211,6 @@ static enum hg_status take_option(const struct hg_cli_command *command, int argc
             return hg_fail(err, HG_STATUS_BAD_REQUEST, "--%s: expected %s", r->name, r->argument);
         value = argv[++*i];
     }
-    HG_TRY(check_type(r, value, err));
     return set_option(out, r, value, err);
 }
 

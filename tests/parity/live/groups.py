@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import torch
 
-from draw import Folder, Plugged, Tally, answers, forward, gaps, plug_in, save_llm, unit_gain, write_card
+from draw import Folder, Plugged, Tally, answers, double_sums, forward, gaps, plug_in, save_llm, unit_gain, write_card
 from twins import VQGAN, projector, vqgan_shapes
 
 LOGITS, STRICT, CERTAIN = 1e-3, 0.06, 0.05  # issue; reference.md 5.9 (a), (b)
@@ -100,6 +100,9 @@ def llm_case(program, tally, make, linears, rng, case):
     plugged.base = {k: v.half() for k, v in plugged.base.items()}
     for mine, q, (slot, _) in zip(ours[2], sequences, asked):
         compare_strict(tally, mine, plugged.greedy(q["ids"], slot, n_new), "%s plug-in %s" % (what, slot))
+        with double_sums():
+            first = plugged.greedy(q["ids"], slot, 1)[1][0]
+        tally.share("sums in double", (mine[1][0] == first).sum().item(), first.numel())
     c = model.config
     print("# %s %d: D %d, heads %d / %d, F %d, V %d, layers %d, theta %g, eps %g, window %s, %s, plug-ins %d, prompt %d, gap %.1e" % (
         tally.group, case, c.hidden_size, c.num_attention_heads, c.num_key_value_heads, c.intermediate_size, c.vocab_size,
