@@ -54,7 +54,7 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check tokenizer-check golden fuzz fuzz-http format format-check lint layers \
   schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
@@ -130,6 +130,9 @@ bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as
 load-check: check-deps ## what the engine promises under load, measured: docs/load.md (ARGS="--only NAME")
 	@$(MAKE) -s all test-programs
 	@python3 tests/load/main.py $(OUT) $(ARGS)
+
+tokenizer-check: all ## compare every tokenizer with transformers, tokenizers and tiktoken (PyPI): docs/tokenizers.md (ARGS="--count N")
+	@"$(or $(HG_TOKENIZERS_PYTHON),python3)" tests/tokenizers/check.py $(OUT) $(ARGS)
 
 golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads PyTorch)
 	@tools/oracle/golden.sh build/venv

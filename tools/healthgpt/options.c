@@ -61,7 +61,7 @@ static const struct option_row rows[] = {
      " tokenize detokenize ", KIND_TEXT, AT(tokenizer), 0, 0},
     {"regex", "NAME", "how words are cut: gpt2, qwen2, cl100k (rank files: default cl100k)",
      " tokenize detokenize ", KIND_TEXT, AT(regex), 0, 0},
-    {"time", "", "no ids: how fast the text is read, best of five", " tokenize ", KIND_FLAG,
+    {"time", "", "no ids: how fast one thread reads the text", " tokenize ", KIND_FLAG,
      AT(timed), 0, 0},
     {"special", "", "read and show added tokens such as <|end|>", " tokenize detokenize ",
      KIND_FLAG, AT(special), 0, 0},
