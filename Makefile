@@ -54,7 +54,8 @@ TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(OUT)/tests/simt/test_simt $(OUT)
 PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
-.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test test-simt-full test-asan test-tsan bench load-check tokenizer-check golden fuzz fuzz-http format format-check lint layers \
+.PHONY: parity-live parity-venv
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test full-size test-simt-full test-asan test-tsan bench load-check tokenizer-check golden fuzz fuzz-http format format-check lint layers \
   schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
@@ -104,6 +105,14 @@ run: check-deps ## build and start the daemon on 127.0.0.1:8080 with the demo mo
 	@$(MAKE) -s all
 	build/healthgptd
 
+.PHONY: eval eval-venv
+eval: check-deps eval-venv ## the evaluation harness on the demo model and the data of HG_SHARED (tools/eval/README.md; ARGS="--limit 40")
+	@$(MAKE) -s all
+	@py=build/venv-eval/bin/python; [ -x $$py ] || py=python3; $$py tools/eval/demo.py $(ARGS)
+
+eval-venv: ## build/venv-eval: the packages that BLEU, ROUGE, PSNR and SSIM need (PyPI, 360 MB)
+	@tools/eval/venv.sh
+
 test: check-deps ## build and run every test; ends with "N passed, N failed, N skipped"
 	@$(MAKE) -s all test-programs
 	@python3 tests/run.py $(OUT)
@@ -121,11 +130,14 @@ test-tsan: check-deps ## the threaded tests under ThreadSanitizer
 	@python3 tests/run.py build/thread
 
 .PHONY: test-programs
-test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/greedy $(OUT)/healthgptd-faults $(OUT)/h1mut \
+test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-model $(OUT)/full-size-fill $(OUT)/greedy $(OUT)/forward $(OUT)/healthgptd-faults $(OUT)/h1mut \
   $(OUT)/preload/fail_malloc.so
 
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
+
+full-size: all $(OUT)/full-size-fill ## random models as the published ones are laid out, 11 to 31 GB: written, loaded, checked (ARGS=)
+	@python3 tools/full_size/check.py $(OUT) $(ARGS)
 
 load-check: check-deps ## what the engine promises under load, measured: docs/load.md (ARGS="--only NAME")
 	@$(MAKE) -s all test-programs
@@ -133,6 +145,13 @@ load-check: check-deps ## what the engine promises under load, measured: docs/lo
 
 tokenizer-check: all ## compare every tokenizer with transformers, tokenizers and tiktoken (PyPI): docs/tokenizers.md (ARGS="--count N")
 	@"$(or $(HG_TOKENIZERS_PYTHON),python3)" tests/tokenizers/check.py $(OUT) $(ARGS)
+
+parity-live: check-deps ## logits and tokens beside transformers' own modules (build/venv-parity or HG_PARITY_PYTHON); ARGS="--seed N"
+	@$(MAKE) -s $(OUT)/forward
+	@python3 tests/parity/live/main.py $(OUT) $(ARGS)
+
+parity-venv: ## build/venv-parity: torch and the two pinned versions of transformers from PyPI, for parity-live
+	@tests/parity/live/venv.sh build/venv-parity
 
 golden: ## rebuild tests/golden with PyTorch in build/venv (minutes, downloads PyTorch)
 	@tools/oracle/golden.sh build/venv
@@ -162,11 +181,11 @@ schema: all ## write config/schema.json from the table in server/config/config.h
 	@build/healthgptd --print-schema > build/schema.json && cp build/schema.json config/schema.json
 
 SHARE = $(DESTDIR)$(PREFIX)/share
-install: all ## install programs, the CUDA backend if it was built, demo model, manual pages, completions, service files under PREFIX
+install: all ## install programs, the CUDA backend if it was built, demo model, cards, manual pages, completions, service files under PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/healthgpt/models
 	install -m 755 build/healthgpt build/healthgptd $(DESTDIR)$(PREFIX)/bin
 	[ ! -f $(CUDA) ] || { install -d $(DESTDIR)$(PREFIX)/lib && install -m 755 $(CUDA) $(DESTDIR)$(PREFIX)/lib; }
-	cp -R config/models/demo $(DESTDIR)$(PREFIX)/share/healthgpt/models/
+	cp -R config/models/demo config/models/*.json $(DESTDIR)$(PREFIX)/share/healthgpt/models/
 	cp -R deploy config/default.json config/schema.json $(DESTDIR)$(PREFIX)/share/healthgpt/
 	install -d $(SHARE)/man/man1 $(SHARE)/man/man5 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions
 	build/healthgptd --man 1 > $(SHARE)/man/man1/healthgptd.1
@@ -245,6 +264,10 @@ $(OUT)/greedy: $(call obj,tools/gpu/greedy.c) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
 
+$(OUT)/forward: $(call obj,tools/oracle/forward.c) $(LIB)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
+
 $(OUT)/healthgpt-load: $(call obj,tools/load/main.c $(LOAD_SRC)) $(LIB)
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ $(LIBS) -o $@
@@ -252,6 +275,10 @@ $(OUT)/healthgpt-load: $(call obj,tools/load/main.c $(LOAD_SRC)) $(LIB)
 $(OUT)/h1mut: $(call obj,$(sort $(wildcard tests/http/*.c)))
 	@echo "LD $@"
 	@$(CC) $(LDFLAGS_ALL) $^ -o $@
+
+$(OUT)/full-size-fill: $(call obj,tools/full_size/fill.c)
+	@echo "LD $@"
+	@$(CC) $(LDFLAGS_ALL) $^ -lm -o $@
 
 $(OUT)/random-model: $(call obj,$(sort $(wildcard tools/random_model/*.c)))
 	@echo "LD $@"
@@ -325,7 +352,7 @@ $(OUT)/preload/%.so: tests/preload/%.c
 	@echo "CC $<"
 	@$(CC) -std=c11 -D_GNU_SOURCE -I. -O2 -g -fPIC -shared -Wall -Wextra $(if $(WERROR),-Werror) $< -o $@
 
-$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC) $(LOAD_SRC))
+$(OUT)/libtest.a: $(call obj,$(TEST_LIB_SRC) $(LOAD_SRC) tools/healthgpt/bench_quant_dist.c)
 	@rm -f $@
 	@ar rcs $@ $^
 

@@ -73,13 +73,23 @@ void hg_file_unmap(struct hg_file_map *m)
     *m = (struct hg_file_map){0};
 }
 
-void hg_file_forget(const struct hg_file_map *m, const void *data, size_t n)
+static void advise(const struct hg_file_map *m, const void *data, size_t n, int advice)
 {
     uintptr_t begin = (uintptr_t)m->data, at = (uintptr_t)data;
     if (!m->data || n == 0 || at < begin || at - begin >= m->n || n > m->n - (at - begin))
         return; /* not of this file: dropping other memory would lose it */
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = at / page * page;
-    madvise((void *)first, (at + n + page - 1) / page * page - first, MADV_DONTNEED);
+    madvise((void *)first, (at + n + page - 1) / page * page - first, advice);
+}
+
+void hg_file_forget(const struct hg_file_map *m, const void *data, size_t n)
+{
+    advise(m, data, n, MADV_DONTNEED);
+}
+
+void hg_file_sample(const struct hg_file_map *m, const void *data, size_t n, bool random)
+{
+    advise(m, data, n, random ? MADV_RANDOM : MADV_NORMAL);
 }
 
 /* Read up to n bytes at p; short only at the end of the file. */

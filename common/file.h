@@ -21,6 +21,9 @@ void hg_file_unmap(struct hg_file_map *m);
  * file is not resident twice. They are read again if they are touched again, and stay in the page
  * cache, from which the next start of the program is fast. Nothing happens to other memory. */
 void hg_file_forget(const struct hg_file_map *m, const void *data, size_t n);
+/* A few pages of [data, data + n) are going to be read (`random`): a fault is not to bring its
+ * neighbours, which would be the whole file. Or no more of that. */
+void hg_file_sample(const struct hg_file_map *m, const void *data, size_t n, bool random);
 
 /* Append the whole file to out; at most max_bytes (TOO_LARGE above). A failure leaves out as it
  * was. */

@@ -2,6 +2,10 @@
  * machine. */
 #include "common/half.h"
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 /* Layout: 1 sign, 5 exponent (bias 15), 10 mantissa bits against 1, 8 (bias 127), 23. */
 
 float hg_f16_to_f32(uint16_t h)
@@ -52,4 +56,45 @@ float hg_e4m3_to_f32(uint8_t v)
     if ((v & 0x7fu) == 0x7fu)
         return hg_bits_float((uint32_t)(v & 0x80u) << 24 | 0x7fc00000u);
     return hg_f16_to_f32((uint16_t)((v & 0x80u) << 8 | (v & 0x7fu) << 7)) * 256.0f;
+}
+
+/* The first n / 8 * 8 values; returns how many. */
+#ifdef __x86_64__
+__attribute__((target("avx,f16c"))) static size_t widen_f16c(const uint16_t *h, float *f, size_t n)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(f + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(h + i))));
+    return i;
+}
+
+__attribute__((target("avx,f16c"))) static size_t narrow_f16c(const float *f, uint16_t *h, size_t n)
+{
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128((void *)(h + i), _mm256_cvtps_ph(_mm256_loadu_ps(f + i), 0));
+    return i;
+}
+#endif
+
+void hg_f16_to_f32_n(const uint16_t *h, float *f, size_t n)
+{
+    size_t i = 0;
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2")) /* every CPU with AVX2 has F16C */
+        i = widen_f16c(h, f, n);
+#endif
+    for (; i < n; i++)
+        f[i] = hg_f16_to_f32(h[i]);
+}
+
+void hg_f32_to_f16_n(const float *f, uint16_t *h, size_t n)
+{
+    size_t i = 0;
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx2"))
+        i = narrow_f16c(f, h, n);
+#endif
+    for (; i < n; i++)
+        h[i] = hg_f32_to_f16(f[i]);
 }

@@ -38,6 +38,10 @@ static inline uint16_t hg_f32_to_bf16(float f)
 float hg_f16_to_f32(uint16_t h);
 uint16_t hg_f32_to_f16(float f);
 
+/* n values; by F16C where the processor has it, with the same bits but for the payload of a NaN. */
+void hg_f16_to_f32_n(const uint16_t *h, float *f, size_t n);
+void hg_f32_to_f16_n(const float *f, uint16_t *h, size_t n);
+
 /* E4M3 of the OCP 8-bit formats: 1 sign, 4 exponent (bias 7), 3 mantissa bits; no infinity, 0x7f
  * and 0xff are NaN, the largest value is 448. Larger ones and infinities saturate; NaN becomes
  * 0x7f. */

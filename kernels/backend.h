@@ -28,7 +28,9 @@
  * integer sum).
  *
  * A row of W that is not finite gives NaN under I8, F8 and I4 (kernels/quantise.h). Adapters (A, B,
- * R) are kept in the weight's stored type, or BF16 beside I8, F8 and I4, and follow the same rule.
+ * R) are kept in a type of their own (hg_weight_desc.plugin) and follow the same rule: beside I8
+ * both x and z are quantised per row. By default that is the weight's stored type, or BF16 beside
+ * I8, F8 and I4.
  *
  * Dims: T tokens in the batch, S sequence length, D model dim, H query heads, G kv heads, P head
  * dim, F ffn dim, V vocab, K in features, N out features, R total rank, E experts. */
@@ -57,9 +59,12 @@ struct hg_kv;      /* paged key/value cache of all layers */
 
 /* ---- weights -------------------------------------------------------------------------------- */
 
+/* Quantised ones are base matrices only, of the type that they are stored in; they pack to the same
+ * bits as what they were quantised from (hg_quantise_row says how they lie). */
 struct hg_host_tensor {
     const void *data;   /* (host) contiguous, row major; NULL = absent */
-    enum hg_dtype type; /* F32, F16 or BF16 */
+    enum hg_dtype type; /* F32, F16 or BF16; quantised: codes, hg_code_bytes() per row */
+    const void *scale;  /* (host) of a quantised one: hg_scale_bytes() per row; else NULL */
 };
 
 /* y += B (gate_{j / (R/E)} * scaling * (A x)_j), gate = softmax over experts of (Rt x), per token
@@ -79,6 +84,14 @@ struct hg_weight_part {
     struct hg_adapter adapters[HG_MAX_PLUGINS];
 };
 
+/* Of hg_weight_desc.plugin: a desc of zeros leaves the choice to hg_dtype_beside. */
+#define HG_PLUGIN_AUTO 0
+#define HG_PLUGIN_TYPE(dtype) (1 + (int)(dtype))
+static inline enum hg_dtype hg_plugin_dtype(int plugin, enum hg_dtype store)
+{
+    return plugin == HG_PLUGIN_AUTO ? hg_dtype_beside(store) : (enum hg_dtype)(plugin - 1);
+}
+
 /* Parts are stacked along the outputs: N = sum of n_out; each part keeps its own adapters. */
 struct hg_weight_desc {
     const char *name; /* for messages */
@@ -86,8 +99,10 @@ struct hg_weight_desc {
     int n_parts;
     struct hg_weight_part parts[HG_MAX_PARTS];
     enum hg_dtype store; /* how W is kept */
-    int pair; /* outputs i and i + pair/2 of every group of `pair` meet in the epilogue, so a
-                 backend may lay them side by side: P for ROPE_KV, N for SWIGLU, else 0 */
+    int plugin; /* how A, B and R are kept: HG_PLUGIN_AUTO, or HG_PLUGIN_TYPE() of F32, F16,
+                   BF16 or I8; UNSUPPORTED where a backend has no such pair of types */
+    int pair;   /* outputs i and i + pair/2 of every group of `pair` meet in the epilogue, so a
+                   backend may lay them side by side: P for ROPE_KV, N for SWIGLU, else 0 */
 };
 
 /* ---- the plan of one step: integers made on the host, only read by kernels --------------------
@@ -145,6 +160,19 @@ struct hg_sample_result {
 /* ---- arguments, one struct per op -------------------------------------------------------------
  */
 
+/* Where the reference's FP16 run rounds to binary16 (reference.md 4, 5, 6, 8). NEVER: as the
+ * numerics rule above says, the only one that every backend has. Others need ops->rounds_fp16 and
+ * weights, tables and a cache of F16: h() is rounding to nearest even, sums inside a product and
+ * softmax are fp32 or better, and an op rounds where PyTorch's kernels begin and end:
+ * - RMSNorm h(w h(x / rms)); LayerNorm once, at its end; biases, norm weights, positions are h().
+ * - linear h(Wx + b); its adapter z_j = h(h(gate) h(h(Ax) scaling)), h(y + h(Bz)), gate = softmax
+ * of h(Rx); residual h(x + y); SwiGLU h(up h(silu(gate))); quick-GELU h(u h(sigmoid(h(1.702 u))));
+ *   GELU once; rotation h(h(x c) + h(x' s)) with c = h(cos), s = h(sin).
+ * - attention, FP16 (eager): S = h(qk), h(S scale), P = h(softmax), h(PV). FP16_SDPA: only h(PV).
+ * - attention_full, FP16: S = h(h(q scale) k), P = h(softmax), h(PV). FP16_SDPA: only h(PV).
+ * - logits stay on the grid of binary16, pixels are h(). */
+enum hg_rounding { HG_ROUND_NEVER, HG_ROUND_FP16, HG_ROUND_FP16_SDPA };
+
 struct hg_embed_args { /* y[t] = table[plan.table[t]][id] or features[-1 - token] */
     const struct hg_plan *plan;
     const void *tables[HG_MAX_PLUGINS]; /* (dev) [V, D] */
@@ -187,6 +215,7 @@ struct hg_linear_args {
     float norm_eps;
     const int32_t *slot; /* (host) [n_rows] plug-in per row, or NULL: none */
     enum hg_epilogue epilogue;
+    enum hg_rounding rounding;
     const void *residual; /* (dev) [n_rows, N], HG_EPILOGUE_RESIDUAL */
     int64_t ld_residual;
     const struct hg_rope_kv *rope; /* HG_EPILOGUE_ROPE_KV */
@@ -199,6 +228,7 @@ struct hg_layernorm_args { /* y = (x - mean) / sqrt(var + eps) * weight + bias, 
     const void *x;              /* (dev) [n_rows, dim] */
     const float *weight, *bias; /* (dev) [dim] */
     float eps;
+    enum hg_rounding rounding;
     void *y; /* (dev), may be x */
 };
 
@@ -214,6 +244,7 @@ struct hg_attention_args {
     int n_heads, n_kv_heads, head_dim;
     int window;
     float scale;
+    enum hg_rounding rounding;
     const void *q; /* (dev) [T, H*P] */
     void *y;       /* (dev) [T, H*P] */
 };
@@ -223,6 +254,7 @@ struct hg_attention_full_args {
     int n_batch, n_rows; /* S */
     int n_heads, head_dim;
     float scale;
+    enum hg_rounding rounding;
     const void *q, *k, *v; /* (dev) [n_batch * S, ld] */
     int64_t ld;
     void *y; /* (dev) [n_batch * S, H*P] */
@@ -235,6 +267,7 @@ struct hg_head_args {
     const void *x;                      /* (dev) [T, D] */
     const float *norms[HG_MAX_PLUGINS]; /* (dev) [D], per head set */
     float norm_eps;
+    enum hg_rounding rounding;
     const struct hg_weight *heads[HG_MAX_PLUGINS];
     float *logits; /* (dev) [n_out, ld] fp32 */
     int64_t ld;
@@ -248,12 +281,14 @@ struct hg_sample_args { /* order: penalty, temperature, top-k, top-p, softmax, d
 
 struct hg_im2row_args { /* patches of planar pixels, rows in (c, ky, kx) order, patches row major */
     int n_images, n_channels, side, patch;
+    enum hg_rounding rounding;
     const float *pixels; /* (dev) fp32 [n_images, C, side, side] */
     void *y;             /* (dev) [n_images * (side/patch)^2, C * patch * patch] */
 };
 
 struct hg_vision_embed_args { /* y[i][0] = cls + pos[0]; y[i][1 + p] = patches[i][p] + pos[1 + p] */
     int n_images, n_patches, dim;
+    enum hg_rounding rounding;
     const void *patches;    /* (dev) [n_images * n_patches, dim] */
     const float *cls, *pos; /* (dev) [dim], [1 + n_patches, dim] */
     void *y;                /* (dev) [n_images * (1 + n_patches), dim] */
@@ -344,6 +379,7 @@ struct hg_backend_memory {
 struct hg_backend_ops {
     const char *name;       /* "ref", "cpu", "cuda" */
     enum hg_dtype act_type; /* of activations */
+    bool rounds_fp16;       /* knows every hg_rounding */
 
     void (*close)(struct hg_backend *b);
     const char *(*describe)(struct hg_backend *b); /* "cpu avx512-bf16 2 threads" */

@@ -34,7 +34,8 @@ static enum hg_status check_part(const struct hg_weight_desc *d, int i, struct h
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: part %d has %d outputs%s", d->name, i,
                        p->n_out, p->w.data ? "" : " and no weight");
     enum hg_dtype bias = p->bias.data ? p->bias.type : HG_DTYPE_F32;
-    if (hg_dtype_is_quantised(p->w.type) || hg_dtype_is_quantised(bias))
+    bool other = hg_dtype_is_quantised(p->w.type) && (p->w.type != d->store || !p->w.scale);
+    if (other || hg_dtype_is_quantised(bias))
         return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: part %d: %s host tensor", d->name, i,
                        hg_dtype_name(hg_dtype_is_quantised(bias) ? bias : p->w.type));
     for (int s = 0; s < HG_MAX_PLUGINS; s++)
@@ -54,6 +55,10 @@ enum hg_status hg_weight_desc_check(const struct hg_weight_desc *d, int room, in
         HG_TRY(check_part(d, i, err));
         n += d->parts[i].n_out;
     }
+    enum hg_dtype plugin = hg_plugin_dtype(d->plugin, d->store);
+    if (d->plugin < 0 || plugin > HG_DTYPE_I8)
+        return hg_fail(err, HG_STATUS_UNSUPPORTED, "%s: adapters kept in %s", d->name,
+                       hg_dtype_name(plugin));
     if (n > INT_MAX - room)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "%s: %lld outputs", d->name, (long long)n);
     if (d->pair < 0 || d->pair % 2 || (d->pair && n % d->pair))

@@ -78,3 +78,24 @@ uint16_t hg_quantise_i4(const float *x, int n, int8_t *q)
         q[i] = (int8_t)(int)nearest(x[i], scale, -8, 7);
     return half;
 }
+
+static void quantise_row_i4(const float *x, int n, uint8_t *q, uint16_t *scale)
+{
+    int8_t code[HG_I4_GROUP];
+    for (int i = 0; i < n; i += HG_I4_GROUP) {
+        int len = n - i < HG_I4_GROUP ? n - i : HG_I4_GROUP;
+        *scale++ = hg_quantise_i4(x + i, len, code);
+        memset(code + len, 0, (size_t)(HG_I4_GROUP - len));
+        for (int j = 0; j < len; j += 8, q += 4)
+            for (int k = 0; k < 4; k++)
+                q[k] = (uint8_t)((code[j + k] + 8) | (code[j + 4 + k] + 8) << 4);
+    }
+}
+
+void hg_quantise_row(enum hg_dtype type, const float *x, int n, void *q, void *scale)
+{
+    if (type == HG_DTYPE_I4)
+        quantise_row_i4(x, n, q, scale);
+    else
+        *(float *)scale = type == HG_DTYPE_I8 ? hg_quantise_i8(x, n, q) : hg_quantise_f8(x, n, q);
+}

@@ -19,6 +19,17 @@ float hg_quantise_f8(const float *x, int n, uint8_t *q);
  * where the group is not finite or the scale beyond binary16. */
 uint16_t hg_quantise_i4(const float *x, int n, int8_t *q);
 
+/* A row of a host tensor of a quantised type: hg_code_bytes(type, n) at q, hg_scale_bytes(type, n)
+ * at scale. I8: int8, an fp32 scale. F8: E4M3 codes, an fp32 scale. I4: 8 values are 4 bytes, byte
+ * i has value i in its low and value 4 + i in its high half, each plus 8 (8 where there is none); a
+ * binary16 scale per group. */
+void hg_quantise_row(enum hg_dtype type, const float *x, int n, void *q, void *scale);
+/* Value i of an I4 row, -8..7. */
+static inline int hg_i4_code(const uint8_t *q, int i)
+{
+    return (q[i / 8 * 4 + i % 4] >> (i % 8 / 4 * 4) & 15) - 8;
+}
+
 static inline int hg_i4_groups(int n)
 {
     return (n + HG_I4_GROUP - 1) / HG_I4_GROUP;

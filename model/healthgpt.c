@@ -12,8 +12,16 @@
 
 #include "model/internal.h"
 #include "model/model_path.h"
+#include "model/numerics.h"
 
 enum { DEFAULT_SEQS = 16, DEFAULT_BATCH_TOKENS = 1024 };
+
+enum hg_status hg_model_fail_task(const struct hg_model_card *c, int task, struct hg_error *err)
+{
+    const char *why = c->tasks[task].unpublished;
+    return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s has no %s%s%s", c->name,
+                   hg_task_name((enum hg_task)task), why[0] ? ": " : "", why);
+}
 
 const char *hg_task_name(enum hg_task t)
 {
@@ -28,21 +36,19 @@ bool hg_model_is_stop(const struct hg_model *m, int32_t id)
     return false;
 }
 
+static const char *const dtype_names[HG_DTYPE_COUNT] = {"f32",  "f16", "bf16",
+                                                        "int8", "fp8", "int4"};
+
+/* weights: the types of base weights, else those of caches and plug-ins. */
 static enum hg_status parse_dtype(const char *option, const char *text, enum hg_dtype automatic,
                                   bool weights, enum hg_dtype *out, struct hg_error *err)
 {
-    static const struct {
-        const char *name;
-        enum hg_dtype type;
-    } names[] = {{"f32", HG_DTYPE_F32}, {"f16", HG_DTYPE_F16}, {"bf16", HG_DTYPE_BF16},
-                 {"int8", HG_DTYPE_I8}, {"fp8", HG_DTYPE_F8},  {"int4", HG_DTYPE_I4}};
     *out = automatic;
     if (!text || strcmp(text, "auto") == 0)
         return HG_STATUS_OK;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(text, names[i].name) == 0 &&
-            (weights || names[i].type == HG_DTYPE_I8 || !hg_dtype_is_quantised(names[i].type))) {
-            *out = names[i].type;
+    for (int i = 0; i <= (weights ? HG_DTYPE_I4 : HG_DTYPE_I8); i++)
+        if (strcmp(text, dtype_names[i]) == 0) {
+            *out = (enum hg_dtype)i;
             return HG_STATUS_OK;
         }
     return hg_fail(err, HG_STATUS_BAD_REQUEST,
@@ -117,8 +123,10 @@ static enum hg_status load_profile(struct hg_model *m, struct hg_model_files *f,
     if (!m->vision || !f->task[t])
         return HG_STATUS_OK;
     p->vision_layer = hg_vision_layer_index(&m->vision_config, c->vision_layer);
-    return hg_projector_load(m->backend, f->task[t], m->vision_config.dim, m->llm_config.dim,
-                             m->n_image_rows, small, &p->projector, err);
+    HG_TRY(hg_projector_load(m->backend, f->task[t], m->vision_config.dim, m->llm_config.dim,
+                             m->n_image_rows, small, &p->projector, err));
+    hg_projector_set_rounding(p->projector, m->rounding);
+    return HG_STATUS_OK;
 }
 
 static enum hg_status load_vision(struct hg_model *m, struct hg_model_files *f, enum hg_dtype small,
@@ -137,19 +145,27 @@ static enum hg_status load_vision(struct hg_model *m, struct hg_model_files *f, 
                            m->vision_config.n_layers);
         max_layer = layer > max_layer ? layer : max_layer;
     }
-    return hg_vision_load(m->backend, &m->vision_config, f->vision, max_layer, small, &m->vision,
-                          err);
+    HG_TRY(hg_vision_load(m->backend, &m->vision_config, f->vision, max_layer, small, &m->vision,
+                          err));
+    hg_vision_set_rounding(m->vision, m->rounding);
+    return HG_STATUS_OK;
 }
 
-static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
-                                   const struct hg_model_options *o, const struct hg_kv_desc *kv,
-                                   struct hg_error *err)
+enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *f,
+                                     const struct hg_model_options *o, const struct hg_kv_desc *kv,
+                                     struct hg_error *err)
 {
     enum hg_dtype store;
     struct hg_llm_source source = {.base = f->base, .max_tokens = m->max_batch_tokens};
     HG_TRY(parse_dtype("dtype", o->dtype, stored_type(f), true, &store, err));
     HG_TRY(parse_rope(o->rope ? o->rope : m->card.rope_inv_freq, &source.rope, err));
-    source.store = store;
+    enum hg_dtype plugin;
+    HG_TRY(
+        parse_dtype("plugin_dtype", o->plugin_dtype, hg_dtype_beside(store), false, &plugin, err));
+    source.store = m->store = store;
+    source.plugin = HG_PLUGIN_TYPE(plugin);
+    m->plugin_store = plugin;
+    source.rounding = m->rounding;
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         source.task[t] = f->task[t];
         source.present[t] = m->card.tasks[t].present;
@@ -157,7 +173,7 @@ static enum hg_status load_network(struct hg_model *m, struct hg_model_files *f,
     }
     enum hg_dtype small = store == HG_DTYPE_F32 ? HG_DTYPE_F32 : HG_DTYPE_F16;
     HG_TRY(reserve(m, f, &source, err));
-    HG_TRY(hg_model_check_memory(m, f, store, kv, err));
+    HG_TRY(hg_model_check_memory(m, f, kv, err));
     HG_TRY(load_vision(m, f, small, err));
     HG_TRY(hg_llm_load(m->backend, &m->llm_config, &source, &m->llm, err));
     for (int t = 0; t < HG_TASK_COUNT; t++)
@@ -259,21 +275,26 @@ static enum hg_status set_limits(struct hg_model *m, const struct hg_model_optio
 }
 
 static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
-                               const struct hg_model_options *o, struct hg_error *err)
+                               const struct hg_model_options *asked, struct hg_error *err)
 {
+    struct hg_model_options with_numerics;
+    const struct hg_model_options *o = &with_numerics;
+    HG_TRY(hg_numerics_apply(asked, &with_numerics, err));
     HG_TRY(set_limits(m, o, err));
     if (getrandom(m->hash_key, sizeof m->hash_key, 0) != (ssize_t)sizeof m->hash_key)
         return hg_fail(err, HG_STATUS_INTERNAL, "no random numbers for the keys of the cache");
-    HG_TRY(hg_model_path_resolve(o->path, m->path, sizeof m->path, err));
-    HG_TRY(hg_model_files_open(m, f, err));
+    HG_TRY(hg_model_files_open(m, o, f, err));
+    HG_TRY(hg_model_rehearse(m, f, o, 0, NULL, NULL, err));
     struct hg_backend_options backend = {.n_threads = o->n_threads};
     struct hg_load_meter meter;
     struct hg_kv_desc kv;
     HG_TRY(hg_model_utilization(o->gpu_memory_utilization, &backend.memory_utilization, err));
     HG_TRY(describe_kv(m, o, &kv, err));
+    m->kv_store = kv.type;
     HG_TRY(hg_backend_open(o->backend ? o->backend : "auto", &backend, &m->backend, err));
+    m->rounding = hg_numerics_rounding(o, m->llm_config.arch);
     hg_model_files_set_meter(f, &meter);
-    HG_TRY(load_network(m, f, o, &kv, err));
+    HG_TRY(hg_model_load_network(m, f, o, &kv, err));
     m->weights_crc32c = hg_model_files_crc32c(f);
     hg_load_meter_end(&meter, m->weights_crc32c);
     HG_TRY(create_features(m, err));
@@ -312,13 +333,17 @@ void hg_model_forget(struct hg_model *m)
 enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model **out,
                              struct hg_error *err)
 {
-    struct hg_model_files files = {0};
+    struct hg_model_files *files = calloc(1, sizeof *files);
     *out = NULL;
     struct hg_model *m = calloc(1, sizeof *m);
-    if (!m)
+    if (!m || !files) {
+        free(m);
+        free(files);
         return hg_fail(err, HG_STATUS_NO_MEMORY, "model");
-    enum hg_status status = hg_model_explain_memory(m, load_all(m, &files, o, err), err);
-    hg_model_files_close(&files);
+    }
+    enum hg_status status = hg_model_explain_memory(m, load_all(m, files, o, err), err);
+    hg_model_files_close(files);
+    free(files);
     if (status != HG_STATUS_OK) {
         hg_model_free(m);
         return status;
@@ -327,15 +352,25 @@ enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model *
     return HG_STATUS_OK;
 }
 
-static void free_device(struct hg_model *m)
+void hg_model_free_network(struct hg_model *m)
 {
-    struct hg_backend *b = m->backend;
-    hg_kv_cache_deinit(&m->kv);
     hg_vision_free(m->vision);
     for (int t = 0; t < HG_TASK_COUNT; t++)
         hg_projector_free(m->tasks[t].projector);
     hg_vqgan_free(m->vqgan);
     hg_llm_free(m->llm);
+    m->vision = NULL;
+    m->vqgan = NULL;
+    m->llm = NULL;
+    memset(m->tasks, 0, sizeof m->tasks);
+    memset(&m->vqgan_info, 0, sizeof m->vqgan_info);
+}
+
+static void free_device(struct hg_model *m)
+{
+    struct hg_backend *b = m->backend;
+    hg_kv_cache_deinit(&m->kv);
+    hg_model_free_network(m);
     b->ops->free(b, m->features.rows);
     b->ops->free(b, m->features.hidden);
     b->ops->free(b, m->step.logits);
@@ -367,9 +402,17 @@ const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m)
     return m->tokenizer;
 }
 
-const char *hg_model_folder(const struct hg_model *m)
+enum hg_status hg_model_canary_path(const struct hg_model *m, char *out, size_t cap,
+                                    struct hg_error *err)
 {
-    return m->path;
+    const struct hg_model_place *p = &m->place;
+    const char *slash = strrchr(p->card, '/');
+    bool folder = strcmp(slash ? slash + 1 : p->card, "healthgpt.json") == 0;
+    int n = snprintf(out, cap, "%s/%s%scanary.json", folder ? p->dir : p->root,
+                     folder ? "" : m->card.name, folder ? "" : ".");
+    if (n >= 0 && (size_t)n < cap)
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_TOO_LARGE, "canary.json: path too long");
 }
 
 size_t hg_model_weight_bytes(const struct hg_model *m)
@@ -420,8 +463,13 @@ void hg_model_info(const struct hg_model *m, struct hg_model_info *out)
     out->arch = m->llm_config.arch;
     out->notice = m->card.notice;
     out->backend = m->backend->ops->describe(m->backend);
+    out->dtype = dtype_names[m->store];
+    out->plugin_dtype = dtype_names[m->plugin_store];
+    out->kv_dtype = dtype_names[m->kv_store];
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         out->has_task[t] = m->tasks[t].present;
+        out->can[t] = m->card.tasks[t].can;
+        out->unpublished[t] = m->card.tasks[t].unpublished;
         out->max_new_tokens[t] = m->tasks[t].max_new_tokens;
         out->plugin_bytes[t] = m->llm->plugin_bytes[t];
     }

@@ -25,35 +25,46 @@ struct hg_seq;
 enum hg_task { HG_TASK_COMPREHENSION, HG_TASK_GENERATION, HG_TASK_COUNT };
 
 struct hg_model_options {
-    const char *path;     /* folder with healthgpt.json; NULL: the demo model that was built in */
+    const char *path; /* folder with healthgpt.json, or a card file; NULL: the demo model */
+    const char
+        *weights; /* where the card's pieces are (load/model_source.h); NULL, "": its folder */
+    const char *system;   /* instead of the card's system prompt; NULL, "": the card's */
     const char *backend;  /* "auto", see hg_backend_open */
     const char *dtype;    /* base weights: "auto" (as stored), "f32", "f16", "bf16", "int8", "fp8",
                              "int4" */
     const char *rope;     /* NULL (the card decides), "fp32", "fp16", "bf16" */
     const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
-    int n_threads;        /* 0: all */
-    int max_seqs;         /* sequences resident at once; 0: 16 */
-    bool forget;          /* keep nothing of a sequence for those that come after it */
-    int max_batch_tokens; /* tokens of one step; 0: 1024, or less when the context is smaller */
-    int64_t kv_tokens;    /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
-                             on a card as many of those contexts as the memory takes */
+    const char *plugin_dtype; /* H-LoRA adapters: "auto" (bf16 beside int8, fp8 and int4, else as
+                                 dtype), "f32", "f16", "bf16", "int8". UNSUPPORTED where the backend
+                                 cannot: cuda has auto and int8 */
+    const char *numerics;     /* NULL or "default"; "strict": see model/numerics.h */
+    int n_threads;            /* 0: all */
+    int max_seqs;             /* sequences resident at once; 0: 16 */
+    bool forget;              /* keep nothing of a sequence for those that come after it */
+    bool any_values;          /* tests: weights that are NaN or Inf are loaded too */
+    int max_batch_tokens;     /* tokens of one step; 0: 1024, or less when the context is smaller */
+    int64_t kv_tokens; /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
+                          on a card as many of those contexts as the memory takes */
     double gpu_memory_utilization; /* share of the card's free memory that is taken; 0:
                                       $HEALTHGPT_GPU_MEMORY_UTILIZATION, or 0.90 */
 };
 
 struct hg_model_info {
     char name[64];
-    const char *arch;    /* "phi3", "qwen2", "llama" */
-    const char *notice;  /* "not for clinical use" text of the card */
-    const char *backend; /* describe() of the backend */
+    const char *arch;                            /* "phi3", "qwen2", "llama" */
+    const char *notice;                          /* "not for clinical use" text of the card */
+    const char *backend;                         /* describe() of the backend */
+    const char *dtype, *plugin_dtype, *kv_dtype; /* what is stored: "int8", never "auto" */
     bool has_task[HG_TASK_COUNT];
-    bool has_image_encoder; /* VQGAN encoder present */
-    int max_context;        /* positions */
-    int image_side;         /* pixels the vision tower sees */
-    int n_image_rows;       /* embedding rows per image (576; demo 64) */
-    int grid_h, grid_w;     /* index tokens of a drawn image; 0 without a VQGAN */
-    int output_side;        /* pixels of a drawn image */
-    int n_vocab;            /* rows of the larger embedding table */
+    const char *can[HG_TASK_COUNT];         /* what the card says the task's weights can do; "" */
+    const char *unpublished[HG_TASK_COUNT]; /* why it has no weights that are published; "" */
+    bool has_image_encoder;                 /* VQGAN encoder present */
+    int max_context;                        /* positions */
+    int image_side;                         /* pixels the vision tower sees */
+    int n_image_rows;                       /* embedding rows per image (576; demo 64) */
+    int grid_h, grid_w;                     /* index tokens of a drawn image; 0 without a VQGAN */
+    int output_side;                        /* pixels of a drawn image */
+    int n_vocab;                            /* rows of the larger embedding table */
     int n_index;
     int32_t first_index_id; /* id of <idx_0>, -1 without */
     int max_new_tokens[HG_TASK_COUNT];
@@ -75,13 +86,26 @@ struct hg_model_info {
  * and what to change when it does not fit. */
 enum hg_status hg_model_load(const struct hg_model_options *o, struct hg_model **out,
                              struct hg_error *err);
+/* All that a load looks at before it packs a weight, without a backend: files, names, shapes, what
+ * is surplus, whether pieces belong together, the card's expectations, values (dry_run.h; none
+ * after deadline_ns, 0: no deadline). `fn` gets a line for each finding: wrong ones keep a load
+ * from working, the others are warnings. The failure is the first that is wrong. */
+typedef void hg_model_finding_fn(void *ctx, bool wrong, const char *line);
+enum hg_status hg_model_check(const struct hg_model_options *o, int64_t deadline_ns,
+                              hg_model_finding_fn *fn, void *ctx, struct hg_error *err);
+/* UNSUPPORTED with the card's reason when the card has no such task; reads the card alone. */
+enum hg_status hg_model_check_task(const struct hg_model_options *o, enum hg_task t,
+                                   struct hg_error *err);
 /* [any] How far the load of this process has come, 0..1 of the bytes of its weights; *left_s:
  * seconds at the pace so far, 0 when not known. */
 double hg_model_load_share(double *left_s);
 void hg_model_free(struct hg_model *m);                                  /* NULL is fine */
 void hg_model_info(const struct hg_model *m, struct hg_model_info *out); /* [any] */
 const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m); /* [any] */
-const char *hg_model_folder(const struct hg_model *m);                   /* [any] */
+/* [any] What the self-test is compared with, if it is there: canary.json in the model folder, or
+ * <card's name>.canary.json among the weights of a card file. */
+enum hg_status hg_model_canary_path(const struct hg_model *m, char *out, size_t cap,
+                                    struct hg_error *err);
 const char *hg_task_name(enum hg_task t); /* "comprehension", "generation" */
 
 /* ---- a request --------------------------------------------------------------------------------
@@ -124,6 +148,9 @@ enum hg_status hg_model_prepare(const struct hg_model *m, const struct hg_reques
 enum hg_status hg_model_prepare_ids(const struct hg_model *m, const struct hg_request_input *in,
                                     const int32_t *ids, size_t n_ids, struct hg_prepared **out,
                                     struct hg_error *err);
+/* [any] The same request with another seed, as long as p has not begun; it shares p's pixels. */
+enum hg_status hg_prepared_again(const struct hg_prepared *p, uint64_t seed,
+                                 struct hg_prepared **out, struct hg_error *err);
 void hg_prepared_free(struct hg_prepared *p);
 
 /* What became of a picture on its way to the vision tower (reference.md 8.1): laid in the middle of
@@ -249,6 +276,11 @@ int hg_seq_n_left(const struct hg_seq *s);
  * - lo] columns. For parity. */
 enum hg_status hg_model_last_logits(struct hg_model *m, size_t row, float *dst, size_t cap,
                                     size_t *n, int32_t *first_id, struct hg_error *err);
+
+/* The last known token becomes `id`, and the next step goes on from it: a given text is followed
+ * whatever the model would have said (teacher forcing, for measurements). INTERNAL: there is none,
+ * or a step is in flight; BAD_REQUEST: not an id of the task's table. */
+enum hg_status hg_seq_force(struct hg_seq *s, int32_t id, struct hg_error *err);
 
 size_t hg_seq_n_generated(const struct hg_seq *s); /* known ones */
 const int32_t *hg_seq_generated(const struct hg_seq *s);

@@ -3,55 +3,56 @@
 #include <string.h>
 
 #include "common/file.h"
+#include "common/log.h"
 #include "model/internal.h"
+#include "model/load/odd_file.h"
+#include "model/model_path.h"
 
-enum { PATH_CAP = 1024 };
+enum { PATH_CAP = HG_PLACE_CAP + 256 };
 
-static enum hg_status card_path(const struct hg_model *m, const char *name, char out[PATH_CAP],
-                                struct hg_error *err)
+/* ---- where they are -------------------------------------------------------------------------- */
+
+static enum hg_status find_pieces(struct hg_model *m, struct hg_model_files *f,
+                                  struct hg_error *err)
 {
-    if (hg_path_join(out, PATH_CAP, m->path, name) == HG_STATUS_OK)
-        return HG_STATUS_OK;
-    return hg_fail(err, HG_STATUS_TOO_LARGE, "path too long: %s", name);
+    for (int i = 0; i < HG_PART_COUNT; i++) {
+        if (!hg_model_piece_name(&m->card, i)[0])
+            continue;
+        HG_TRY(hg_model_find(&m->place, &m->card, i, f->paths[i], err));
+        hg_log(HG_LOG_DEBUG, "%s: %s", hg_model_piece_role(i), f->paths[i]);
+    }
+    return HG_STATUS_OK;
 }
 
 /* ---- weights -------------------------------------------------------------------------------- */
 
-static enum hg_status open_file(const struct hg_model *m, const char *name, struct hg_weights **out,
+static enum hg_status open_file(const struct hg_model_files *f, int piece, struct hg_weights **out,
                                 struct hg_error *err)
 {
-    char path[PATH_CAP];
+    if (!f->paths[piece][0])
+        return HG_STATUS_OK;
     if (!*out)
         HG_TRY(hg_weights_create(out, err));
-    HG_TRY(card_path(m, name, path, err));
-    return hg_weights_add_file(*out, path, err);
+    return hg_weights_add_file(*out, f->paths[piece], err);
 }
 
-static enum hg_status open_dir(const struct hg_model *m, const char *name, struct hg_weights **out,
+static enum hg_status open_dir(const struct hg_model_files *f, int piece, struct hg_weights **out,
                                struct hg_error *err)
 {
-    char path[PATH_CAP];
+    if (!f->paths[piece][0])
+        return HG_STATUS_OK;
     HG_TRY(hg_weights_create(out, err));
-    HG_TRY(card_path(m, name, path, err));
-    return hg_weights_add_dir(*out, path, err);
+    return hg_weights_add_dir(*out, f->paths[piece], err);
 }
 
-static enum hg_status open_weights(const struct hg_model *m, struct hg_model_files *f,
-                                   struct hg_error *err)
+static enum hg_status open_weights(struct hg_model_files *f, struct hg_error *err)
 {
-    const struct hg_model_card *c = &m->card;
-    HG_TRY(open_dir(m, c->llm, &f->base, err));
-    if (c->has_vision)
-        HG_TRY(open_dir(m, c->vision, &f->vision, err));
-    if (c->has_vqgan)
-        HG_TRY(open_file(m, c->vqgan_path, &f->vqgan, err));
+    HG_TRY(open_dir(f, HG_PART_LLM, &f->base, err));
+    HG_TRY(open_dir(f, HG_PART_VISION, &f->vision, err));
+    HG_TRY(open_file(f, HG_PART_VQGAN, &f->vqgan, err));
     for (int t = 0; t < HG_TASK_COUNT; t++) {
-        if (!c->tasks[t].present)
-            continue;
-        if (c->tasks[t].hlora[0])
-            HG_TRY(open_file(m, c->tasks[t].hlora, &f->task[t], err));
-        if (c->tasks[t].fusion[0])
-            HG_TRY(open_file(m, c->tasks[t].fusion, &f->task[t], err));
+        HG_TRY(open_file(f, HG_PART_HLORA + t, &f->task[t], err));
+        HG_TRY(open_file(f, HG_PART_FUSION + t, &f->task[t], err));
     }
     return HG_STATUS_OK;
 }
@@ -109,15 +110,28 @@ void hg_model_files_close(struct hg_model_files *f)
 
 /* ---- configs -------------------------------------------------------------------------------- */
 
-static enum hg_status read_configs(struct hg_model *m, struct hg_error *err)
+/* A clone without git-lfs has pointers where the tokenizer is, and a web page may be anywhere. */
+static enum hg_status check_small_files(const char *dir, struct hg_error *err)
 {
-    char dir[PATH_CAP];
-    HG_TRY(hg_model_card_read(m->path, &m->card, err));
-    HG_TRY(hg_prompt_template_check(m->card.template_name, err));
-    HG_TRY(card_path(m, m->card.llm, dir, err));
+    static const char *const names[] = {"config.json",    "tokenizer_config.json",
+                                        "tokenizer.json", "tokenizer.model",
+                                        "vocab.json",     "preprocessor_config.json"};
+    char path[PATH_CAP];
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (hg_path_join(path, sizeof path, dir, names[i]) == HG_STATUS_OK)
+            HG_TRY(hg_odd_file_check(path, err));
+    return HG_STATUS_OK;
+}
+
+static enum hg_status read_configs(struct hg_model *m, const struct hg_model_files *f,
+                                   struct hg_error *err)
+{
+    const char *dir = f->paths[HG_PART_LLM];
+    HG_TRY(check_small_files(dir, err));
     HG_TRY(hg_llm_config_read(dir, &m->llm_config, err));
     if (m->card.has_vision) {
-        HG_TRY(card_path(m, m->card.vision, dir, err));
+        dir = f->paths[HG_PART_VISION];
+        HG_TRY(check_small_files(dir, err));
         HG_TRY(hg_vision_config_read(dir, &m->vision_config, err));
         HG_TRY(hg_preprocess_config_read(dir, &m->preprocess, err));
         if (m->preprocess.side != m->vision_config.image_side)
@@ -203,12 +217,11 @@ static enum hg_status add_image_tokens(struct hg_model *m, const struct hg_model
 static enum hg_status load_tokenizer(struct hg_model *m, const struct hg_model_files *f,
                                      struct hg_error *err)
 {
-    char dir[PATH_CAP];
+    const char *dir = f->paths[HG_PART_LLM];
     int64_t rows = own_rows(f, HG_TASK_GENERATION), com_rows = own_rows(f, HG_TASK_COMPREHENSION);
     m->first_index_id = -1;
     m->n_text = m->llm_config.vocab;
     HG_TRY(count_codes(m, f, err));
-    HG_TRY(card_path(m, m->card.llm, dir, err));
     if (!has_tokenizer_files(dir)) { /* ids only; the last rows are the image tokens */
         if (m->n_index > 0 && rows > m->n_index + 3 && rows < 1 << 24) {
             m->n_text = (int)rows - m->n_index - 3;
@@ -230,10 +243,32 @@ static enum hg_status load_tokenizer(struct hg_model *m, const struct hg_model_f
     return hg_prompt_controls_check(m->tokenizer, m->card.template_name, m->n_index > 0, err);
 }
 
-enum hg_status hg_model_files_open(struct hg_model *m, struct hg_model_files *f,
-                                   struct hg_error *err)
+/* The folder or file, the card in it, and the system prompt that was asked for. */
+static enum hg_status read_card(struct hg_model *m, const struct hg_model_options *o,
+                                struct hg_error *err)
 {
-    HG_TRY(read_configs(m, err));
-    HG_TRY(open_weights(m, f, err));
+    char path[HG_PLACE_CAP];
+    HG_TRY(hg_model_path_resolve(o->path, path, sizeof path, err));
+    HG_TRY(hg_model_place(path, o->weights, &m->place, err));
+    HG_TRY(hg_model_card_read(m->place.card, &m->card, err));
+    HG_TRY(hg_prompt_template_check(m->card.template_name, err));
+    if (!o->system || !o->system[0])
+        return HG_STATUS_OK;
+    if (strlen(o->system) >= sizeof m->card.system_text)
+        return hg_fail(err, HG_STATUS_TOO_LARGE, "system prompt: at most %zu bytes, got %zu",
+                       sizeof m->card.system_text - 1, strlen(o->system));
+    memcpy(m->card.system_text, o->system, strlen(o->system) + 1);
+    m->card.system = m->card.system_text;
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_model_files_open(struct hg_model *m, const struct hg_model_options *o,
+                                   struct hg_model_files *f, struct hg_error *err)
+{
+    HG_TRY(read_card(m, o, err));
+    hg_model_settle_tasks(&m->place, &m->card);
+    HG_TRY(find_pieces(m, f, err));
+    HG_TRY(read_configs(m, f, err));
+    HG_TRY(open_weights(f, err));
     return load_tokenizer(m, f, err);
 }

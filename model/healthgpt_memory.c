@@ -90,14 +90,13 @@ static size_t layers_at_least(const struct hg_weights *w, enum hg_dtype store)
 }
 
 enum hg_status hg_model_check_memory(const struct hg_model *m, const struct hg_model_files *f,
-                                     enum hg_dtype store, const struct hg_kv_desc *kv,
-                                     struct hg_error *err)
+                                     const struct hg_kv_desc *kv, struct hg_error *err)
 {
     struct hg_backend_memory have = memory_of(m);
     size_t cache = context_bytes(kv, m->llm_config.max_positions);
-    size_t weights = layers_at_least(f->base, store);
+    size_t weights = layers_at_least(f->base, m->store);
     for (int t = 0; t < HG_TASK_COUNT; t++)
-        weights += layers_at_least(f->task[t], store == HG_DTYPE_F32 ? store : HG_DTYPE_F16);
+        weights += layers_at_least(f->task[t], m->plugin_store);
     if (have.limit == 0 || have.used + weights <= have.limit)
         return HG_STATUS_OK;
     return refuse(m, "at least ", weights, have.used, cache, "one context", err);
@@ -176,6 +175,8 @@ void hg_model_log_memory(const struct hg_model *m)
 {
     struct hg_model_info i;
     hg_model_info(m, &i);
+    hg_log(HG_LOG_INFO, "storage: weights %s, plug-ins %s, KV cache %s", i.dtype, i.plugin_dtype,
+           i.kv_dtype);
     size_t plugins = i.plugin_bytes[HG_TASK_COMPREHENSION] + i.plugin_bytes[HG_TASK_GENERATION];
     hg_log(HG_LOG_INFO,
            "memory: weights %.1f MB + plug-ins %.1f MB (%.1f comprehension, %.1f generation) + KV "

@@ -22,8 +22,7 @@ static enum hg_status check_request(const struct hg_model *m, const struct hg_re
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "unknown task %d", (int)in->task);
     const struct hg_task_profile *t = &m->tasks[in->task];
     if (!t->present)
-        return hg_fail(err, HG_STATUS_UNSUPPORTED, "model %s has no %s plug-in", m->card.name,
-                       hg_task_name(in->task));
+        return hg_model_fail_task(&m->card, (int)in->task, err);
     if (in->n_images > HG_MAX_IMAGES)
         return hg_fail(err, HG_STATUS_BAD_REQUEST, "images: at most %d, got %zu", HG_MAX_IMAGES,
                        in->n_images);
@@ -119,13 +118,15 @@ static enum hg_status prepare_pixels(const struct hg_model *m, const struct hg_r
     if (in->n_images == 0)
         return HG_STATUS_OK;
     size_t side = (size_t)m->vision_config.image_side, n = 3 * side * side;
-    p->pixels = malloc(in->n_images * n * sizeof *p->pixels);
+    p->pixels = malloc(sizeof *p->pixels + in->n_images * n * sizeof(float));
     if (!p->pixels)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "pixels of %zu images", in->n_images);
+    atomic_init(&p->pixels->n_refs, 1);
     for (size_t i = 0; i < in->n_images; i++) {
-        HG_TRY(hg_preprocess(&m->preprocess, &in->images[i], p->pixels + i * n, err));
+        float *pixels = p->pixels->at + i * n;
+        HG_TRY(hg_preprocess(&m->preprocess, &in->images[i], pixels, err));
         hg_preprocess_transform(&m->preprocess, &in->images[i], &p->transform[i]);
-        p->picture[i] = hg_picture_key(m, p, p->pixels + i * n);
+        p->picture[i] = hg_picture_key(m, p, pixels);
     }
     return HG_STATUS_OK;
 }
@@ -176,12 +177,33 @@ enum hg_status hg_model_prepare(const struct hg_model *m, const struct hg_reques
     return status;
 }
 
+enum hg_status hg_prepared_again(const struct hg_prepared *p, uint64_t seed,
+                                 struct hg_prepared **out, struct hg_error *err)
+{
+    size_t n = (size_t)p->n_prompt * sizeof *p->tokens;
+    struct hg_prepared *q = malloc(sizeof *q);
+    int32_t *tokens = malloc(n);
+    if (!q || !tokens) {
+        free(q);
+        free(tokens);
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "prompt of %d tokens", p->n_prompt);
+    }
+    *q = *p;
+    q->tokens = memcpy(tokens, p->tokens, n);
+    q->sampling.seed = seed;
+    if (q->pixels)
+        atomic_fetch_add(&q->pixels->n_refs, 1);
+    *out = q;
+    return HG_STATUS_OK;
+}
+
 void hg_prepared_free(struct hg_prepared *p)
 {
     if (!p)
         return;
     free(p->tokens);
-    free(p->pixels);
+    if (p->pixels && atomic_fetch_sub(&p->pixels->n_refs, 1) == 1)
+        free(p->pixels);
     free(p);
 }
 

@@ -91,7 +91,7 @@ enum hg_status hg_seq_encode_piece(struct hg_seq *s, int64_t *work, struct hg_er
         return hg_fail(err, HG_STATUS_INTERNAL, "no image left to encode");
     if (m->features.encoding && m->features.encoding != s)
         return hg_fail(err, HG_STATUS_INTERNAL, "the image of another sequence is begun");
-    const float *pixels = s->p->pixels + (size_t)image * 3 * (size_t)side * (size_t)side;
+    const float *pixels = s->p->pixels->at + (size_t)image * 3 * (size_t)side * (size_t)side;
     int n_units = hg_vision_n_units(m->vision, layer);
     enum hg_status status = HG_STATUS_OK;
     m->features.encoding = s;
@@ -280,6 +280,18 @@ bool hg_seq_runs_ahead(const struct hg_seq *s)
 bool hg_seq_is_image(const struct hg_seq *s)
 {
     return s->p->task == HG_TASK_GENERATION && !s->p->sampling.unconstrained_image;
+}
+
+enum hg_status hg_seq_force(struct hg_seq *s, int32_t id, struct hg_error *err)
+{
+    if (s->n_generated == 0 || s->n_ahead > 0 || hg_seq_n_waiting(s) > 0)
+        return hg_fail(err, HG_STATUS_INTERNAL, "force: %zu tokens are known, %d in flight",
+                       s->n_generated, s->n_ahead);
+    if (id < 0 || id >= s->task->n_rows)
+        return hg_fail(err, HG_STATUS_BAD_REQUEST, "force: expected an id in 0..%d, got %d",
+                       s->task->n_rows - 1, id);
+    s->generated[s->n_generated - 1] = id;
+    return HG_STATUS_OK;
 }
 
 size_t hg_seq_n_generated(const struct hg_seq *s)

@@ -12,4 +12,13 @@
 enum hg_status hg_hlora_get(struct hg_loader *l, const char *module, int n_in, int n_out,
                             float alpha, struct hg_adapter *out, struct hg_error *err);
 
+/* Bytes of one module's A, B and router kept in `type` (hg_weight_desc.plugin), without what a
+ * backend pads: int8 has an fp32 scale per row of each. For those who reckon before a load. */
+static inline size_t hg_hlora_bytes(enum hg_dtype type, size_t n_in, size_t n_out, size_t rank,
+                                    size_t n_experts)
+{
+    size_t values = (rank + n_experts) * n_in + n_out * rank, rows = rank + n_experts + n_out;
+    return values * hg_dtype_bits(type) / 8 + (type == HG_DTYPE_I8 ? rows * sizeof(float) : 0);
+}
+
 #endif

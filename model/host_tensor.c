@@ -2,8 +2,10 @@
 #include "model/host_tensor.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/fault.h"
+#include "model/dry_run.h"
 
 enum { PIECE_BYTES = 4 << 20 };
 
@@ -21,6 +23,34 @@ void hg_loader_note(struct hg_loader *l, const struct hg_tensor *t)
         l->fetched[l->n_fetched++] = t;
     else /* early: its pages come back from the page cache when they are read */
         hg_weights_done(l->weights, t);
+}
+
+/* hg_weights_get, its values too. *found: shape and type, in a rehearsal also; NULL then when it is
+ * missing. *out: NULL in a rehearsal. */
+static enum hg_status find(struct hg_loader *l, const char *name, int n_dims, const int64_t *dims,
+                           const struct hg_tensor **found, const struct hg_tensor **out,
+                           struct hg_error *err)
+{
+    struct hg_dry_run *dry = hg_dry_run_of(l->backend);
+    struct hg_error why;
+    enum hg_status status = hg_weights_get(l->weights, name, n_dims, dims, found, &why);
+    *out = dry ? NULL : *found;
+    if (dry)
+        status = hg_dry_run_saw(dry, l->weights, status, *found, &why);
+    else if (status == HG_STATUS_OK && hg_weights_refuses_not_finite(l->weights))
+        status = hg_weights_check_finite(l->weights, *found, 0, &why);
+    return status == HG_STATUS_OK ? status : hg_fail(err, status, "%s", why.text);
+}
+
+enum hg_status hg_loader_find(struct hg_loader *l, const char *name, int n_dims,
+                              const int64_t *dims, const struct hg_tensor **out,
+                              struct hg_error *err)
+{
+    const struct hg_tensor *found;
+    HG_TRY(find(l, name, n_dims, dims, &found, out, err));
+    if (*out)
+        hg_loader_note(l, *out);
+    return HG_STATUS_OK;
 }
 
 static bool usable_in_place(const struct hg_tensor *t, enum hg_dtype *type)
@@ -45,11 +75,14 @@ enum hg_status hg_loader_get(struct hg_loader *l, const char *name, int64_t rows
                              int64_t *n_rows, struct hg_host_tensor *out, struct hg_error *err)
 {
     int64_t dims[2] = {rows, cols};
-    const struct hg_tensor *t;
-    HG_TRY(hg_weights_get(l->weights, name, cols > 0 ? 2 : 1, dims, &t, err));
+    const struct hg_tensor *found, *t;
+    memset(out, 0, sizeof *out);
+    HG_TRY(find(l, name, cols > 0 ? 2 : 1, dims, &found, &t, err));
+    if (n_rows && found)
+        *n_rows = found->dims[0];
+    if (!t)
+        return HG_STATUS_OK;
     hg_loader_note(l, t);
-    if (n_rows)
-        *n_rows = t->dims[0];
     if (usable_in_place(t, &out->type)) {
         out->data = t->data;
         return HG_STATUS_OK;
@@ -62,7 +95,7 @@ enum hg_status hg_loader_get(struct hg_loader *l, const char *name, int64_t rows
         return hg_fail(err, HG_STATUS_NO_MEMORY, "tensor %s: copy of %lld elements", name,
                        (long long)hg_tensor_count(t));
     hg_tensor_convert(t, type, copy);
-    *out = (struct hg_host_tensor){copy, type};
+    *out = (struct hg_host_tensor){.data = copy, .type = type};
     return HG_STATUS_OK;
 }
 
@@ -112,10 +145,13 @@ out:
 enum hg_status hg_loader_vector(struct hg_loader *l, const char *name, int64_t n, float **out,
                                 struct hg_error *err)
 {
-    const struct hg_tensor *t;
+    const struct hg_tensor *found, *t;
     size_t bytes;
     void *p = NULL;
-    HG_TRY(hg_weights_get(l->weights, name, 1, &n, &t, err));
+    *out = NULL;
+    HG_TRY(find(l, name, 1, &n, &found, &t, err));
+    if (!t)
+        return HG_STATUS_OK;
     HG_TRY(upload_as(l, t, name, HG_DTYPE_F32, &p, &bytes, err));
     *out = p;
     return HG_STATUS_OK;
@@ -126,9 +162,11 @@ enum hg_status hg_loader_matrix(struct hg_loader *l, const char *name, int64_t r
                                 struct hg_error *err)
 {
     int64_t dims[2] = {rows, cols};
-    const struct hg_tensor *t;
-    HG_TRY(hg_weights_get(l->weights, name, 2, dims, &t, err));
-    if (n_rows)
-        *n_rows = t->dims[0];
+    const struct hg_tensor *found, *t;
+    HG_TRY(find(l, name, 2, dims, &found, &t, err));
+    if (n_rows && found)
+        *n_rows = found->dims[0];
+    if (!t)
+        return HG_STATUS_OK;
     return upload_as(l, t, name, type, out, bytes, err);
 }

@@ -3,7 +3,8 @@
  * Tensors that are contiguous, aligned and F32/F16/BF16 are used where they lie in the mapped file;
  * others are converted into memory owned by the loader. Use one loader per weight object and reset
  * it after weight_create, so that at most one layer's copies exist and no file is resident beside
- * what was packed from it. */
+ * what was packed from it. On the backend of a rehearsal (dry_run.h) results are empty and nothing
+ * is read. */
 #ifndef HG_MODEL_HOST_TENSOR_H
 #define HG_MODEL_HOST_TENSOR_H
 
@@ -25,6 +26,12 @@ struct hg_loader {
 void hg_loader_reset(struct hg_loader *l);
 /* A tensor that came from hg_weights_get itself belongs to the fetched ones too. */
 void hg_loader_note(struct hg_loader *l, const struct hg_tensor *t);
+
+/* hg_weights_get and hg_loader_note in one, for tensors of any rank; checks the values where the
+ * set wants that. *out NULL, without an error: a rehearsal (dry_run.h), there is nothing to do. */
+enum hg_status hg_loader_find(struct hg_loader *l, const char *name, int n_dims,
+                              const int64_t *dims, const struct hg_tensor **out,
+                              struct hg_error *err);
 
 /* Rows x cols matrix (or a vector when cols == 0), any count when rows < 0: the number found is
  * stored in *n_rows when that is not NULL. */

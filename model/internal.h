@@ -2,11 +2,13 @@
 #ifndef HG_MODEL_INTERNAL_H
 #define HG_MODEL_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "model/feature_cache.h"
 #include "model/healthgpt.h"
 #include "model/kv_cache.h"
 #include "model/llm.h"
-#include "model/load/model_config.h"
+#include "model/load/model_source.h"
 #include "model/preprocess.h"
 #include "model/task.h"
 #include "model/vision.h"
@@ -69,12 +71,13 @@ struct hg_feature_pool {
 };
 
 struct hg_model {
-    char path[1024];
+    struct hg_model_place place;
     struct hg_model_card card;
     struct hg_llm_config llm_config;
     struct hg_vision_config vision_config;
     struct hg_preprocess_config preprocess;
     struct hg_backend *backend;
+    enum hg_rounding rounding;
     struct hg_tokenizer *tokenizer; /* NULL: the folder has none; ids only */
     struct hg_llm *llm;
     struct hg_vision *vision; /* NULL: text only */
@@ -84,6 +87,7 @@ struct hg_model {
     struct hg_kv_cache kv;
     struct hg_feature_pool features;
     struct hg_step_tables step;
+    enum hg_dtype store, plugin_store, kv_store;
     int n_text;             /* ids before the image tokens */
     int32_t first_index_id; /* <idx_0>, -1 */
     int n_index;
@@ -95,6 +99,12 @@ struct hg_model {
     uint32_t weights_crc32c;
 };
 
+/* Pixels of a prompt's images; the choices of one request share them. */
+struct hg_pixels {
+    _Atomic int n_refs;
+    float at[]; /* [n_images, 3, side, side] */
+};
+
 struct hg_prepared {
     enum hg_task task;
     bool no_plugin;
@@ -104,7 +114,7 @@ struct hg_prepared {
     int32_t *tokens; /* [n_prompt] id, or -1 - (image * n_image_rows + row) */
     int n_prompt;
     int n_images;
-    float *pixels;                            /* [n_images, 3, side, side] */
+    struct hg_pixels *pixels;                 /* NULL without images */
     struct hg_hash128 picture[HG_MAX_IMAGES]; /* see prefix.h */
     int image_end[HG_MAX_IMAGES];             /* position after its last row */
     struct hg_image_transform transform[HG_MAX_IMAGES];
@@ -113,14 +123,15 @@ struct hg_prepared {
 
 /* Weight files, mapped; alive only while loading. */
 struct hg_model_files {
+    char paths[HG_PART_COUNT][HG_PLACE_CAP]; /* where each piece was found; "": the card has none */
     struct hg_weights *base, *vision, *vqgan; /* vision, vqgan: NULL when the card has none */
     struct hg_weights *task[HG_TASK_COUNT];   /* plug-in and fusion file; NULL: neither */
 };
 
 /* Read card, configs and tokenizer (which settles the ids of the image tokens) into m and map all
  * weight files. After a failure too, f must be closed. */
-enum hg_status hg_model_files_open(struct hg_model *m, struct hg_model_files *f,
-                                   struct hg_error *err);
+enum hg_status hg_model_files_open(struct hg_model *m, const struct hg_model_options *o,
+                                   struct hg_model_files *f, struct hg_error *err);
 void hg_model_files_close(struct hg_model_files *f);
 void hg_model_files_set_meter(struct hg_model_files *f, struct hg_load_meter *m);
 uint32_t hg_model_files_crc32c(const struct hg_model_files *f);
@@ -139,14 +150,29 @@ int hg_seq_n_known(const struct hg_seq *s);
 void hg_flights_forget(struct hg_model *m, const struct hg_seq *s);
 bool hg_flights_hold(const struct hg_model *m, const struct hg_seq *s);
 
+/* ---- healthgpt.c ---- */
+/* Weights of all parts onto m->backend; what was made is m's also after a failure. */
+enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *f,
+                                     const struct hg_model_options *o, const struct hg_kv_desc *kv,
+                                     struct hg_error *err);
+void hg_model_free_network(struct hg_model *m);
+/* "healthgpt-l14 has no generation: <the card's reason>". */
+enum hg_status hg_model_fail_task(const struct hg_model_card *c, int task, struct hg_error *err);
+
+/* ---- healthgpt_check.c ---- */
+/* Do the files belong together, and to what the card expects? Then the load itself, rehearsed
+ * (dry_run.h). deadline_ns and fn as in hg_model_check; fn NULL: warnings go to the log. */
+enum hg_status hg_model_rehearse(struct hg_model *m, struct hg_model_files *f,
+                                 const struct hg_model_options *o, int64_t deadline_ns,
+                                 hg_model_finding_fn *fn, void *ctx, struct hg_error *err);
+
 /* ---- healthgpt_memory.c ---- */
 /* The option, or the environment's, or 0.90; BAD_REQUEST outside 0.01..1. */
 enum hg_status hg_model_utilization(double option, double *out, struct hg_error *err);
 /* NO_MEMORY with the numbers when not even the layers fit beside what is reserved: before minutes
  * are spent on reading them. */
 enum hg_status hg_model_check_memory(const struct hg_model *m, const struct hg_model_files *f,
-                                     enum hg_dtype store, const struct hg_kv_desc *kv,
-                                     struct hg_error *err);
+                                     const struct hg_kv_desc *kv, struct hg_error *err);
 /* Adds the state of the pool and what to change to a NO_MEMORY that does not say so yet. */
 enum hg_status hg_model_explain_memory(const struct hg_model *m, enum hg_status status,
                                        struct hg_error *err);

@@ -39,6 +39,7 @@ static enum hg_status attention_block(struct hg_llm *m, const struct hg_plan *pl
                                                             .norm_eps = c->norm_eps,
                                                             .slot = plan->slot,
                                                             .epilogue = HG_EPILOGUE_ROPE_KV,
+                                                            .rounding = m->rounding,
                                                             .rope = &rope,
                                                             .y = m->q,
                                                             .ldy = width}));
@@ -51,6 +52,7 @@ static enum hg_status attention_block(struct hg_llm *m, const struct hg_plan *pl
                                                       .head_dim = c->head_dim,
                                                       .window = c->sliding_window,
                                                       .scale = 1.0f / sqrtf((float)c->head_dim),
+                                                      .rounding = m->rounding,
                                                       .q = m->q,
                                                       .y = m->y}));
     return ops->linear(m->backend, &(struct hg_linear_args){.w = layer->o,
@@ -60,6 +62,7 @@ static enum hg_status attention_block(struct hg_llm *m, const struct hg_plan *pl
                                                             .ldx = width,
                                                             .slot = plan->slot,
                                                             .epilogue = HG_EPILOGUE_RESIDUAL,
+                                                            .rounding = m->rounding,
                                                             .residual = m->x,
                                                             .ld_residual = c->dim,
                                                             .y = m->x,
@@ -80,6 +83,7 @@ static enum hg_status mlp_block(struct hg_llm *m, const struct hg_plan *plan, in
                                                             .norm_eps = c->norm_eps,
                                                             .slot = plan->slot,
                                                             .epilogue = HG_EPILOGUE_SWIGLU,
+                                                            .rounding = m->rounding,
                                                             .y = m->hidden,
                                                             .ldy = c->ffn_dim}));
     return ops->linear(m->backend, &(struct hg_linear_args){.w = layer->down,
@@ -89,6 +93,7 @@ static enum hg_status mlp_block(struct hg_llm *m, const struct hg_plan *plan, in
                                                             .ldx = c->ffn_dim,
                                                             .slot = plan->slot,
                                                             .epilogue = HG_EPILOGUE_RESIDUAL,
+                                                            .rounding = m->rounding,
                                                             .residual = m->x,
                                                             .ld_residual = c->dim,
                                                             .y = m->x,
@@ -115,8 +120,12 @@ enum hg_status hg_llm_forward(struct hg_llm *m, const struct hg_plan *plan, stru
 
 enum hg_status hg_llm_head(struct hg_llm *m, const struct hg_plan *plan, float *logits, int64_t ld)
 {
-    struct hg_head_args a = {
-        .plan = plan, .x = m->x, .norm_eps = m->config.norm_eps, .logits = logits, .ld = ld};
+    struct hg_head_args a = {.plan = plan,
+                             .x = m->x,
+                             .norm_eps = m->config.norm_eps,
+                             .rounding = m->rounding,
+                             .logits = logits,
+                             .ld = ld};
     for (int s = 0; s < HG_LLM_SETS; s++) {
         a.norms[s] = m->sets[s].norm;
         a.heads[s] = m->sets[s].head;

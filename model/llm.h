@@ -29,6 +29,7 @@ struct hg_llm {
     struct hg_backend *backend;
     struct hg_llm_config config;
     enum hg_dtype table_type;
+    enum hg_rounding rounding;
     struct hg_llm_layer *layers; /* [n_layers] */
     struct hg_llm_set sets[HG_LLM_SETS];
     float *inv_freq;          /* (dev) [P/2] */
@@ -44,7 +45,9 @@ struct hg_llm_source {
     bool present[HG_LLM_SETS];            /* a task that the model lacks shares the other's set */
     float alpha[HG_LLM_SETS];
     enum hg_dtype store; /* base linears */
+    int plugin;          /* of hg_weight_desc: adapters */
     enum hg_rope_mode rope;
+    enum hg_rounding rounding;
     int max_tokens; /* of one step: sizes the workspace */
 };
 

@@ -69,6 +69,7 @@ static enum hg_status load_module(struct load *l, int layer, const struct module
     desc.n_in = mod->n_in;
     desc.n_parts = mod->n_parts;
     desc.store = l->source->store;
+    desc.plugin = l->source->plugin;
     desc.pair = mod->pair;
     for (int p = 0; p < mod->n_parts; p++)
         HG_TRY(get_part(l, layer, mod, p, &desc.parts[p], err));
@@ -158,13 +159,15 @@ static enum hg_status load_tables(struct load *l, struct hg_loader *from, int se
                                   bool tied, struct hg_error *err)
 {
     struct hg_llm *m = l->m;
-    int64_t n = 0;
+    int64_t n = rows; /* a rehearsal goes on without the table */
     size_t bytes = 0;
     HG_TRY(hg_loader_matrix(from, "model.embed_tokens.weight", rows, m->config.dim, m->table_type,
                             &m->sets[set].table, &n, &bytes, err));
     m->sets[set].owns_table = true;
     m->sets[set].rows = (int)n;
     m->weight_bytes += bytes;
+    if (tied) /* some files hold the copy all the same; transformers does not read it either */
+        hg_weights_ignore_prefix(from->weights, "lm_head.weight");
     return load_head(l, from, tied ? "model.embed_tokens.weight" : "lm_head.weight", set, err);
 }
 
@@ -311,6 +314,7 @@ enum hg_status hg_llm_load(struct hg_backend *b, const struct hg_llm_config *c,
     m->backend = b;
     m->config = *c;
     m->table_type = hg_dtype_beside(s->store);
+    m->rounding = s->rounding;
     struct load l = {.m = m, .source = s, .base = {.backend = b, .weights = s->base}};
     for (int i = 0; i < HG_LLM_SETS; i++)
         l.task[i] = (struct hg_loader){.backend = b, .weights = s->task[i]};

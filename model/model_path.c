@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/file.h"
+#include "model/load/model_source.h"
 
 static bool is_model(const char *dir)
 {
@@ -48,8 +49,6 @@ enum hg_status hg_model_path_resolve(const char *path, char *out, size_t cap, st
     int n = snprintf(out, cap, "%s", path);
     if (n < 0 || (size_t)n >= cap)
         return hg_fail(err, HG_STATUS_TOO_LARGE, "--model: path too long");
-    if (!is_model(path))
-        return hg_fail(err, HG_STATUS_NOT_FOUND, "--model %.120s: no healthgpt.json in this folder",
-                       path);
-    return HG_STATUS_OK;
+    struct hg_model_place place;
+    return hg_model_place(path, NULL, &place, err);
 }

@@ -1,4 +1,4 @@
-/* model/model_path.h - where the model folder is.
+/* model/model_path.h - where the model is: a folder with healthgpt.json, or a card file.
  *
  * An explicit path is taken as it is. Without one: $HEALTHGPT_MODEL, else the demo model that
  * belongs to the running program: config/models/demo in one of the folders above it (a build tree),

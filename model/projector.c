@@ -10,6 +10,7 @@ struct hg_projector {
     struct hg_backend *b;
     int in_dim, out_dim, max_rows;
     struct hg_weight *first, *second;
+    enum hg_rounding rounding;
     void *hidden; /* (dev) [max_rows, out_dim] */
 };
 
@@ -71,6 +72,11 @@ void hg_projector_free(struct hg_projector *p)
     free(p);
 }
 
+void hg_projector_set_rounding(struct hg_projector *p, enum hg_rounding rounding)
+{
+    p->rounding = rounding;
+}
+
 size_t hg_projector_bytes(const struct hg_projector *p)
 {
     return p->b->ops->weight_bytes(p->first, -1) + p->b->ops->weight_bytes(p->second, -1);
@@ -91,6 +97,7 @@ enum hg_status hg_projector_run(struct hg_projector *p, const void *x, int n_row
                                    .x = x,
                                    .ldx = p->in_dim,
                                    .epilogue = HG_EPILOGUE_GELU,
+                                   .rounding = p->rounding,
                                    .y = p->hidden,
                                    .ldy = p->out_dim};
     struct hg_linear_args second = {.w = p->second,
@@ -99,6 +106,7 @@ enum hg_status hg_projector_run(struct hg_projector *p, const void *x, int n_row
                                     .x = p->hidden,
                                     .ldx = p->out_dim,
                                     .epilogue = HG_EPILOGUE_NONE,
+                                    .rounding = p->rounding,
                                     .y = y,
                                     .ldy = p->out_dim};
     HG_TRY(p->b->ops->linear(p->b, &first));

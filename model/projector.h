@@ -11,6 +11,8 @@ struct hg_projector;
 enum hg_status hg_projector_load(struct hg_backend *b, struct hg_weights *w, int in_dim,
                                  int out_dim, int max_rows, enum hg_dtype store,
                                  struct hg_projector **out, struct hg_error *err);
+/* NEVER until it is called; `store` was F16 then. */
+void hg_projector_set_rounding(struct hg_projector *p, enum hg_rounding rounding);
 void hg_projector_free(struct hg_projector *p);
 size_t hg_projector_bytes(const struct hg_projector *p);
 

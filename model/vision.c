@@ -39,6 +39,11 @@ size_t hg_vision_workspace(const struct hg_vision *v)
     return v->workspace_bytes;
 }
 
+void hg_vision_set_rounding(struct hg_vision *v, enum hg_rounding rounding)
+{
+    v->rounding = rounding;
+}
+
 static enum hg_status linear(struct hg_vision *v, const struct hg_weight *w, int n_rows,
                              const void *x, int n_in, enum hg_epilogue epilogue, void *y, int n_out)
 {
@@ -48,6 +53,7 @@ static enum hg_status linear(struct hg_vision *v, const struct hg_weight *w, int
                                .x = x,
                                .ldx = n_in,
                                .epilogue = epilogue,
+                               .rounding = v->rounding,
                                .residual = epilogue == HG_EPILOGUE_RESIDUAL ? y : NULL,
                                .ld_residual = n_out,
                                .y = y,
@@ -64,6 +70,7 @@ static enum hg_status normalise(struct hg_vision *v, const void *x, const float 
                                   .weight = weight,
                                   .bias = bias,
                                   .eps = v->c.norm_eps,
+                                  .rounding = v->rounding,
                                   .y = y};
     return v->b->ops->layernorm(v->b, &a);
 }
@@ -79,11 +86,13 @@ static enum hg_status embed(struct hg_vision *v, const float *pixels)
                                   .n_channels = c->n_channels,
                                   .side = c->image_side,
                                   .patch = c->patch,
+                                  .rounding = v->rounding,
                                   .pixels = v->pixels,
                                   .y = v->wide};
     struct hg_vision_embed_args e = {.n_images = 1,
                                      .n_patches = v->n_patches,
                                      .dim = c->dim,
+                                     .rounding = v->rounding,
                                      .patches = v->normed,
                                      .cls = v->class_embedding,
                                      .pos = v->positions,
@@ -107,6 +116,7 @@ static enum hg_status attend(struct hg_vision *v, const struct hg_vision_layer *
                                        .n_heads = c->n_heads,
                                        .head_dim = head_dim,
                                        .scale = 1 / sqrtf((float)head_dim),
+                                       .rounding = v->rounding,
                                        .q = v->qkv_rows,
                                        .k = hg_act_at(b, v->qkv_rows, c->dim),
                                        .v = hg_act_at(b, v->qkv_rows, 2 * (int64_t)c->dim),

@@ -21,6 +21,9 @@ void hg_vision_free(struct hg_vision *v);
 size_t hg_vision_bytes(const struct hg_vision *v);     /* weights */
 size_t hg_vision_workspace(const struct hg_vision *v); /* scratch, allocated at load */
 
+/* NEVER until it is called; `store` was F16 then. */
+void hg_vision_set_rounding(struct hg_vision *v, enum hg_rounding rounding);
+
 /* -2 -> n_layers - 1, ...; -1 as result: out of range. */
 int hg_vision_layer_index(const struct hg_vision_config *c, int layer);
 /* What reserve() must allow for. */

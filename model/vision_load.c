@@ -118,8 +118,9 @@ static enum hg_status load_patch(struct vision_loader *l)
     int64_t dims[4] = {c->dim, c->n_channels, c->patch, c->patch};
     const struct hg_tensor *t;
     full_name(l, -1, "embeddings.patch_embedding", ".weight", name);
-    HG_TRY(hg_weights_get(l->l.weights, name, 4, dims, &t, l->err));
-    hg_loader_note(&l->l, t);
+    HG_TRY(hg_loader_find(&l->l, name, 4, dims, &t, l->err));
+    if (!t)
+        return HG_STATUS_OK;
     float *copy = hg_arena_alloc(&l->l.arena, (size_t)hg_tensor_count(t) * sizeof *copy);
     if (!copy)
         return hg_fail(l->err, HG_STATUS_NO_MEMORY, "tensor %s: out of memory", name);
@@ -127,7 +128,7 @@ static enum hg_status load_patch(struct vision_loader *l)
     struct hg_weight_desc desc = {
         .name = name, .n_in = hg_vision_patch_inputs(c), .n_parts = 1, .store = l->store};
     desc.parts[0].n_out = c->dim;
-    desc.parts[0].w = (struct hg_host_tensor){copy, HG_DTYPE_F32};
+    desc.parts[0].w = (struct hg_host_tensor){.data = copy, .type = HG_DTYPE_F32};
     return pack(l, &desc, &l->v->patch);
 }
 

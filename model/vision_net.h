@@ -15,6 +15,7 @@ struct hg_vision {
     struct hg_backend *b;
     struct hg_vision_config c;
     int max_layer, n_patches;
+    enum hg_rounding rounding;
     struct hg_weight *patch;            /* [D, C * p * p] in (c, ky, kx) order */
     float *class_embedding, *positions; /* (dev) [D], [1 + n_patches, D] */
     float *norm_weight, *norm_bias;     /* (dev) pre_layrnorm */

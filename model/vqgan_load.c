@@ -32,15 +32,16 @@ static enum hg_status get_kernel(struct hg_loader *l, const char *name,
 {
     const struct hg_tensor *t;
     int64_t dims[4] = {c->n_out, c->n_in, c->kernel, c->kernel};
-    HG_TRY(hg_weights_get(l->weights, name, 4, dims, &t, err));
-    hg_loader_note(l, t);
+    HG_TRY(hg_loader_find(l, name, 4, dims, &t, err));
+    if (!t)
+        return HG_STATUS_OK;
     size_t n = (size_t)hg_tensor_count(t);
     float *packed = hg_arena_alloc(&l->arena, n * sizeof *packed);
     float *as_stored = malloc(n * sizeof *as_stored);
     if (packed && as_stored) {
         hg_tensor_convert(t, HG_DTYPE_F32, as_stored);
         repack(as_stored, dims, packed);
-        *out = (struct hg_host_tensor){packed, HG_DTYPE_F32};
+        *out = (struct hg_host_tensor){.data = packed, .type = HG_DTYPE_F32};
     }
     free(as_stored);
     return packed && as_stored
@@ -98,8 +99,9 @@ static enum hg_status load_nearest(struct hg_vqgan *v, struct hg_loader *l, stru
 {
     const struct hg_tensor *t;
     int64_t dims[2] = {c->n_out, c->n_in};
-    HG_TRY(hg_weights_get(l->weights, v->net.codebook, 2, dims, &t, err));
-    hg_loader_note(l, t);
+    HG_TRY(hg_loader_find(l, v->net.codebook, 2, dims, &t, err));
+    if (!t)
+        return HG_STATUS_OK;
     size_t n = (size_t)hg_tensor_count(t), dim = (size_t)c->n_in;
     float *w = hg_arena_alloc(&l->arena, n * sizeof *w);
     float *bias = hg_arena_alloc(&l->arena, (size_t)c->n_out * sizeof *bias);

@@ -167,9 +167,13 @@ static enum hg_status load_model(const struct hg_config *c, struct hg_model **mo
                                  struct hg_error *err)
 {
     struct hg_model_options o = {.path = c->model[0] ? c->model : NULL,
+                                 .weights = c->weights,
+                                 .system = c->system_prompt,
                                  .backend = c->backend,
                                  .dtype = c->dtype,
                                  .kv_dtype = c->kv_dtype,
+                                 .plugin_dtype = c->plugin_dtype,
+                                 .numerics = c->numerics,
                                  .n_threads = (int)c->threads,
                                  .max_seqs = (int)c->max_batch,
                                  .kv_tokens = c->kv_tokens,
@@ -183,12 +187,13 @@ static enum hg_status try_canary(const struct hg_config *c, struct hg_model *mod
                                  struct hg_heart *heart, struct hg_canary **out,
                                  struct hg_error *err)
 {
-    bool quantised = strcmp(c->dtype, "int8") == 0 || strcmp(c->dtype, "fp8") == 0 ||
-                     strcmp(c->dtype, "int4") == 0;
+    bool rounded = strcmp(c->plugin_dtype, "int8") == 0 || strcmp(c->dtype, "int8") == 0 ||
+                   strcmp(c->dtype, "fp8") == 0 || strcmp(c->dtype, "int4") == 0 ||
+                   strcmp(c->numerics, "strict") == 0;
     if (c->canary_interval_s == 0)
         return HG_STATUS_OK;
     HG_TRY(hg_canary_create(model, heart, out, err));
-    HG_TRY(hg_canary_expect(*out, quantised, err));
+    HG_TRY(hg_canary_expect(*out, rounded, err));
     return hg_canary_run(*out, err);
 }
 

@@ -2,7 +2,8 @@
  * x).
  *
  * The rows of a chunk are sorted by slot, so each slot's [A; R] panels meet exactly its own rows
- * and no rank is padded to another's. The expansion B z is added in gemm.c. */
+ * and no rank is padded to another's. Adapters in int8 meet x and z in int8, one scale a row. The
+ * expansion B z is added while gemm.c walks the pairs of the base weight. */
 #include <math.h>
 #include <string.h>
 
@@ -46,6 +47,8 @@ static int64_t count_units(const struct cpu_gemm *g, int64_t *n_rows)
     return n;
 }
 
+static const float no_bias[CPU_PAIR];
+
 /* z[row][z_at + 32 * pair ...] = [A; R] x */
 static void shrink_member(void *ctx, int member, int n_members)
 {
@@ -67,6 +70,16 @@ static void shrink_member(void *ctx, int member, int n_members)
                              .width = width,
                              .first = true};
         c->simd.tile[p->form](&t);
+        for (int r = u.row0; p->form == CPU_FORM_I8 && r < u.row1; r++) {
+            struct cpu_finish f = {.acc = t.acc + (r - u.row0) * t.ld_acc,
+                                   .n_rows = 1,
+                                   .width = width,
+                                   .bias = no_bias,
+                                   .w_scale = p->scale + u.pair * CPU_PAIR,
+                                   .x_scale = g->xa_scale + r,
+                                   .x_sum = g->xa_sum + r};
+            c->simd.finish(&f);
+        }
     }
 }
 
@@ -102,7 +115,11 @@ static void gate_member(void *ctx, int member, int n_members)
             if (!a->rank)
                 continue;
             gate(a, z);
-            if (g->w->adapter_form == CPU_FORM_BF16) {
+            if (g->w->adapter_form == CPU_FORM_I8) {
+                int64_t at = (int64_t)p * c->chunk + i;
+                memset(act, 0, (size_t)(a->rank + 3) / 4 * sizeof *act);
+                c->z_scale[at] = c->simd.quantise(z, a->rank, (int8_t *)(void *)act, &c->z_sum[at]);
+            } else if (g->w->adapter_form == CPU_FORM_BF16) {
                 memset(act, 0, (size_t)(a->rank + 1) / 2 * sizeof *act);
                 c->simd.to_bf16(z, a->rank, (uint16_t *)(void *)act);
             } else {
@@ -119,4 +136,40 @@ void cpu_adapters_run(struct cpu_gemm *g)
         return;
     cpu_run(g->c, n_units * CPU_PAIR * g->w->n_in * n_rows, shrink_member, g);
     cpu_run(g->c, n_rows * 1000, gate_member, g);
+}
+
+void cpu_adapters_add(const struct cpu_gemm *g, int part, int pair, int first, int end,
+                      float *block, float *up)
+{
+    const struct cpu_backend *c = g->c;
+    for (int s = 0; s < HG_MAX_PLUGINS; s++) {
+        const struct cpu_adapter *a = &g->w->parts[part].adapters[s];
+        int row0 = g->slot_at[s] > first ? g->slot_at[s] : first;
+        int row1 = g->slot_at[s + 1] < end ? g->slot_at[s + 1] : end;
+        if (!a->rank || row0 >= row1)
+            continue;
+        int width = cpu_pair_width(&a->up, pair);
+        int64_t scales = (int64_t)part * c->chunk + row0;
+        struct cpu_tile t = {.w = cpu_pair_at(&a->up, pair),
+                             .w_step = (int64_t)width * cpu_group_bytes(a->up.form),
+                             .x = c->z_act + row0 * c->ld_z + a->z_at,
+                             .ldx = c->ld_z * (int64_t)sizeof(float),
+                             .acc = up,
+                             .ld_acc = CPU_PAIR,
+                             .n_k = a->up.n_k,
+                             .n_rows = row1 - row0,
+                             .width = width,
+                             .first = true};
+        struct cpu_finish f = {.acc = up,
+                               .n_rows = row1 - row0,
+                               .width = width,
+                               .bias = no_bias,
+                               .w_scale = a->up.scale + pair * CPU_PAIR,
+                               .x_scale = c->z_scale + scales,
+                               .x_sum = c->z_sum + scales};
+        c->simd.tile[a->up.form](&t);
+        if (a->up.form == CPU_FORM_I8)
+            c->simd.finish(&f);
+        c->simd.add(block + (row0 - first) * CPU_PAIR, up, (row1 - row0) * CPU_PAIR);
+    }
 }

@@ -84,10 +84,14 @@ struct cpu_backend {
     int8_t *x8;                 /* [chunk, ld_x] */
     float *x_scale;             /* of x8: [chunk], I4: [chunk, groups] */
     int32_t *x_sum;             /* sums of x8, likewise */
-    float *z, *z_act;           /* [chunk, ld_z] A x and R x; gated, in the adapter's form */
-    float *sum;                 /* [chunk, ld_sum] outputs of an epilogue that needs whole rows */
-    int32_t *row;               /* [chunk] */
-    float *band;                /* [band_cap] normalised lines of a convolution input */
+    float *xa_scale;            /* [chunk] of int8 activations for adapters beside other types */
+    int32_t *xa_sum;
+    float *z, *z_act; /* [chunk, ld_z] A x and R x; gated, in the adapter's form */
+    float *z_scale;   /* [HG_MAX_PARTS, chunk] of z_act in int8 */
+    int32_t *z_sum;
+    float *sum;   /* [chunk, ld_sum] outputs of an epilogue that needs whole rows */
+    int32_t *row; /* [chunk] */
+    float *band;  /* [band_cap] normalised lines of a convolution input */
     int64_t band_cap;
     double *moments;            /* [CPU_MOMENT_RUNS, CPU_MAX_CHANNELS, 2] of GroupNorm */
     float *norm_affine;         /* [2, CPU_MAX_CHANNELS] factor and offset of GroupNorm */
@@ -147,9 +151,11 @@ struct cpu_gemm {
     int lo, hi;
     const int32_t *row; /* [n_rows] the caller's row of each chunk row */
     int slot_at[HG_MAX_PLUGINS +
-                1];     /* rows [slot_at[s], slot_at[s + 1]) use slot s; before: none */
-    const void *x, *xa; /* activations in the weight's and in the adapters' form */
-    int64_t ldx, ldxa;  /* bytes */
+                1];        /* rows [slot_at[s], slot_at[s + 1]) use slot s; before: none */
+    const void *x, *xa;    /* activations in the weight's and in the adapters' form */
+    int64_t ldx, ldxa;     /* bytes */
+    const float *xa_scale; /* of int8 xa, by chunk row */
+    const int32_t *xa_sum;
     cpu_store_fn *store;
     const void *args; /* of the op */
     bool keep_sum;    /* store puts whole rows into c->sum */
@@ -164,6 +170,10 @@ void cpu_use_prepared(struct cpu_gemm *g);
 void cpu_gemm_run(struct cpu_gemm *g);
 /* z_act of all rows that have adapters (adapters.c). */
 void cpu_adapters_run(struct cpu_gemm *g);
+/* block[r][32] += B z for the rows of [first, end) that have an adapter in part `part`; up: scratch
+ * of the same size. */
+void cpu_adapters_add(const struct cpu_gemm *g, int part, int pair, int first, int end,
+                      float *block, float *up);
 
 /* ---- attention steps (attend.c) ----------------------------------------------------------------
  */

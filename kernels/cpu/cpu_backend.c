@@ -29,8 +29,9 @@ void cpu_run(struct cpu_backend *c, int64_t work, hg_pool_fn *fn, void *ctx)
 
 static void release_scratch(struct cpu_backend *c)
 {
-    void *shared[] = {c->x32,   c->x16, c->x8,  c->x_scale, c->x_sum,   c->z,
-                      c->z_act, c->sum, c->row, c->band,    c->moments, c->norm_affine};
+    void *shared[] = {c->x32,      c->x16,    c->x8,      c->x_scale, c->x_sum,   c->z,
+                      c->z_act,    c->sum,    c->row,     c->band,    c->moments, c->norm_affine,
+                      c->xa_scale, c->xa_sum, c->z_scale, c->z_sum};
     for (size_t i = 0; i < sizeof shared / sizeof *shared; i++)
         free(shared[i]);
     for (int i = 0; c->threads && i < c->n_threads; i++) {
@@ -45,7 +46,8 @@ static void release_scratch(struct cpu_backend *c)
     c->x32 = c->z = c->z_act = c->sum = c->x_scale = c->band = c->norm_affine = NULL;
     c->x16 = NULL;
     c->x8 = NULL;
-    c->x_sum = c->row = NULL;
+    c->x_sum = c->row = c->xa_sum = c->z_sum = NULL;
+    c->xa_scale = c->z_scale = NULL;
     c->moments = NULL;
     c->threads = NULL;
     c->chunk = 0;
@@ -96,6 +98,10 @@ static enum hg_status reserve_rows(struct cpu_backend *c, const struct hg_backen
     int64_t scales = n + c->x_cap / 64; /* rows are padded to 64 inputs, so groups fit */
     HG_TRY(cpu_scratch(&c->x_scale, scales, sizeof *c->x_scale, err));
     HG_TRY(cpu_scratch(&c->x_sum, scales, sizeof *c->x_sum, err));
+    HG_TRY(cpu_scratch(&c->xa_scale, n, sizeof *c->xa_scale, err));
+    HG_TRY(cpu_scratch(&c->xa_sum, n, sizeof *c->xa_sum, err));
+    HG_TRY(cpu_scratch(&c->z_scale, n * HG_MAX_PARTS, sizeof *c->z_scale, err));
+    HG_TRY(cpu_scratch(&c->z_sum, n * HG_MAX_PARTS, sizeof *c->z_sum, err));
     HG_TRY(cpu_scratch(&c->z, n * c->ld_z, sizeof *c->z, err));
     HG_TRY(cpu_scratch(&c->z_act, n * c->ld_z, sizeof *c->z_act, err));
     HG_TRY(cpu_scratch(&c->sum, n * c->ld_sum, sizeof *c->sum, err));

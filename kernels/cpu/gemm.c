@@ -44,20 +44,37 @@ static void quantise_row(const struct cpu_gemm *g, int i, const float *x)
     memset(q + n, 0, (size_t)(ld - n));
 }
 
+/* int8 for adapters beside a weight that wants its rows in another form. */
+static bool own_bytes(const struct cpu_gemm *g)
+{
+    return g->w->adapter_form == CPU_FORM_I8 && g->w->form != CPU_FORM_I8;
+}
+
+/* Where they are: in the rows of the form that such a weight has no use for. */
+static int8_t *adapter_x8(const struct cpu_gemm *g)
+{
+    return g->w->form == CPU_FORM_I4 ? (int8_t *)(void *)g->c->x16 : g->c->x8;
+}
+
 void cpu_prepare_row(const struct cpu_gemm *g, int i, const float *x)
 {
     struct cpu_backend *c = g->c;
     int n = g->w->n_in;
     int64_t ld = ld_of(g);
-    bool adapted = i >= g->slot_at[0];
-    if (g->w->form == CPU_FORM_I8 || g->w->form == CPU_FORM_I4)
+    enum cpu_form form = g->w->form, plugin = i >= g->slot_at[0] ? g->w->adapter_form : form;
+    if (form == CPU_FORM_I8 || form == CPU_FORM_I4)
         quantise_row(g, i, x);
-    if (g->w->form == CPU_FORM_BF16 || (g->w->adapter_form == CPU_FORM_BF16 && adapted)) {
+    if (form == CPU_FORM_BF16 || plugin == CPU_FORM_BF16) {
         uint16_t *h = c->x16 + i * ld;
         c->simd.to_bf16(x, n, h);
         memset(h + n, 0, (size_t)(ld - n) * sizeof *h);
     }
-    if (cpu_meets_float(g->w->form) && x != c->x32 + i * ld)
+    if (plugin == CPU_FORM_I8 && own_bytes(g)) {
+        int8_t *q = adapter_x8(g) + i * ld;
+        c->xa_scale[i] = c->simd.quantise(x, n, q, &c->xa_sum[i]);
+        memset(q + n, 0, (size_t)(ld - n));
+    }
+    if ((cpu_meets_float(form) || cpu_meets_float(plugin)) && x != c->x32 + i * ld)
         memcpy(c->x32 + i * ld, x, (size_t)n * sizeof *x);
 }
 
@@ -75,6 +92,13 @@ void cpu_use_prepared(struct cpu_gemm *g)
 {
     g->x = prepared(g, g->w->form, &g->ldx);
     g->xa = prepared(g, g->w->adapter_form, &g->ldxa);
+    g->xa_scale = g->c->x_scale;
+    g->xa_sum = g->c->x_sum;
+    if (own_bytes(g)) {
+        g->xa = adapter_x8(g);
+        g->xa_scale = g->c->xa_scale;
+        g->xa_sum = g->c->xa_sum;
+    }
 }
 
 /* block[r][32] = W x for rows [first, end) and one pair. */
@@ -108,32 +132,6 @@ static void base_block(const struct cpu_gemm *g, const struct cpu_panels *p, int
     }
 }
 
-/* block[r][32] += B z for the rows of [first, end) that have an adapter in this part. */
-static void add_adapters(const struct cpu_gemm *g, const struct cpu_part *part, int pair, int first,
-                         int end, float *block, float *up)
-{
-    for (int s = 0; s < HG_MAX_PLUGINS; s++) {
-        const struct cpu_adapter *a = &part->adapters[s];
-        int row0 = g->slot_at[s] > first ? g->slot_at[s] : first;
-        int row1 = g->slot_at[s + 1] < end ? g->slot_at[s + 1] : end;
-        if (!a->rank || row0 >= row1)
-            continue;
-        int width = cpu_pair_width(&a->up, pair);
-        struct cpu_tile t = {.w = cpu_pair_at(&a->up, pair),
-                             .w_step = (int64_t)width * cpu_group_bytes(a->up.form),
-                             .x = g->c->z_act + row0 * g->c->ld_z + a->z_at,
-                             .ldx = g->c->ld_z * (int64_t)sizeof(float),
-                             .acc = up,
-                             .ld_acc = CPU_PAIR,
-                             .n_k = a->up.n_k,
-                             .n_rows = row1 - row0,
-                             .width = width,
-                             .first = true};
-        g->c->simd.tile[a->up.form](&t);
-        g->c->simd.add(block + (row0 - first) * CPU_PAIR, up, (row1 - row0) * CPU_PAIR);
-    }
-}
-
 /* Pair `pair` of the whole weight. */
 static void one_pair(const struct cpu_gemm *g, int pair, int first, int end,
                      const struct cpu_thread *t)
@@ -152,7 +150,7 @@ static void one_pair(const struct cpu_gemm *g, int pair, int first, int end,
                            .x_scale = p->form == CPU_FORM_I8 ? g->c->x_scale + first : NULL,
                            .x_sum = g->c->x_sum + first};
     g->c->simd.finish(&f);
-    add_adapters(g, part, pair, first, end, t->acc, t->up);
+    cpu_adapters_add(g, (int)(part - g->w->parts), pair, first, end, t->acc, t->up);
     int col = pair * CPU_PAIR, n = part->n_out - col < CPU_PAIR ? part->n_out - col : CPU_PAIR;
     g->store(g, first, end - first, part->row0 + col, n, t->acc);
 }

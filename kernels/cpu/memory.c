@@ -8,16 +8,17 @@
 
 enum { HUGE_PAGE = 2 << 20 };
 
+/* Huge pages for the whole ones only: a last one that is used in part would be taken whole, half a
+ * megabyte or more for each of the hundreds of tensors of a model. */
 void *cpu_memory(size_t bytes)
 {
     size_t align = bytes >= 2 * (size_t)HUGE_PAGE ? HUGE_PAGE : 64;
-    if (bytes > SIZE_MAX / 2)
+    void *p = NULL;
+    if (bytes > SIZE_MAX / 2 || posix_memalign(&p, align, bytes ? bytes : 1) != 0)
         return NULL;
-    size_t padded = (bytes + align) / align * align; /* never 0 */
-    void *p = aligned_alloc(align, padded);
 #ifdef MADV_HUGEPAGE
-    if (p && align == HUGE_PAGE)
-        madvise(p, padded, MADV_HUGEPAGE);
+    if (align == HUGE_PAGE)
+        madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
 #endif
     return p;
 }

@@ -1,3 +1,4 @@
+/* kernels/cpu/panels.c - memory of packed matrices; panels_set.c fills them. */
 #include "kernels/cpu/panels.h"
 
 #include <limits.h>
@@ -49,6 +50,16 @@ static bool alloc_scales(struct cpu_panels *p)
     return p->scale;
 }
 
+/* Lanes without a row. The others are left to those who set them: who touches a page first should
+ * not be one thread for all, and not twice. */
+static void set_padding(struct cpu_panels *p)
+{
+    int zero = p->type == HG_DTYPE_I8 ? 128 : p->type == HG_DTYPE_I4 ? 0x88 : 0;
+    size_t at = (size_t)(cpu_pair_at(p, p->n_pairs - 1) - (const char *)p->data);
+    if (p->n_out % CPU_LANES)
+        memset((char *)p->data + at, zero, data_bytes(p) - at);
+}
+
 enum hg_status cpu_panels_init(struct cpu_panels *p, int n_out, int n_in, enum hg_dtype type,
                                struct hg_error *err)
 {
@@ -71,8 +82,7 @@ enum hg_status cpu_panels_init(struct cpu_panels *p, int n_out, int n_in, enum h
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%zu bytes for a matrix [%d, %d] of %s", bytes,
                        n_out, n_in, hg_dtype_name(type));
     }
-    /* the offset of the integers is their zero */
-    memset(p->data, type == HG_DTYPE_I8 ? 128 : type == HG_DTYPE_I4 ? 0x88 : 0, bytes);
+    set_padding(p);
     return HG_STATUS_OK;
 }
 
@@ -91,107 +101,10 @@ size_t cpu_panels_bytes(const struct cpu_panels *p)
                    : 0;
 }
 
-/* Where element (out, 0) lies, and how far apart the k groups of its pair are. */
-static char *row_at(const struct cpu_panels *p, int out, size_t *step)
-{
-    int pair = out / CPU_PAIR, lane = out % CPU_PAIR;
-    int group = cpu_group_bytes(p->form);
-    *step = (size_t)group * (size_t)cpu_pair_width(p, pair);
-    size_t in_group = (size_t)(lane / CPU_LANES) * (size_t)group +
-                      (size_t)(lane % CPU_LANES) * (size_t)(group / CPU_LANES);
-    return (char *)(uintptr_t)cpu_pair_at(p, pair) + in_group;
-}
-
-static void decode_row(const struct hg_host_tensor *t, size_t at, int n, float *row)
-{
-    const uint16_t *h = (const uint16_t *)t->data + at;
-    switch (t->type) {
-    case HG_DTYPE_F16:
-        for (int i = 0; i < n; i++)
-            row[i] = hg_f16_to_f32(h[i]);
-        break;
-    case HG_DTYPE_BF16:
-        for (int i = 0; i < n; i++)
-            row[i] = hg_bf16_to_f32(h[i]);
-        break;
-    default:
-        memcpy(row, (const float *)t->data + at, (size_t)n * sizeof *row);
-    }
-}
-
-/* Codes go through a buffer of one group. */
-static void set_row_i4(struct cpu_panels *p, int out, const float *row)
-{
-    int8_t q[HG_I4_GROUP];
-    size_t step;
-    int pair = out / CPU_PAIR, lane = out % CPU_PAIR;
-    uint8_t *to = (uint8_t *)row_at(p, out, &step);
-    for (int i = 0; i < p->n_in; i += HG_I4_GROUP) {
-        int n = p->n_in - i < HG_I4_GROUP ? p->n_in - i : HG_I4_GROUP;
-        uint16_t *scale = (uint16_t *)(uintptr_t)cpu_group_scale_at(p, pair, i / 8) + lane;
-        *scale = hg_quantise_i4(row + i, n, q);
-        for (int j = 0; j < n; j++) {
-            uint8_t *byte = to + (size_t)((i + j) / 8) * step + (size_t)(j % 4);
-            int shift = j % 8 / 4 * 4;
-            *byte = (uint8_t)((*byte & ~(15 << shift)) | (q[j] + 8) << shift);
-        }
-    }
-}
-
-/* The codes are written to the front of `row`, which they fit, then spread. */
-static void set_row_8(struct cpu_panels *p, int out, float *row)
-{
-    size_t step;
-    uint8_t *to = (uint8_t *)row_at(p, out, &step), *code = (uint8_t *)(void *)row;
-    if (p->type == HG_DTYPE_I8) {
-        p->scale[out] = hg_quantise_i8(row, p->n_in, (int8_t *)(void *)code);
-        for (int i = 0; i < p->n_in; i++)
-            to[(size_t)(i / 4) * step + (size_t)(i % 4)] = (uint8_t)(code[i] ^ 0x80u);
-    } else {
-        p->scale[out] = hg_quantise_f8(row, p->n_in, code) * 256.0f;
-        for (int i = 0; i < p->n_in; i++)
-            to[(size_t)i * step] = code[i];
-    }
-}
-
-static void set_row(struct cpu_panels *p, int out, float *row)
-{
-    size_t step;
-    char *to = row_at(p, out, &step);
-    switch (p->type) {
-    case HG_DTYPE_F32:
-        for (int i = 0; i < p->n_in; i++)
-            memcpy(to + (size_t)i * step, row + i, sizeof *row);
-        break;
-    case HG_DTYPE_F16:
-        for (int i = 0; i < p->n_in; i++)
-            *(uint16_t *)(void *)(to + (size_t)i * step) = hg_f32_to_f16(row[i]);
-        break;
-    case HG_DTYPE_BF16:
-        for (int i = 0; i < p->n_in; i++)
-            ((uint16_t *)(void *)(to + (size_t)(i / 2) * step))[i % 2] = hg_f32_to_bf16(row[i]);
-        break;
-    case HG_DTYPE_I4:
-        set_row_i4(p, out, row);
-        break;
-    default:
-        set_row_8(p, out, row);
-    }
-}
-
-void cpu_panels_set(struct cpu_panels *p, int row0, int n_rows, const struct hg_host_tensor *t,
-                    int first, float *row)
-{
-    for (int r = 0; r < n_rows; r++) {
-        decode_row(t, (size_t)(first + r) * (size_t)p->n_in, p->n_in, row);
-        set_row(p, row0 + r, row);
-    }
-}
-
 float cpu_panels_get(const struct cpu_panels *p, int out, int in)
 {
     size_t step;
-    const char *row = row_at(p, out, &step);
+    const char *row = cpu_panels_row(p, out, &step);
     const uint16_t *half = (const void *)(row + (size_t)in * step);
     const uint16_t *pair = (const void *)(row + (size_t)(in / 2) * step);
     switch (p->type) {

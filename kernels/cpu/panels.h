@@ -27,16 +27,18 @@ struct cpu_panels {
  * a page of 4 KiB and would cost a page walk each. NULL when there is none; free with free(). */
 void *cpu_memory(size_t bytes);
 
-/* Zeroed panels; a panels struct of zeros is a valid empty one. */
+/* Panels whose rows are to be set, all of them; a panels struct of zeros is a valid empty one. */
 enum hg_status cpu_panels_init(struct cpu_panels *p, int n_out, int n_in, enum hg_dtype type,
                                struct hg_error *err);
 void cpu_panels_deinit(struct cpu_panels *p);
 size_t cpu_panels_bytes(const struct cpu_panels *p);
 
-/* Rows [row0, row0 + n_rows) from a host tensor [n_rows, n_in]; `row` is scratch [n_in]. Rows of
- * different panels may be set by different threads. */
+/* Rows [row0, row0 + n_rows) from the rows `first` on of a host tensor [., n_in] (panels_set.c);
+ * scratch: cpu_panels_scratch() bytes, aligned to 64. Rows of different pairs may be set by
+ * different threads. */
 void cpu_panels_set(struct cpu_panels *p, int row0, int n_rows, const struct hg_host_tensor *t,
-                    int first, float *row);
+                    int first, void *scratch);
+size_t cpu_panels_scratch(int n_in); /* a multiple of 64 */
 /* The stored value of one element (quantised: q * scale). */
 float cpu_panels_get(const struct cpu_panels *p, int out, int in);
 
@@ -67,6 +69,14 @@ static inline const char *cpu_pair_at(const struct cpu_panels *p, int pair)
 {
     int64_t bytes = (int64_t)p->n_k * 2 * cpu_group_bytes(p->form);
     return (const char *)p->data + pair * bytes;
+}
+
+/* Where element (out, 0) lies, and how far apart the k groups of its pair are. */
+static inline char *cpu_panels_row(const struct cpu_panels *p, int out, size_t *step)
+{
+    int pair = out / CPU_PAIR, lane = out % CPU_PAIR, group = cpu_group_bytes(p->form);
+    *step = (size_t)group * (size_t)cpu_pair_width(p, pair);
+    return (char *)(uintptr_t)cpu_pair_at(p, pair) + (size_t)lane * (size_t)(group / CPU_LANES);
 }
 
 /* The binary16 scales of I4 from k group `k` of a pair on. */

@@ -14,7 +14,8 @@ struct pack_job {
     struct cpu_panels *to;
     const struct hg_host_tensor *top, *bottom; /* rows [0, n_top) and the rest */
     int n_top;
-    float *rows; /* [n_threads, n_in] */
+    char *scratch; /* [n_threads][scratch_bytes] */
+    size_t scratch_bytes;
 };
 
 static void pack_member(void *ctx, int member, int n_members)
@@ -22,15 +23,15 @@ static void pack_member(void *ctx, int member, int n_members)
     const struct pack_job *j = ctx;
     int64_t first, end = cpu_share(j->to->n_pairs, member, n_members, &first);
     int row0 = (int)first * CPU_PAIR, row1 = (int)end * CPU_PAIR;
-    float *row = j->rows + (int64_t)member * j->to->n_in;
+    void *scratch = j->scratch + (size_t)member * j->scratch_bytes;
     if (row1 > j->to->n_out)
         row1 = j->to->n_out;
     int n = row1 < j->n_top ? row1 - row0 : j->n_top - row0;
     if (n > 0)
-        cpu_panels_set(j->to, row0, n, j->top, row0, row);
+        cpu_panels_set(j->to, row0, n, j->top, row0, scratch);
     int from = row0 > j->n_top ? row0 : j->n_top;
     if (from < row1)
-        cpu_panels_set(j->to, from, row1 - from, j->bottom, from - j->n_top, row);
+        cpu_panels_set(j->to, from, row1 - from, j->bottom, from - j->n_top, scratch);
 }
 
 static enum hg_status pack(struct cpu_backend *c, struct cpu_panels *to, int n_in,
@@ -39,11 +40,12 @@ static enum hg_status pack(struct cpu_backend *c, struct cpu_panels *to, int n_i
 {
     struct pack_job job = {.to = to, .top = top, .bottom = bottom, .n_top = n_top};
     HG_TRY(cpu_panels_init(to, n_top + n_bottom, n_in, type, err));
-    job.rows = malloc((size_t)c->n_threads * (size_t)n_in * sizeof *job.rows);
-    if (!job.rows)
+    job.scratch_bytes = cpu_panels_scratch(n_in);
+    job.scratch = aligned_alloc(64, (size_t)c->n_threads * job.scratch_bytes);
+    if (!job.scratch)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "packing rows of %d inputs", n_in);
     cpu_run(c, (int64_t)to->n_out * n_in, pack_member, &job);
-    free(job.rows);
+    free(job.scratch);
     return HG_STATUS_OK;
 }
 
@@ -86,7 +88,7 @@ static enum hg_status set_part(struct cpu_backend *c, struct hg_weight *w, int i
 {
     const struct hg_weight_part *from = &d->parts[i];
     struct cpu_part *to = &w->parts[i];
-    enum hg_dtype adapter_type = hg_dtype_beside(d->store);
+    enum hg_dtype adapter_type = hg_plugin_dtype(d->plugin, d->store);
     to->row0 = w->n_out;
     to->pair0 = w->n_pairs;
     to->n_out = from->n_out;
@@ -112,7 +114,7 @@ enum hg_status cpu_weight_create(struct hg_backend *b, const struct hg_weight_de
     w->n_in = desc->n_in;
     w->n_parts = desc->n_parts;
     w->form = cpu_form_of(desc->store);
-    w->adapter_form = cpu_form_of(hg_dtype_beside(desc->store));
+    w->adapter_form = cpu_form_of(hg_plugin_dtype(desc->plugin, desc->store));
     for (int i = 0; i < desc->n_parts; i++)
         HG_TRY_OUT(set_part(cpu_of(b), w, i, desc, err));
     *out = w;

@@ -11,9 +11,22 @@
 #include "kernels/cuda/prepare.cuh"
 #include "kernels/cuda/tile_dot.cuh"
 
-/* What adapters are stored in beside a weight type. */
-template <int type> struct Adapter {
-    enum { quantised = type >= HG_DTYPE_I8, value = quantised ? (int)HG_DTYPE_BF16 : type };
+/* How the inputs of adapters of type `plugin` beside weights of type `type` are at hand: prepared
+ * for the weight, or in rows of their own (Prepared.rows2). */
+template <int type, int plugin> struct Inputs {
+    enum { own = type != plugin };
+    static MEMBER const char *rows(const Prepared &x)
+    {
+        return own ? x.rows2 : x.rows;
+    }
+    static MEMBER int64_t pitch(const Prepared &x)
+    {
+        return own ? x.pitch2 : x.pitch;
+    }
+    static MEMBER const float *scale(const Prepared &x)
+    {
+        return own ? x.scale2 : x.scale;
+    }
 };
 
 /* Gated values of one token and part. */

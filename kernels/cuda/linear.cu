@@ -9,19 +9,20 @@ extern "C" {
 
 enum hg_status cuda_product(struct cuda_backend *c, struct Product *p)
 {
+    bool bytes = p->slots && p->plugin == HG_DTYPE_I8;
     switch (p->w.type) {
     case HG_DTYPE_F32:
-        return cuda_product_f32(c, p);
+        return bytes ? cuda_product_f32_i8(c, p) : cuda_product_f32(c, p);
     case HG_DTYPE_F16:
-        return cuda_product_f16(c, p);
+        return bytes ? cuda_product_f16_i8(c, p) : cuda_product_f16(c, p);
     case HG_DTYPE_BF16:
-        return cuda_product_bf16(c, p);
+        return bytes ? cuda_product_bf16_i8(c, p) : cuda_product_bf16(c, p);
     case HG_DTYPE_F8:
-        return cuda_product_f8(c, p);
+        return bytes ? cuda_product_f8_i8(c, p) : cuda_product_f8(c, p);
     case HG_DTYPE_I4:
-        return cuda_product_i4(c, p);
+        return bytes ? cuda_product_i4_i8(c, p) : cuda_product_i4(c, p);
     default:
-        return cuda_product_i8(c, p);
+        return bytes ? cuda_product_i8_i8(c, p) : cuda_product_i8(c, p);
     }
 }
 
@@ -114,6 +115,7 @@ static enum hg_status set_adapters(struct cuda_backend *c, const struct hg_linea
     }
     size_t rows = (size_t)cuda_padded_rows(n);
     p->n_parts = w->n_parts;
+    p->plugin = w->plugin;
     p->zp = (char *)c->scratch.z;
     p->z = (float *)(p->zp + rows * (size_t)p->zp_pitch);
     p->zp_scale = p->z + rows * (size_t)p->z_pitch;

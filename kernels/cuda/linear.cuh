@@ -40,8 +40,9 @@ struct Prepared {
     int64_t pitch;
     float *scale;        /* per row; NULL for BF16; I4: [steps][scale_pitch] */
     int64_t scale_pitch; /* I4: padded rows */
-    char *rows16;        /* the same in BF16 for adapters beside quantised weights, else NULL */
-    int64_t pitch16;
+    char *rows2;         /* the same for adapters that want it in another form, else NULL: */
+    int64_t pitch2;      /* I8 with a scale per row, or BF16 */
+    float *scale2;       /* NULL for BF16 */
 };
 
 /* fp32 rows to prepare: x[row_of ? row_of[i] : i], RMSNorm first when norm is given; with set_of,
@@ -69,6 +70,7 @@ struct Product {
     int first_tile, n_tiles; /* tiles of w to compute */
     /* adapters */
     int slots, n_parts;     /* bit s: slot s is present and has an adapter */
+    enum hg_dtype plugin;   /* of the adapters */
     const int32_t *slot_of; /* [n_tokens], -1 none */
     struct cuda_slot slot[HG_MAX_PLUGINS];
     float *z; /* [n_tokens, z_pitch] A x and route logits of the token's own slot */
@@ -92,8 +94,8 @@ bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool ada
                      struct Prepared *out);
 enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from,
                             enum hg_dtype type, const struct Prepared *to);
-/* Fills in how the work is cut and launches. By weight type: one file each, for the compiler's
- * sake. */
+/* Fills in how the work is cut and launches. By the types of weight and adapters: one file
+ * each, for the compiler's sake. */
 enum hg_status cuda_product(struct cuda_backend *c, struct Product *p);
 enum hg_status cuda_product_f32(struct cuda_backend *c, struct Product *p);
 enum hg_status cuda_product_f16(struct cuda_backend *c, struct Product *p);
@@ -101,5 +103,12 @@ enum hg_status cuda_product_bf16(struct cuda_backend *c, struct Product *p);
 enum hg_status cuda_product_i8(struct cuda_backend *c, struct Product *p);
 enum hg_status cuda_product_f8(struct cuda_backend *c, struct Product *p);
 enum hg_status cuda_product_i4(struct cuda_backend *c, struct Product *p);
+/* The same with adapters of I8. */
+enum hg_status cuda_product_f32_i8(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_f16_i8(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_bf16_i8(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_i8_i8(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_f8_i8(struct cuda_backend *c, struct Product *p);
+enum hg_status cuda_product_i4_i8(struct cuda_backend *c, struct Product *p);
 
 #endif

@@ -3,5 +3,5 @@
 
 enum hg_status cuda_product_bf16(struct cuda_backend *c, struct Product *p)
 {
-    return launch_type<HG_DTYPE_BF16>(c, *p);
+    return launch_type<HG_DTYPE_BF16, HG_DTYPE_BF16>(c, *p);
 }

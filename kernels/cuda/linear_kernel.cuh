@@ -60,8 +60,16 @@ DEV void begin_work()
     grid_let_next_start();
 }
 
+/* Scales of the rows that a block prepares for itself: in all, or per step. */
+template <int type> struct OwnScales {
+    enum {
+        per_step = type == HG_DTYPE_I4 ? 8 : 0,
+        fixed = type == HG_DTYPE_BF16 || type == HG_DTYPE_I4 ? 0 : 8
+    };
+};
+
 /* The rows of a token tile, once they are there: in memory, or made by this block in `own`. */
-template <int type, int tokens>
+template <int type, int tokens, int plugin>
 DEV Prepared ready_rows(const Product &p, int token0, char *own, float *scratch)
 {
     int left = p.n_tokens - token0;
@@ -72,11 +80,14 @@ DEV Prepared ready_rows(const Product &p, int token0, char *own, float *scratch)
     if (!p.own_bytes)
         return x;
     x.rows = own;
-    x.rows16 = x.rows16 ? own + p.n_tokens * x.pitch : nullptr;
-    x.scale = x.scale ? (float *)(own + p.n_tokens * (x.pitch + x.pitch16)) : nullptr;
+    float *scales = (float *)(own + p.n_tokens * (x.pitch + x.pitch2));
+    x.rows2 = x.rows2 ? own + p.n_tokens * x.pitch : nullptr;
+    x.scale = x.scale ? scales : nullptr;
+    x.scale2 = x.scale2 ? scales + OwnScales<type>::fixed + OwnScales<type>::per_step * p.w.steps
+                        : nullptr;
     x.scale_pitch = 8;
     for (int row = 0; row < p.n_tokens; row++) {
-        prepare_source<type>(p.from, x, row, scratch);
+        prepare_source<type, plugin>(p.from, x, row, scratch);
         __syncthreads();
     }
     return x;
@@ -96,29 +107,29 @@ DEV bool count(int *counter, int n, int *answer)
 /* ---- output tiles ---------------------------------------------------------------------------- */
 
 /* This warp's share of tile `at` of B times the gated z of 8 NT tokens, to shared memory. */
-template <int adapter, int NT>
+template <int plugin, int NT>
 DEV void multiply_gated(const Product &p, const cuda_expand &e, int at, int token0, float *to)
 {
     int slice = (e.b.steps + SLICES - 1) / SLICES, begin = (int)threadIdx.x / 32 * slice;
     int end = begin + slice < e.b.steps ? begin + slice : e.b.steps;
     if (begin >= end)
         return;
-    float sum[NT][4] = {};
-    Rows<adapter> rows(p.zp + e.z_byte, p.zp_pitch, token0, p.n_tokens);
+    typename Dot<plugin>::sum sum[NT][4] = {};
+    Rows<plugin> rows(p.zp + e.z_byte, p.zp_pitch, token0, p.n_tokens);
     Weights<1> weight;
-    weight.set(e.b, 0, at, Dot<adapter>::weight);
+    weight.set(e.b, 0, at, Dot<plugin>::weight);
     ROLLED_FOR (int step = begin; step < end; step++)
-        add_step<adapter, NT>(sum, weight, rows, step);
+        add_step<plugin, NT>(sum, weight, rows, step);
     Sliced<NT>::put(to, sum);
 }
 
 /* An output block: units block, block + n_blocks, ... of F::tiles tiles. Its tiles are numbered q =
  * 0, 1, ... in the order that it goes over them. */
-template <int type, int NT> struct Outputs {
+template <int type, int NT, int plugin> struct Outputs {
     typedef Few<type, NT> F;
     typedef Sliced<NT> Sums;
     typedef Ring<type, NT, F::tiles, F::depth> R;
-    enum { tokens = F::tokens, adapter = Adapter<type>::value };
+    enum { tokens = F::tokens };
     const Product &p;
     float *sums, *kept;
     int *control;
@@ -161,11 +172,11 @@ template <int type, int NT> struct Outputs {
                 if (!(slots >> s & 1) || !e.rank || at < 0 || at >= e.b.tiles)
                     continue;
                 float *to = next_sums();
-                multiply_gated<adapter, NT>(p, e, at, token0, to);
+                multiply_gated<plugin, NT>(p, e, at, token0, to);
                 __syncthreads();
-                const float *scale = (int)adapter == (int)HG_DTYPE_BF16 ? nullptr : p.zp_scale + i;
-                Sums::template take<adapter>(
-                    v, to, e.b, at, token0, Columns{scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens});
+                const float *scale = plugin == HG_DTYPE_BF16 ? nullptr : p.zp_scale + i;
+                Sums::template take<plugin>(v, to, e.b, at, token0,
+                                            Columns{scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens});
             }
     }
     MEMBER void finish_tile(const float (&v)[Sums::pairs][2], int tile)
@@ -211,7 +222,7 @@ template <int type, int NT> struct Outputs {
                 for (int i = 0; i < p.n_parts; i++) {
                     const cuda_expand &e = p.slot[s].part[i];
                     int at = tile_of(q) - e.tile0;
-                    uint32_t bytes = e.b.steps * (Dot<adapter>::weight * 512);
+                    uint32_t bytes = e.b.steps * (Dot<plugin>::weight * 512);
                     if (p.slots >> s & 1 && e.rank && at >= 0 && at < e.b.tiles)
                         prefetch_l2((const char *)e.b.data + (int64_t)at * bytes, bytes);
                 }
@@ -223,7 +234,8 @@ template <int type, int NT> struct Outputs {
         int stride = p.n_blocks * F::tiles, end = p.first_tile + p.n_tiles, q = 0;
         ring.fill(tile_of(0), stride, end);
         prefetch_adapters(end);
-        x = ready_rows<type, tokens>(p, token0, (char *)(kept + F::waiting * F::tile_floats), sums);
+        x = ready_rows<type, tokens, plugin>(p, token0,
+                                             (char *)(kept + F::waiting * F::tile_floats), sums);
         ring.set_rows(Rows<type>(x.rows, x.pitch, token0, p.n_tokens, x.scale, x.scale_pitch));
         slots = p.slots ? slots_here<tokens>(p, token0) : 0;
         for (int tile = tile_of(0); tile < end; tile += stride, q += F::tiles) {
@@ -238,31 +250,30 @@ template <int type, int NT> struct Outputs {
 };
 
 /* The sums of one tile of [A; R]: as hlora_shrink, through the ring. */
-template <int type, int NT>
+template <int type, int NT, int plugin>
 DEV void shrink_few(const Product &p, int tile, int token0, float *shared)
 {
     typedef Few<type, NT> F;
+    typedef Inputs<type, plugin> X;
     enum {
-        adapter = Adapter<type>::value,
-        fits = F::depth * F::step_bytes / (Dot<adapter>::weight * 512), /* in the ring of W */
+        fits = F::depth * F::step_bytes / (Dot<plugin>::weight * 512), /* in the ring of W */
         depth = fits < 16 ? fits : 16
     };
     int slot = shrink_slot(p, &tile);
-    bool own = Adapter<type>::quantised;
     const cuda_matrix &m = p.slot[slot].shrink;
-    Ring<adapter, NT, 1, depth> ring(m, shared);
-    float sum[1][NT][4] = {}, v[F::Sums::pairs][2] = {};
+    Ring<plugin, NT, 1, depth> ring(m, shared);
+    typename Dot<plugin>::sum sum[1][NT][4] = {};
+    float v[F::Sums::pairs][2] = {};
     float *sums = shared + SLICES * F::depth * F::step_bytes / 4;
     ring.fill(tile, 1, tile + 1);
-    Prepared x = ready_rows<type, F::tokens>(
+    Prepared x = ready_rows<type, F::tokens, plugin>(
         p, token0, (char *)(sums + F::floats - SLICES * F::depth * F::step_bytes / 4), sums);
-    ring.set_rows(
-        Rows<adapter>(own ? x.rows16 : x.rows, own ? x.pitch16 : x.pitch, token0, p.n_tokens));
+    ring.set_rows(Rows<plugin>(X::rows(x), X::pitch(x), token0, p.n_tokens));
     ring.run(sum);
     F::Sums::put(sums, sum[0]);
     __syncthreads();
-    F::Sums::template take<adapter>(
-        v, sums, m, tile, token0, Columns{own ? nullptr : x.scale, 1, p.slot_of, slot, p.n_tokens});
+    F::Sums::template take<plugin>(v, sums, m, tile, token0,
+                                   Columns{X::scale(x), 1, p.slot_of, slot, p.n_tokens});
     F::Sums::each_pair(v, token0, [&](int r, int token, float v0, float v1) {
         store_shrunk(p, slot, tile * TILE_ROWS + r, token, v0, v1);
     });
@@ -270,7 +281,7 @@ DEV void shrink_few(const Product &p, int tile, int token0, float *shared)
 
 /* ---- the kernel ------------------------------------------------------------------------------ */
 
-template <int type, int NT>
+template <int type, int NT, int plugin>
 __global__ void __launch_bounds__(BLOCK_THREADS, (Few<type, NT>::least))
     hlora_linear(const Product p)
 {
@@ -283,34 +294,34 @@ __global__ void __launch_bounds__(BLOCK_THREADS, (Few<type, NT>::least))
     ticket = control[0];
     if (ticket < p.n_prepare) {
         begin_work();
-        prepare_source<type>(p.from, p.x, ticket, shared + CONTROL);
+        prepare_source<type, plugin>(p.from, p.x, ticket, shared + CONTROL);
         __syncthreads();
         if (threadIdx.x == 0)
             release_add(prepared(p, ticket / tokens), 1);
     } else if (ticket < p.n_first) {
         int i = ticket - p.n_prepare, token_tile = i % p.token_tiles, token0 = token_tile * tokens;
-        shrink_few<type, NT>(p, i / p.token_tiles, token0, shared + CONTROL);
+        shrink_few<type, NT, plugin>(p, i / p.token_tiles, token0, shared + CONTROL);
         if (count(shrunk(p, token_tile), p.n_shrink, control + 1)) {
             int left = p.n_tokens - token0;
-            gate_tokens<Adapter<type>::value>(p, token0, left < tokens ? left : (int)tokens,
-                                              threadIdx.x, BLOCK_THREADS);
+            gate_tokens<plugin>(p, token0, left < tokens ? left : (int)tokens, threadIdx.x,
+                                BLOCK_THREADS);
             count(shrunk(p, token_tile), p.n_shrink + 1, control + 1);
         }
     } else {
         typedef Few<type, NT> F;
         int i = ticket - p.n_first, token_tile = i % p.token_tiles;
         float *ring = shared + CONTROL, *sums = ring + SLICES * F::depth * F::step_bytes / 4;
-        Outputs<type, NT>{p,
-                          sums,
-                          sums + F::buffers * F::Sums::floats,
-                          control + 2,
-                          token_tile * tokens,
-                          i / p.token_tiles,
-                          0,
-                          0,
-                          0,
-                          false,
-                          p.x}
+        Outputs<type, NT, plugin>{p,
+                                  sums,
+                                  sums + F::buffers * F::Sums::floats,
+                                  control + 2,
+                                  token_tile * tokens,
+                                  i / p.token_tiles,
+                                  0,
+                                  0,
+                                  0,
+                                  false,
+                                  p.x}
             .run(ring);
     }
     if (count(p.tickets + 1, gridDim.x, control + 1))
@@ -321,12 +332,14 @@ __global__ void __launch_bounds__(BLOCK_THREADS, (Few<type, NT>::least))
 /* ---- launchers ------------------------------------------------------------------------------- */
 
 /* As many output blocks as run together. */
-template <int type, int NT> static enum hg_status launch_few(struct cuda_backend *c, Product &p)
+template <int type, int NT, int plugin>
+static enum hg_status launch_few(struct cuda_backend *c, Product &p)
 {
     typedef Few<type, NT> F;
     size_t shared = (CONTROL + F::floats) * sizeof(float);
-    int64_t scales = type == HG_DTYPE_BF16 ? 0 : type == HG_DTYPE_I4 ? p.w.steps : 1;
-    int64_t own = p.n_tokens * (p.x.pitch + p.x.pitch16) + scales * 8 * (int64_t)sizeof(float);
+    int64_t scales =
+        OwnScales<type>::fixed + OwnScales<type>::per_step * p.w.steps + (p.x.scale2 ? 8 : 0);
+    int64_t own = p.n_tokens * (p.x.pitch + p.x.pitch2) + scales * (int64_t)sizeof(float);
     p.own_bytes = p.from.x && p.n_tokens <= OWN_ROWS && own <= OWN_BYTES ? (int)own : 0;
     size_t largest = shared + (NT == 1 ? OWN_BYTES : 0); /* of any launch: a graph keeps its own */
     shared += (size_t)p.own_bytes;
@@ -341,31 +354,32 @@ template <int type, int NT> static enum hg_status launch_few(struct cuda_backend
     p.tickets = c->scratch.tickets + (c->ticket_half ^= 1) * c->scratch.n_tickets;
     int64_t blocks = (int64_t)p.n_blocks * p.token_tiles + p.n_first;
     const Product fixed = p;
-    HG_TRY(cuda_allow_shared(c, (const void *)hlora_linear<type, NT>, largest));
-    LAUNCH_EARLY(c->early, (hlora_linear<type, NT>), (unsigned)blocks, BLOCK_THREADS, shared,
-                 c->stream, fixed);
+    HG_TRY(cuda_allow_shared(c, (const void *)hlora_linear<type, NT, plugin>, largest));
+    LAUNCH_EARLY(c->early, (hlora_linear<type, NT, plugin>), (unsigned)blocks, BLOCK_THREADS,
+                 shared, c->stream, fixed);
     return cuda_status(c, "linear");
 }
 
 /* Grid for many tokens when its larger tiles still fill the device; the bits are the same either
  * way. Two fp16 planes need twice the registers: half the tokens. */
-template <int type> static enum hg_status launch_type(struct cuda_backend *c, Product &p)
+template <int type, int plugin>
+static enum hg_status launch_type(struct cuda_backend *c, Product &p)
 {
     enum { NT = Dot<type>::row == 2 ? 4 : 8 };
     if (p.base)
-        return launch_many<type, Patch<2>>(c, p);
+        return launch_many<type, Patch<2>, plugin>(c, p);
     int64_t grid = (int64_t)((p.n_tokens + 8 * NT - 1) / (8 * NT)) * ((p.n_tiles + 7) / 8);
     if (p.n_tokens <= 8)
-        return launch_few<type, 1>(c, p);
+        return launch_few<type, 1, plugin>(c, p);
     if (p.n_tokens <= 16)
-        return launch_few<type, 2>(c, p);
+        return launch_few<type, 2, plugin>(c, p);
     if (p.n_tokens <= 32)
-        return launch_few<type, 4>(c, p);
+        return launch_few<type, 4, plugin>(c, p);
     if (p.n_tokens <= 64 || p.n_tiles < 5 || grid * 2 < c->n_sms)
-        return launch_few<type, 8>(c, p);
+        return launch_few<type, 8, plugin>(c, p);
     if (grid < 2 * c->n_sms)
-        return launch_many<type, Grid<1, NT>>(c, p);
-    return launch_many<type, Grid<2, NT>>(c, p);
+        return launch_many<type, Grid<1, NT>, plugin>(c, p);
+    return launch_many<type, Grid<2, NT>, plugin>(c, p);
 }
 
 #endif

@@ -69,11 +69,13 @@ template <int NT> struct Patch : Grid<1, NT> {
     MEMBER void product(const cuda_matrix &m, int tile0, const Rows<type> &rows,
                         const Columns &columns)
     {
-        int at = this->tile - tile0, slice = (m.steps + SLICES - 1) / SLICES, fold_at = slice;
+        int at = this->tile - tile0;
+        int slice = type == HG_DTYPE_I8 ? m.steps : (m.steps + SLICES - 1) / SLICES,
+            fold_at = slice;
         if (at < 0 || at >= m.tiles)
             return;
         Weights<1> weight;
-        float sum[1][NT][4] = {};
+        typename Dot<type>::sum sum[1][NT][4] = {};
         weight.set(m, 0, at, Dot<type>::weight);
         ROLLED_FOR (int step = 0; step < m.steps; step++) {
             add_step<type, NT>(sum[0], weight, rows, step);
@@ -89,40 +91,37 @@ template <int NT> struct Patch : Grid<1, NT> {
 
 enum { SHRINK_NT = 8, GATE_THREADS = 128, GATE_TOKENS = 4 };
 
-template <int type>
-__global__ void __launch_bounds__(BLOCK_THREADS, Dot<Adapter<type>::value>::row == 1 ? 2 : 1)
+template <int type, int plugin>
+__global__ void __launch_bounds__(BLOCK_THREADS, Dot<plugin>::row == 1 ? 2 : 1)
     hlora_shrink(const Product p, int token_tiles)
 {
-    enum { tokens = 8 * SHRINK_NT, adapter = Adapter<type>::value };
+    typedef Inputs<type, plugin> X;
+    enum { tokens = 8 * SHRINK_NT };
     DYN_SMEM(float, shared);
     int tile = blockIdx.x / token_tiles, token0 = blockIdx.x % token_tiles * tokens;
     int slot = shrink_slot(p, &tile);
-    bool own = Adapter<type>::quantised;
     if (!(slots_here<tokens>(p, token0) >> slot & 1))
         return;
     Stream<SHRINK_NT> team(shared, tile, token0);
-    team.template product<adapter>(
-        p.slot[slot].shrink, 0,
-        Rows<adapter>(own ? p.x.rows16 : p.x.rows, own ? p.x.pitch16 : p.x.pitch, token0,
-                      p.n_tokens),
-        Columns{own ? nullptr : p.x.scale, 1, p.slot_of, slot, p.n_tokens});
+    team.template product<plugin>(p.slot[slot].shrink, 0,
+                                  Rows<plugin>(X::rows(p.x), X::pitch(p.x), token0, p.n_tokens),
+                                  Columns{X::scale(p.x), 1, p.slot_of, slot, p.n_tokens});
     team.each_pair([&](int at, int r, int token, float v0, float v1) {
         store_shrunk(p, slot, at * TILE_ROWS + r, token, v0, v1);
     });
 }
 
-template <int type> __global__ void __launch_bounds__(GATE_THREADS) hlora_gate(const Product p)
+template <int plugin> __global__ void __launch_bounds__(GATE_THREADS) hlora_gate(const Product p)
 {
     int token0 = blockIdx.x * GATE_TOKENS, left = p.n_tokens - token0;
-    gate_tokens<type>(p, token0, left < GATE_TOKENS ? left : (int)GATE_TOKENS, threadIdx.x,
-                      GATE_THREADS);
+    gate_tokens<plugin>(p, token0, left < GATE_TOKENS ? left : (int)GATE_TOKENS, threadIdx.x,
+                        GATE_THREADS);
 }
 
-template <int type, class Team>
+template <int type, class Team, int plugin>
 __global__ void __launch_bounds__(BLOCK_THREADS, (Blocks<type, Team>::least))
     hlora_prompt(const Product p)
 {
-    enum { adapter = Adapter<type>::value };
     DYN_SMEM(float, shared);
     int token0 = (int)blockIdx.x % p.token_tiles * Team::tokens, end = p.first_tile + p.n_tiles;
     Team team(shared, p.first_tile + (int)blockIdx.x / p.token_tiles * Team::tiles, token0);
@@ -140,9 +139,9 @@ __global__ void __launch_bounds__(BLOCK_THREADS, (Blocks<type, Team>::least))
             const cuda_expand &e = p.slot[s].part[i];
             if (!(slots >> s & 1) || !e.rank)
                 continue;
-            const float *z_scale = (int)adapter == (int)HG_DTYPE_BF16 ? nullptr : p.zp_scale + i;
-            team.template product<adapter>(
-                e.b, e.tile0, Rows<adapter>(p.zp + e.z_byte, p.zp_pitch, token0, p.n_tokens),
+            const float *z_scale = plugin == HG_DTYPE_BF16 ? nullptr : p.zp_scale + i;
+            team.template product<plugin>(
+                e.b, e.tile0, Rows<plugin>(p.zp + e.z_byte, p.zp_pitch, token0, p.n_tokens),
                 Columns{z_scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens});
         }
     team.each_pair([&](int tile, int r, int token, float v0, float v1) {
@@ -154,7 +153,8 @@ __global__ void __launch_bounds__(BLOCK_THREADS, (Blocks<type, Team>::least))
 /* ---- launchers ------------------------------------------------------------------------------- */
 
 /* Rows and z, where they are not at hand from a launch before. */
-template <int type> static enum hg_status launch_shrink(struct cuda_backend *c, Product &p)
+template <int type, int plugin>
+static enum hg_status launch_shrink(struct cuda_backend *c, Product &p)
 {
     enum { tokens = 8 * SHRINK_NT };
     size_t shared = Stream<SHRINK_NT>::shared_floats * sizeof(float);
@@ -166,23 +166,22 @@ template <int type> static enum hg_status launch_shrink(struct cuda_backend *c, 
         return HG_STATUS_OK;
     p.z_ready = true;
     const Product fixed = p;
-    LAUNCH((hlora_shrink<type>), (unsigned)(shrink_blocks(p) * token_tiles), BLOCK_THREADS, shared,
-           c->stream, fixed, token_tiles);
+    LAUNCH((hlora_shrink<type, plugin>), (unsigned)(shrink_blocks(p) * token_tiles), BLOCK_THREADS,
+           shared, c->stream, fixed, token_tiles);
     HG_TRY(cuda_status(c, "shrink"));
-    LAUNCH((hlora_gate<Adapter<type>::value>),
-           (unsigned)((p.n_tokens + GATE_TOKENS - 1) / GATE_TOKENS), GATE_THREADS, 0, c->stream,
-           fixed);
+    LAUNCH((hlora_gate<plugin>), (unsigned)((p.n_tokens + GATE_TOKENS - 1) / GATE_TOKENS),
+           GATE_THREADS, 0, c->stream, fixed);
     return cuda_status(c, "gate");
 }
 
-template <int type, class Team>
+template <int type, class Team, int plugin>
 static enum hg_status launch_many(struct cuda_backend *c, Product &p)
 {
-    HG_TRY(launch_shrink<type>(c, p));
+    HG_TRY((launch_shrink<type, plugin>(c, p)));
     p.token_tiles = (p.n_tokens + Team::tokens - 1) / Team::tokens;
     p.n_blocks = (p.n_tiles + Team::tiles - 1) / Team::tiles;
     const Product fixed = p;
-    LAUNCH((hlora_prompt<type, Team>), (unsigned)((int64_t)p.n_blocks * p.token_tiles),
+    LAUNCH((hlora_prompt<type, Team, plugin>), (unsigned)((int64_t)p.n_blocks * p.token_tiles),
            BLOCK_THREADS, Team::shared_floats * sizeof(float), c->stream, fixed);
     return cuda_status(c, "linear");
 }

@@ -66,6 +66,26 @@ static void set_row_i4(struct packer *p, int tile, int r)
     }
 }
 
+/* The same rows from a tensor that is quantised already; returns the scale. */
+static float take_row(struct packer *p, int tile, int r, const struct row_source *from)
+{
+    uint8_t *q = p->rows[0] + (size_t)r * p->pitch;
+    size_t bytes = hg_code_bytes(p->type, p->cols), groups = (size_t)hg_i4_groups(p->cols);
+    const uint8_t *code = (const uint8_t *)from->t->data + from->row * bytes;
+    if (p->type != HG_DTYPE_I4) {
+        memcpy(q, code, bytes);
+        float scale = ((const float *)from->t->scale)[from->row];
+        return p->type == HG_DTYPE_F8 ? scale * 256.0f : scale;
+    }
+    uint16_t *scale =
+        p->group + ((size_t)tile * (size_t)p->steps * 8 + (size_t)r % 8) * 2 + (size_t)r / 8;
+    for (size_t i = 0; i < groups; i++)
+        scale[16 * i] = ((const uint16_t *)from->t->scale)[from->row * groups + i];
+    for (int i = 0; i < p->cols; i++)
+        q[i] = (uint8_t)hg_i4_code(code, i);
+    return 1;
+}
+
 /* Row r of 16 of a tile, rounded to the stored type; returns its scale. */
 static float set_row(struct packer *p, int tile, int r, const struct row_source *from)
 {
@@ -75,6 +95,8 @@ static float set_row(struct packer *p, int tile, int r, const struct row_source 
     if (!from->t)
         return 1;
     uint16_t *to = (uint16_t *)(void *)(p->rows[0] + at);
+    if (hg_dtype_is_quantised(from->t->type))
+        return take_row(p, tile, r, from);
     if (from->t->type == p->type && p->type != HG_DTYPE_F32) {
         memcpy(to, (const uint16_t *)from->t->data + first, (size_t)p->cols * sizeof *to);
         return 1;

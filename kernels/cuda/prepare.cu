@@ -23,18 +23,18 @@ bool cuda_place_rows(struct cuda_backend *c, const struct hg_weight *w, bool ada
     enum hg_dtype type = w->w.type;
     size_t rows = (size_t)cuda_padded_rows(n);
     out->pitch = (int64_t)w->w.steps * cuda_row_step_bytes(type);
-    out->pitch16 = hg_dtype_is_quantised(type) && adapters
-                       ? (int64_t)cuda_steps(HG_DTYPE_BF16, w->n_in) * STEP_BYTES
-                       : 0;
+    bool bytes = w->plugin == HG_DTYPE_I8, own = adapters && w->plugin != type;
+    out->pitch2 = own ? (int64_t)cuda_steps(w->plugin, w->n_in) * STEP_BYTES : 0;
     out->rows = (char *)c->scratch.x;
-    out->rows16 = out->pitch16 ? out->rows + rows * (size_t)out->pitch : NULL;
+    out->rows2 = own ? out->rows + rows * (size_t)out->pitch : NULL;
     out->scale = type == HG_DTYPE_BF16
                      ? NULL
-                     : (float *)(out->rows + rows * (size_t)(out->pitch + out->pitch16));
+                     : (float *)(out->rows + rows * (size_t)(out->pitch + out->pitch2));
     out->scale_pitch = (int64_t)rows;
-    int64_t scales = type == HG_DTYPE_I4 ? w->w.steps : 1;
-    return rows * (size_t)(out->pitch + out->pitch16 + scales * (int64_t)sizeof(float)) <=
-           c->scratch.x_bytes;
+    size_t scales = type == HG_DTYPE_I4 ? (size_t)w->w.steps : 1;
+    float *after = (float *)(out->rows + rows * (size_t)(out->pitch + out->pitch2)) + rows * scales;
+    out->scale2 = own && bytes ? after : NULL;
+    return (size_t)((char *)(after + rows) - out->rows) <= c->scratch.x_bytes;
 }
 
 enum hg_status cuda_prepare(struct cuda_backend *c, const struct RowSource *from,

@@ -196,14 +196,17 @@ struct RowGet {
     }
 };
 
-/* Row `row` of p by a block of ROW_THREADS threads, 8 values per thread and round; three passes
+/* plugin: the type of the adapters that rows2 is for, so that only its code is compiled in.
+ *
+ * Row `row` of p by a block of ROW_THREADS threads, 8 values per thread and round; three passes
  * over a row that stays in L1. Sums depend on its length alone. scratch: 32 floats of shared
  * memory.
  *
  *     y = x / sqrt(mean(x^2) + eps) * norm
  *
  * Definition: kernels/ref/rmsnorm.c, ref_row_set of kernels/ref/matrix.c. */
-template <int type>
+enum { ANY_PLUGIN = -1 };
+template <int type, int plugin = ANY_PLUGIN>
 DEV void prepare_source(const RowSource &p, const Prepared &to, int row, float *scratch)
 {
     if (p.set_of && p.set_of[row] != p.set)
@@ -225,8 +228,10 @@ DEV void prepare_source(const RowSource &p, const Prepared &to, int row, float *
     }
     prepare_row<type>(get, p.dim, team, to.rows + row * to.pitch,
                       to.scale ? to.scale + row : nullptr, to.scale_pitch);
-    if (to.rows16)
-        prepare_row<HG_DTYPE_BF16>(get, p.dim, team, to.rows16 + row * to.pitch16, nullptr);
+    if ((plugin == HG_DTYPE_BF16 || plugin == ANY_PLUGIN) && to.rows2 && !to.scale2)
+        prepare_row<HG_DTYPE_BF16>(get, p.dim, team, to.rows2 + row * to.pitch2, nullptr);
+    if ((plugin == HG_DTYPE_I8 || plugin == ANY_PLUGIN) && to.rows2 && to.scale2)
+        prepare_row<HG_DTYPE_I8>(get, p.dim, team, to.rows2 + row * to.pitch2, to.scale2 + row);
 }
 
 #endif

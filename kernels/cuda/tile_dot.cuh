@@ -171,7 +171,8 @@ template <int MT> struct Weights {
 
 /* One step of a tile times 8 NT tokens, where there are too few for a ring. */
 template <int type, int NT>
-DEV void add_step(float (&sum)[NT][4], const Weights<1> &weight, const Rows<type> &rows, int step)
+DEV void add_step(typename Dot<type>::sum (&sum)[NT][4], const Weights<1> &weight,
+                  const Rows<type> &rows, int step)
 {
     enum { W = Dot<type>::weight, X = Dot<type>::row };
     uint4 w[W], x[X];

@@ -82,7 +82,7 @@ static enum hg_status make_expand(struct hg_backend *b, struct hg_weight *w,
         last = i;
     }
     to->tile0 = (int)(first / TILE_ROWS);
-    return cuda_pack(b, w, &to->b, hg_dtype_beside(d->store), rows + to->tile0 * TILE_ROWS,
+    return cuda_pack(b, w, &to->b, w->plugin, rows + to->tile0 * TILE_ROWS,
                      (int)(last / TILE_ROWS) - to->tile0 + 1, a->rank, err);
 }
 
@@ -91,7 +91,7 @@ static enum hg_status make_slot(struct hg_backend *b, struct hg_weight *w,
                                 struct hg_error *err)
 {
     struct cuda_slot *to = &w->slot[slot];
-    enum hg_dtype type = hg_dtype_beside(d->store);
+    enum hg_dtype type = w->plugin;
     for (int p = 0; p < d->n_parts; p++) {
         const struct hg_adapter *a = &d->parts[p].adapters[slot];
         struct cuda_expand *e = &to->part[p];
@@ -125,6 +125,17 @@ static enum hg_status make_slot(struct hg_backend *b, struct hg_weight *w,
     return status;
 }
 
+/* Kernels are compiled for pairs of types: linear_<type>.cu and linear_<type>_i8.cu. */
+static enum hg_status check_plugin(const struct hg_weight_desc *d, struct hg_error *err)
+{
+    enum hg_dtype plugin = hg_plugin_dtype(d->plugin, d->store), usual = hg_dtype_beside(d->store);
+    if (plugin == HG_DTYPE_I8 || plugin == usual)
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_UNSUPPORTED,
+                   "%s: the cuda backend keeps adapters beside %s weights in %s or i8, not in %s",
+                   d->name, hg_dtype_name(d->store), hg_dtype_name(usual), hg_dtype_name(plugin));
+}
+
 enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_desc *desc,
                                   struct hg_weight **out, struct hg_error *err)
 {
@@ -132,6 +143,7 @@ enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_d
     int n_out = 0;
     *out = NULL;
     HG_TRY(hg_weight_desc_check(desc, TILE_ROWS, &n_out, err));
+    HG_TRY(check_plugin(desc, err));
     int tiles = count_tiles(n_out, desc->pair);
     struct hg_weight *w = calloc(1, sizeof *w);
     struct row_source *rows = calloc((size_t)(tiles > 0 ? tiles : 1) * TILE_ROWS, sizeof *rows);
@@ -144,6 +156,7 @@ enum hg_status cuda_weight_create(struct hg_backend *b, const struct hg_weight_d
     w->n_out = n_out;
     w->n_parts = desc->n_parts;
     w->pair = desc->pair;
+    w->plugin = hg_plugin_dtype(desc->plugin, desc->store);
     HG_TRY_OUT(make_base(b, w, desc, tiles, rows, err));
     for (int s = 0; s < HG_MAX_PLUGINS; s++) {
         size_t before = w->bytes;

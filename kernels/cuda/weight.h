@@ -59,7 +59,8 @@ struct cuda_slot {
 struct hg_weight {
     int n_in, n_out, n_parts, pair;
     struct cuda_matrix w;
-    float *bias; /* (dev) [w.tiles * 16] in tile order, zero where a part has none */
+    float *bias;          /* (dev) [w.tiles * 16] in tile order, zero where a part has none */
+    enum hg_dtype plugin; /* of all adapters */
     struct cuda_slot slot[HG_MAX_PLUGINS];
     int rank[HG_MAX_PLUGINS]; /* sum of rank + n_experts over the parts, what limits.max_rank bounds
                                */

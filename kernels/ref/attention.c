@@ -16,21 +16,24 @@ static void attend(struct ref_backend *r, const struct hg_attention_args *a, int
     int64_t at = ((int64_t)t * a->n_heads + head) * dim;
     const float *q = (const float *)a->q + at;
     float *y = (float *)a->y + at;
+    bool eager = a->rounding == HG_ROUND_FP16;
 
     for (int32_t j = first; j <= pos; j++) {
         int64_t k = cache_row(a, seq, j, kv_head);
         double dot = 0;
         for (int i = 0; i < dim; i++)
             dot += (double)q[i] * ref_kv_get(a->kv, &a->kv->k, k, i);
-        r->score[j - first] = dot * a->scale;
+        r->score[j - first] = eager ? ref_half((double)(ref_half(dot) * a->scale)) : dot * a->scale;
     }
     ref_softmax(r->score, pos - first + 1);
+    for (int32_t j = first; eager && j <= pos; j++)
+        r->score[j - first] = ref_half(r->score[j - first]);
     for (int i = 0; i < dim; i++) {
         double sum = 0;
         for (int32_t j = first; j <= pos; j++)
             sum += r->score[j - first] *
                    ref_kv_get(a->kv, &a->kv->v, cache_row(a, seq, j, kv_head), i);
-        y[i] = (float)sum;
+        y[i] = a->rounding ? ref_half(sum) : (float)sum;
     }
 }
 

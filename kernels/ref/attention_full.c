@@ -12,19 +12,22 @@ static void attend(const struct hg_attention_full_args *a, int64_t group, int ro
     const float *k = (const float *)a->k + group * a->ld + at;
     const float *v = (const float *)a->v + group * a->ld + at;
     float *y = (float *)a->y + (group + row) * a->n_heads * dim + at;
+    bool eager = a->rounding == HG_ROUND_FP16;
 
     for (int j = 0; j < a->n_rows; j++) {
         double dot = 0;
         for (int i = 0; i < dim; i++)
-            dot += (double)q[i] * k[j * a->ld + i];
-        score[j] = dot * a->scale;
+            dot += (eager ? (double)ref_half(q[i] * a->scale) : (double)q[i]) * k[j * a->ld + i];
+        score[j] = eager ? ref_half(dot) : dot * a->scale;
     }
     ref_softmax(score, a->n_rows);
+    for (int j = 0; eager && j < a->n_rows; j++)
+        score[j] = ref_half(score[j]);
     for (int i = 0; i < dim; i++) {
         double sum = 0;
         for (int j = 0; j < a->n_rows; j++)
             sum += score[j] * v[j * a->ld + i];
-        y[i] = (float)sum;
+        y[i] = a->rounding ? ref_half(sum) : (float)sum;
     }
 }
 

@@ -27,8 +27,12 @@ enum hg_status ref_head(struct hg_backend *b, const struct hg_head_args *a)
         const struct hg_weight *w = a->heads[a->plan->out_table[i]];
         const struct hg_sample_params *p = &a->plan->sample[i];
         const float *x = (const float *)a->x + (int64_t)a->plan->out_row[i] * w->n_in;
-        ref_rmsnorm(x, a->norms[a->plan->out_table[i]], a->norm_eps, w->n_in, r->normed);
-        ref_base_row(r, w, r->normed, p->lo, p->hi - p->lo, r->sum);
+        ref_rmsnorm(x, a->norms[a->plan->out_table[i]], a->norm_eps, w->n_in, a->rounding,
+                    r->normed);
+        if (a->rounding)
+            ref_rounded_row(r, w, r->normed, p->lo, p->hi - p->lo, -1, r->sum);
+        else
+            ref_base_row(r, w, r->normed, p->lo, p->hi - p->lo, r->sum);
         for (int32_t v = 0; v < p->hi - p->lo; v++)
             a->logits[i * a->ld + v] = (float)r->sum[v];
     }

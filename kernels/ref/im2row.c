@@ -12,8 +12,10 @@ enum hg_status ref_im2row(struct hg_backend *b, const struct hg_im2row_args *a)
                 for (int c = 0; c < a->n_channels; c++) {
                     const float *plane = a->pixels + (n * a->n_channels + c) * side * side;
                     for (int ky = 0; ky < patch; ky++)
-                        for (int kx = 0; kx < patch; kx++)
-                            *y++ = plane[(py * patch + ky) * side + px * patch + kx];
+                        for (int kx = 0; kx < patch; kx++) {
+                            float v = plane[(py * patch + ky) * side + px * patch + kx];
+                            *y++ = a->rounding ? ref_half(v) : v;
+                        }
                 }
     return HG_STATUS_OK;
 }

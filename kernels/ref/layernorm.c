@@ -12,8 +12,11 @@ static void layernorm_row(const struct hg_layernorm_args *a, const float *x, flo
     for (int i = 0; i < a->dim; i++)
         var += (x[i] - mean) * (x[i] - mean);
     double inverse = 1 / sqrt(var / a->dim + a->eps);
-    for (int i = 0; i < a->dim; i++)
-        y[i] = (float)((x[i] - mean) * inverse * a->weight[i] + a->bias[i]);
+    for (int i = 0; i < a->dim; i++) {
+        double n = (x[i] - mean) * inverse;
+        y[i] = a->rounding ? ref_half(n * ref_half(a->weight[i]) + ref_half(a->bias[i]))
+                           : (float)(n * a->weight[i] + a->bias[i]);
+    }
 }
 
 enum hg_status ref_layernorm(struct hg_backend *b, const struct hg_layernorm_args *a)

@@ -67,7 +67,7 @@ static void finish_row(struct ref_backend *r, const struct hg_linear_args *a, in
             y[i] = (float)(0.5 * sum[i] * (1 + erf(sum[i] * 0.70710678118654752440)));
         break;
     case HG_EPILOGUE_ROPE_KV:
-        ref_rope_kv_row(r, a->rope, row, sum, y);
+        ref_rope_kv_row(r, a->rope, row, a->rounding, sum, y);
         break;
     }
 }
@@ -112,11 +112,18 @@ enum hg_status ref_linear(struct hg_backend *b, const struct hg_linear_args *a)
     for (int i = 0; i < a->n_rows; i++) {
         const float *x = (const float *)a->x + i * a->ldx;
         if (a->norm) {
-            ref_rmsnorm(x, a->norm, a->norm_eps, a->w->n_in, r->normed);
+            ref_rmsnorm(x, a->norm, a->norm_eps, a->w->n_in, a->rounding, r->normed);
             x = r->normed;
         }
-        linear_row(r, a->w, x, a->slot ? a->slot[i] : -1, r->sum);
-        finish_row(r, a, i, r->sum);
+        int32_t slot = a->slot ? a->slot[i] : -1;
+        if (a->rounding)
+            ref_rounded_row(r, a->w, x, 0, a->w->n_out, slot, r->sum);
+        else
+            linear_row(r, a->w, x, slot, r->sum);
+        if (a->rounding && a->epilogue != HG_EPILOGUE_ROPE_KV)
+            ref_rounded_finish(a, i, r->sum);
+        else
+            finish_row(r, a, i, r->sum);
     }
     return HG_STATUS_OK;
 }

@@ -103,6 +103,25 @@ static void quantise_row(struct ref_matrix *m, size_t row, const float *x, uint8
     }
 }
 
+/* Row `row` from row `from` of a tensor that is quantised already. */
+static void take_row(struct ref_matrix *m, size_t row, const struct hg_host_tensor *t, size_t from)
+{
+    size_t n = (size_t)m->cols, scales = n_scales(m->type, m->cols);
+    const uint8_t *code = (const uint8_t *)t->data + from * hg_code_bytes(m->type, m->cols);
+    for (size_t i = 0; i < n; i++) {
+        if (m->type == HG_DTYPE_I8)
+            m->q[row * n + i] = (int8_t)code[i];
+        else if (m->type == HG_DTYPE_F8)
+            m->values[row * n + i] = hg_e4m3_to_f32(code[i]);
+        else
+            m->q[row * n + i] = (int8_t)hg_i4_code(code, (int)i);
+    }
+    for (size_t i = 0; i < scales; i++)
+        m->scale[row * scales + i] =
+            m->type == HG_DTYPE_I4 ? hg_f16_to_f32(((const uint16_t *)t->scale)[from * scales + i])
+                                   : ((const float *)t->scale)[from];
+}
+
 enum hg_status ref_matrix_set(struct ref_matrix *m, int row0, int n_rows,
                               const struct hg_host_tensor *t, struct hg_error *err)
 {
@@ -111,6 +130,11 @@ enum hg_status ref_matrix_set(struct ref_matrix *m, int row0, int n_rows,
         float *to = m->values + first * cols;
         for (size_t i = 0; i < (size_t)n_rows * cols; i++)
             to[i] = round_to(m->type, ref_decode(t->data, t->type, i));
+        return HG_STATUS_OK;
+    }
+    if (hg_dtype_is_quantised(t->type)) {
+        for (size_t i = 0; i < (size_t)n_rows; i++)
+            take_row(m, first + i, t, i);
         return HG_STATUS_OK;
     }
     float *row = malloc(cols * sizeof *row);

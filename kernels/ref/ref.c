@@ -88,6 +88,7 @@ static enum hg_status ref_step_wait(struct hg_backend *b, int64_t step)
 static const struct hg_backend_ops ref_ops = {
     .name = "ref",
     .act_type = HG_DTYPE_F32,
+    .rounds_fp16 = true,
     .close = ref_close,
     .describe = ref_describe,
     .reserve = ref_reserve,

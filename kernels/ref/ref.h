@@ -104,13 +104,24 @@ enum hg_status hg_ref_open(struct hg_backend **out, struct hg_error *err);
 #define ref_refuse(...) hg_refuse("ref", __VA_ARGS__)
 
 /* Pieces that several ops are made of. */
-void ref_rmsnorm(const float *x, const float *weight, float eps, int n, float *y);
+void ref_rmsnorm(const float *x, const float *weight, float eps, int n, enum hg_rounding rounding,
+                 float *y);
 void ref_softmax(double *v, int n); /* NaN in, NaN everywhere out */
 /* sum[0..n) = W x + bias for the weight rows [lo, lo + n); leaves x prepared in r->x. */
 void ref_base_row(struct ref_backend *r, const struct hg_weight *w, const float *x, int lo, int n,
                   double *sum);
-void ref_rope_kv_row(struct ref_backend *r, const struct hg_rope_kv *a, int t, const double *qkv,
-                     float *y);
+void ref_rope_kv_row(struct ref_backend *r, const struct hg_rope_kv *a, int t,
+                     enum hg_rounding rounding, const double *qkv, float *y);
+
+/* ---- rounded.c: the same with the reference's FP16 rounding (hg_rounding) ---- */
+float ref_half(double v); /* binary32, then binary16, each to nearest even */
+/* Base and adapters of one row. */
+void ref_rounded_row(struct ref_backend *r, const struct hg_weight *w, const float *x, int lo,
+                     int n, int32_t slot, double *sum);
+/* All epilogues but ROPE_KV. */
+void ref_rounded_finish(const struct hg_linear_args *a, int row, const double *sum);
+void ref_rounded_rotate(const double *x, const float *inv_freq, int32_t pos, int head_dim,
+                        float *y);
 
 enum hg_status ref_alloc(struct hg_backend *b, size_t bytes, void **out, struct hg_error *err);
 void ref_free(struct hg_backend *b, void *p);

@@ -10,7 +10,9 @@ enum hg_status ref_vision_embed(struct hg_backend *b, const struct hg_vision_emb
         for (int64_t r = 0; r < rows; r++)
             for (int64_t i = 0; i < dim; i++) {
                 float v = r == 0 ? a->cls[i] : patches[(n * a->n_patches + r - 1) * dim + i];
-                ((float *)a->y)[(n * rows + r) * dim + i] = v + a->pos[r * dim + i];
+                float pos = a->pos[r * dim + i];
+                ((float *)a->y)[(n * rows + r) * dim + i] =
+                    a->rounding ? ref_half((double)ref_half(v) + ref_half(pos)) : v + pos;
             }
     return HG_STATUS_OK;
 }

@@ -5,11 +5,10 @@
 #include "kernels/ref/ref.h"
 
 static enum hg_status set_adapter(struct ref_adapter *to, const struct hg_adapter *from, int n_in,
-                                  int n_out, enum hg_dtype store, struct hg_error *err)
+                                  int n_out, enum hg_dtype type, struct hg_error *err)
 {
     if (from->rank == 0)
         return HG_STATUS_OK;
-    enum hg_dtype type = hg_dtype_beside(store);
     to->rank = from->rank;
     to->n_experts = from->n_experts;
     to->scaling = from->scaling;
@@ -26,6 +25,7 @@ static enum hg_status set_part(struct hg_weight *w, int i, int row0, const struc
 {
     const struct hg_weight_part *from = &d->parts[i];
     struct ref_part *to = &w->parts[i];
+    enum hg_dtype plugin = hg_plugin_dtype(d->plugin, d->store);
     to->row0 = row0;
     to->n_out = from->n_out;
     HG_TRY(ref_matrix_set(&w->w, row0, from->n_out, &from->w, err));
@@ -33,7 +33,7 @@ static enum hg_status set_part(struct hg_weight *w, int i, int row0, const struc
         w->bias[row0 + j] = ref_decode(from->bias.data, from->bias.type, (size_t)j);
     for (int s = 0; s < HG_MAX_PLUGINS; s++)
         HG_TRY(
-            set_adapter(&to->adapters[s], &from->adapters[s], d->n_in, from->n_out, d->store, err));
+            set_adapter(&to->adapters[s], &from->adapters[s], d->n_in, from->n_out, plugin, err));
     return HG_STATUS_OK;
 }
 

@@ -1,8 +1,10 @@
 /* model/load/model_card.c - healthgpt.json: which files make a model, and its two task profiles. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/file.h"
+#include "model/load/expect.h"
 #include "model/load/model_config.h"
 
 enum { PATH_CAP = 4096, MAX_FILE_BYTES = 1 << 20 };
@@ -63,8 +65,8 @@ static enum hg_status read_vqgan(const struct hg_json_view *v, struct hg_model_c
 static enum hg_status read_task(const struct hg_json_view *tasks, int i, struct hg_model_card *c,
                                 struct hg_error *err)
 {
-    static const char *const keys[] = {"hlora",        "fusion",         "alpha",
-                                       "vision_layer", "max_new_tokens", NULL};
+    static const char *const keys[] = {"hlora",          "fusion", "alpha",       "vision_layer",
+                                       "max_new_tokens", "can",    "unpublished", NULL};
     struct hg_json_view v;
     struct hg_task_card *t = &c->tasks[i];
     double alpha = 0;
@@ -79,6 +81,10 @@ static enum hg_status read_task(const struct hg_json_view *tasks, int i, struct 
     HG_TRY(hg_json_real(&v, "alpha", t->hlora[0] ? HG_JSON_REQUIRED : HG_JSON_OPTIONAL, 0, 65536,
                         &alpha, err));
     t->alpha = (float)alpha;
+    HG_TRY(read_text(&v, "can", HG_JSON_OPTIONAL, t->can, sizeof t->can, err));
+    HG_TRY(
+        read_text(&v, "unpublished", HG_JSON_OPTIONAL, t->unpublished, sizeof t->unpublished, err));
+    t->present = !t->unpublished[0] || t->hlora[0];
     HG_TRY(hg_json_int(&v, "vision_layer", HG_JSON_OPTIONAL, -512, 512, &t->vision_layer, err));
     return hg_json_int(&v, "max_new_tokens", HG_JSON_OPTIONAL, 1, 1 << 20, &t->max_new_tokens, err);
 }
@@ -93,13 +99,103 @@ static enum hg_status read_tasks(const struct hg_json_view *v, struct hg_model_c
     HG_TRY(hg_json_known_keys(&tasks, keys, err));
     for (int i = 0; i < HG_CARD_TASKS; i++) {
         HG_TRY(read_task(&tasks, i, c, err));
-        any |= c->tasks[i].present;
+        any |= c->tasks[i].present && !c->tasks[i].unpublished[0];
     }
     if (!any)
         return hg_fail(err, HG_STATUS_BAD_FILE,
                        "%s: tasks: expected comprehension, generation or both", v->where);
     return HG_STATUS_OK;
 }
+
+/* ---- where the pieces come from ---------------------------------------------------------------
+ */
+
+/* "owner/name": two plain names. */
+static bool is_repository(const char *s)
+{
+    static const char letters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+    size_t owner = strspn(s, letters), name;
+    if (owner == 0 || s[owner] != '/' || s[0] == '.')
+        return false;
+    name = strspn(s + owner + 1, letters);
+    return name > 0 && s[owner + 1] != '.' && s[owner + 1 + name] == '\0';
+}
+
+static enum hg_status check_repository(const struct hg_json_view *v, const char *key,
+                                       const char *text, struct hg_error *err)
+{
+    if (is_repository(text))
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_BAD_FILE, "%s: %s: expected \"owner/name\", got \"%.60s\"",
+                   v->where, key, text);
+}
+
+/* A list of texts: repositories, or paths below the root. */
+static enum hg_status read_places(const struct hg_json_view *v, const char *key, bool repositories,
+                                  char out[HG_MAX_PLACES][HG_REPOSITORY_CAP], int *n,
+                                  struct hg_error *err)
+{
+    const json_t *list = json_object_get(v->obj, key);
+    size_t i;
+    json_t *item;
+    *n = 0;
+    if (!list || json_is_null(list))
+        return HG_STATUS_OK;
+    if (!json_is_array(list) || json_array_size(list) > HG_MAX_PLACES)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: %s: expected a list of at most %d texts",
+                       v->where, key, HG_MAX_PLACES);
+    json_array_foreach(list, i, item)
+    {
+        const char *text = json_string_value(item);
+        if (!text || strlen(text) >= HG_REPOSITORY_CAP)
+            return hg_fail(err, HG_STATUS_BAD_FILE, "%s: %s[%zu]: expected a text of at most %d",
+                           v->where, key, i, HG_REPOSITORY_CAP - 1);
+        if (repositories)
+            HG_TRY(check_repository(v, key, text, err));
+        else if (!path_is_inside(text))
+            return hg_fail(err, HG_STATUS_BAD_FILE,
+                           "%s: %s: expected paths below the card's folder, got \"%.60s\"",
+                           v->where, key, text);
+        snprintf(out[(*n)++], HG_REPOSITORY_CAP, "%s", text);
+    }
+    return HG_STATUS_OK;
+}
+
+static enum hg_status read_source(const struct hg_json_view *sources, const char *key,
+                                  struct hg_source *out, struct hg_error *err)
+{
+    static const char *const keys[] = {"repository", "page", "alternatives", "names", NULL};
+    struct hg_json_view v;
+    HG_TRY(hg_json_object(sources, key, HG_JSON_OPTIONAL, &v, err));
+    if (!v.obj)
+        return HG_STATUS_OK;
+    HG_TRY(hg_json_known_keys(&v, keys, err));
+    HG_TRY(read_text(&v, "repository", HG_JSON_OPTIONAL, out->repository, sizeof out->repository,
+                     err));
+    if (out->repository[0])
+        HG_TRY(check_repository(&v, "repository", out->repository, err));
+    HG_TRY(read_text(&v, "page", HG_JSON_OPTIONAL, out->page, sizeof out->page, err));
+    HG_TRY(read_places(&v, "alternatives", true, out->alternatives, &out->n_alternatives, err));
+    return read_places(&v, "names", false, out->names, &out->n_names, err);
+}
+
+static enum hg_status read_sources(const struct hg_json_view *v, struct hg_model_card *c,
+                                   struct hg_error *err)
+{
+    static const char *const keys[HG_SOURCE_COUNT + 1] = {"llm", "vision", "vqgan", "plugins",
+                                                          NULL};
+    struct hg_json_view sources;
+    HG_TRY(hg_json_object(v, "sources", HG_JSON_OPTIONAL, &sources, err));
+    if (!sources.obj)
+        return HG_STATUS_OK;
+    HG_TRY(hg_json_known_keys(&sources, keys, err));
+    for (int i = 0; i < HG_SOURCE_COUNT; i++)
+        HG_TRY(read_source(&sources, keys[i], &c->sources[i], err));
+    return HG_STATUS_OK;
+}
+
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 static enum hg_status read_kind(const struct hg_json_view *v, struct hg_error *err)
 {
@@ -131,9 +227,10 @@ static enum hg_status read_rope(const struct hg_json_view *v, struct hg_model_ca
 enum hg_status hg_model_card_parse(const json_t *card, struct hg_model_card *c,
                                    struct hg_error *err)
 {
-    static const char *const keys[] = {"format", "name",     "architecture",   "llm",     "vision",
-                                       "vqgan",  "template", "rope_inv_freq",  "license", "notice",
-                                       "tasks",  "system",   "n_image_tokens", NULL};
+    static const char *const keys[] = {"format",         "name",    "architecture", "llm",
+                                       "vision",         "vqgan",   "template",     "rope_inv_freq",
+                                       "license",        "notice",  "tasks",        "system",
+                                       "n_image_tokens", "sources", "expect",       NULL};
     struct hg_json_view v = hg_json_view_of(card, "healthgpt.json");
     memset(c, 0, sizeof *c);
     HG_TRY(read_kind(&v, err));
@@ -156,15 +253,20 @@ enum hg_status hg_model_card_parse(const json_t *card, struct hg_model_card *c,
         snprintf(c->system_text, sizeof c->system_text, "%s", system);
         c->system = c->system_text;
     }
+    HG_TRY(read_sources(&v, c, err));
+    HG_TRY(hg_expect_parse(&v, c, err));
     return read_tasks(&v, c, err);
 }
 
-enum hg_status hg_model_card_read(const char *dir, struct hg_model_card *out, struct hg_error *err)
+enum hg_status hg_model_card_read(const char *given, struct hg_model_card *out,
+                                  struct hg_error *err)
 {
     char path[PATH_CAP];
     json_t *card;
-    if (hg_path_join(path, sizeof path, dir, "healthgpt.json") != HG_STATUS_OK)
-        return hg_fail(err, HG_STATUS_BAD_FILE, "%.100s: path is too long", dir);
+    struct stat st;
+    bool folder = stat(given, &st) != 0 || S_ISDIR(st.st_mode);
+    if (snprintf(path, sizeof path, "%s%s", given, folder ? "/healthgpt.json" : "") >= PATH_CAP)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%.100s: path is too long", given);
     HG_TRY(hg_json_load(path, MAX_FILE_BYTES, &card, err));
     enum hg_status status = hg_model_card_parse(card, out, err);
     json_decref(card);

@@ -3,44 +3,11 @@
  * Everything goes through blocks of F32, which are exact for F16 and BF16; F64 is rounded to F32
  * first. Rounding is to nearest even. The same type without strides is a copy. */
 #include <string.h>
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
 
 #include "common/half.h"
 #include "model/load/weights.h"
 
 enum { BLOCK = 512 };
-
-/* The F16C instructions agree with common/half for every value that is not a NaN. */
-#ifdef __x86_64__
-#define HAS_F16C __builtin_cpu_supports("avx2") /* every CPU with AVX2 has F16C */
-
-__attribute__((target("avx,f16c"))) static void widen_f16c(const uint16_t *src, float *dst)
-{
-    for (int i = 0; i < BLOCK; i += 8)
-        _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const void *)(src + i))));
-}
-
-__attribute__((target("avx,f16c"))) static void narrow_f16c(const float *src, uint16_t *dst)
-{
-    for (int i = 0; i < BLOCK; i += 8)
-        _mm_storeu_si128((void *)(dst + i), _mm256_cvtps_ph(_mm256_loadu_ps(src + i), 0));
-}
-#else
-#define HAS_F16C 0
-static void widen_f16c(const uint16_t *src, float *dst)
-{
-    (void)src;
-    (void)dst;
-}
-
-static void narrow_f16c(const float *src, uint16_t *dst)
-{
-    (void)src;
-    (void)dst;
-}
-#endif
 
 /* n <= BLOCK packed elements at p (unaligned) -> F32. */
 static void widen(enum hg_tensor_type type, const unsigned char *p, float *dst, size_t n)
@@ -63,12 +30,7 @@ static void widen(enum hg_tensor_type type, const unsigned char *p, float *dst, 
         return;
     case HG_TENSOR_TYPE_F16:
         memcpy(half, p, n * 2);
-        if (n == BLOCK && HAS_F16C) {
-            widen_f16c(half, dst);
-            return;
-        }
-        for (size_t i = 0; i < n; i++)
-            dst[i] = hg_f16_to_f32(half[i]);
+        hg_f16_to_f32_n(half, dst, n);
         return;
     default: /* integers are no weights: hg_weights_get refuses them */
         memset(dst, 0, n * 4);
@@ -86,11 +48,8 @@ static void narrow(enum hg_dtype type, const float *src, unsigned char *dst, siz
     if (type == HG_DTYPE_BF16) {
         for (size_t i = 0; i < n; i++)
             half[i] = hg_f32_to_bf16(src[i]);
-    } else if (n == BLOCK && HAS_F16C) {
-        narrow_f16c(src, half);
     } else {
-        for (size_t i = 0; i < n; i++)
-            half[i] = hg_f32_to_f16(src[i]);
+        hg_f32_to_f16_n(src, half, n);
     }
     memcpy(dst, half, n * 2);
 }

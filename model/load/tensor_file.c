@@ -7,6 +7,7 @@
 
 #include "common/checksum.h"
 #include "common/utf8.h"
+#include "model/load/odd_file.h"
 #include "model/load/pickle.h"
 #include "model/load/tensor_file_build.h"
 
@@ -231,6 +232,11 @@ static enum hg_status refuse(const char *name, const unsigned char *d, size_t n,
     if (n > 262 && memcmp(d + 257, "ustar", 5) == 0)
         return hg_fail(err, HG_STATUS_UNSUPPORTED,
                        "%s: a tar file of an early torch, save it again with torch.save", name);
+    enum hg_odd_file odd = hg_odd_file_of(d, n, NULL);
+    if (odd != HG_ODD_NONE)
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s: %s: %s", name, hg_odd_file_text(odd),
+                       odd == HG_ODD_LFS_POINTER ? "run \"git lfs pull\" in the clone it is from"
+                                                 : "download it again");
     if (looks_like_pickle(d, n))
         return hg_pickle_refuse_bare(name, d, n, err);
     return hg_fail(err, HG_STATUS_BAD_FILE,
@@ -317,6 +323,11 @@ void hg_tensor_file_close(struct hg_tensor_file *f)
 void hg_tensor_file_forget(const struct hg_tensor_file *f, const struct hg_tensor *t)
 {
     hg_file_forget(&f->map, t->data, hg_tensor_extent(t));
+}
+
+void hg_tensor_file_sample(const struct hg_tensor_file *f, const struct hg_tensor *t, bool random)
+{
+    hg_file_sample(&f->map, t->data, hg_tensor_extent(t), random);
 }
 
 const char *hg_tensor_file_container(const struct hg_tensor_file *f)

@@ -8,6 +8,7 @@
 #ifndef HG_MODEL_LOAD_TENSOR_FILE_H
 #define HG_MODEL_LOAD_TENSOR_FILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -63,6 +64,8 @@ void hg_tensor_file_close(struct hg_tensor_file *f); /* NULL is fine */
 
 /* The bytes of the tensor have been read: their pages may go (hg_file_forget). */
 void hg_tensor_file_forget(const struct hg_tensor_file *f, const struct hg_tensor *t);
+/* See hg_file_sample. */
+void hg_tensor_file_sample(const struct hg_tensor_file *f, const struct hg_tensor *t, bool random);
 
 const char *hg_tensor_file_container(const struct hg_tensor_file *f); /* "safetensors", ... */
 size_t hg_tensor_file_count(const struct hg_tensor_file *f);

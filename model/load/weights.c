@@ -10,6 +10,7 @@
 #include "common/checksum.h"
 #include "common/file.h"
 #include "common/json_read.h"
+#include "model/load/finite.h"
 #include "model/load/json_check.h"
 
 enum {
@@ -35,6 +36,7 @@ struct hg_weights {
     size_t n, cap;
     struct hg_arena arena;
     struct hg_load_meter *meter;
+    bool finite_only; /* see hg_weights_refuse_not_finite */
 };
 
 enum hg_status hg_weights_create(struct hg_weights **out, struct hg_error *err)
@@ -210,7 +212,11 @@ static enum hg_status add_shard(struct hg_weights *w, const char *dir, json_t *m
     json_t *value;
     if (hg_path_join(path, sizeof path, dir, shard) != HG_STATUS_OK)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%.80s: path is too long", shard);
-    HG_TRY(hg_weights_add_file(w, path, err));
+    enum hg_status status = hg_weights_add_file(w, path, err);
+    if (status == HG_STATUS_NOT_FOUND)
+        return hg_fail(err, status, "%s: missing, though the index of shards beside it names it",
+                       short_path(w, path));
+    HG_TRY(status);
     const struct hg_tensor_file *f = w->files[w->n_files - 1];
     json_object_foreach(map, name, value)
     {
@@ -372,6 +378,40 @@ void hg_weights_done(struct hg_weights *w, const struct hg_tensor *t)
                               (uint64_t)hg_tensor_count(t) * hg_tensor_type_bytes(t->type));
     }
     hg_tensor_file_forget(w->files[x->file], t);
+}
+
+void hg_weights_forget(struct hg_weights *w, const struct hg_tensor *t)
+{
+    const struct entry *x = find_entry(w, t->name);
+    if (x && x->t == t)
+        hg_tensor_file_forget(w->files[x->file], t);
+}
+
+enum hg_status hg_weights_check_finite(const struct hg_weights *w, const struct hg_tensor *t,
+                                       int samples, struct hg_error *err)
+{
+    const struct entry *x = find_entry(w, t->name);
+    if (x && samples > 0)
+        hg_tensor_file_sample(w->files[x->file], t, true);
+    int64_t i = hg_tensor_not_finite(t, samples);
+    if (x && samples > 0)
+        hg_tensor_file_sample(w->files[x->file], t, false);
+    if (i < 0)
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_BAD_FILE,
+                   "%s: tensor %.100s: element %lld is NaN or Inf: the file is damaged, download "
+                   "it again",
+                   x ? w->paths[x->file] : "weights", t->name, (long long)i);
+}
+
+void hg_weights_refuse_not_finite(struct hg_weights *w, bool on)
+{
+    w->finite_only = on;
+}
+
+bool hg_weights_refuses_not_finite(const struct hg_weights *w)
+{
+    return w->finite_only;
 }
 
 void hg_weights_set_meter(struct hg_weights *w, struct hg_load_meter *m)

@@ -45,6 +45,14 @@ enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims
 /* A tensor from hg_weights_get has been read to its end: its checksum is kept, its pages are given
  * back, the meter moves. It may be read and done again, which counts once. */
 void hg_weights_done(struct hg_weights *w, const struct hg_tensor *t);
+/* Its pages are given back, and nothing else: it was looked at and will be read again. */
+void hg_weights_forget(struct hg_weights *w, const struct hg_tensor *t);
+/* BAD_FILE "<file>: tensor X: element N is NaN or Inf"; `samples` as in hg_tensor_not_finite. */
+enum hg_status hg_weights_check_finite(const struct hg_weights *w, const struct hg_tensor *t,
+                                       int samples, struct hg_error *err);
+/* Are loaders (model/host_tensor.h) to refuse such tensors of this set? Off at first. */
+void hg_weights_refuse_not_finite(struct hg_weights *w, bool on);
+bool hg_weights_refuses_not_finite(const struct hg_weights *w);
 /* Counts for hg_weights_done; NULL: none. */
 void hg_weights_set_meter(struct hg_weights *w, struct hg_load_meter *m);
 uint64_t hg_weights_bytes(const struct hg_weights *w); /* of all tensors */

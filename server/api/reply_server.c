@@ -14,6 +14,22 @@ static void put_tasks(struct hg_json_out *o, const struct hg_model_info *info)
     hg_out_close(o, ']');
 }
 
+/* Honest: what the weights of each task can do, and why there are none. */
+static void put_abilities(struct hg_json_out *o, const struct hg_model_info *info)
+{
+    hg_out_open(o, "abilities", '{');
+    for (int t = 0; t < HG_TASK_COUNT; t++) {
+        hg_out_open(o, hg_task_name((enum hg_task)t), '{');
+        hg_out_bool(o, "available", info->has_task[t]);
+        hg_out_string(o, "can", info->can[t] && info->can[t][0] ? info->can[t] : NULL);
+        hg_out_string(o, "unpublished",
+                      info->unpublished[t] && info->unpublished[t][0] ? info->unpublished[t]
+                                                                      : NULL);
+        hg_out_close(o, '}');
+    }
+    hg_out_close(o, '}');
+}
+
 /* What is held now, and what was cut; all of "open" is 0 on an idle server but for the asker. */
 static void put_guard(struct hg_json_out *o, const struct hg_scheduler_stats *stats,
                       const struct hg_guard_stats *guard)
@@ -87,6 +103,16 @@ static void name_of(const struct hg_reply_context *c, int task, char out[112])
 {
     snprintf(out, 112, "%s%s%s", c->model, task < HG_TASK_COUNT ? ":" : "",
              task < HG_TASK_COUNT ? hg_task_name((enum hg_task)task) : "");
+}
+
+/* What the numbers are kept in: they decide what an answer may differ by. */
+static void put_storage(struct hg_json_out *o, const struct hg_model_info *info)
+{
+    hg_out_open(o, "storage", '{');
+    hg_out_string(o, "weights", info->dtype);
+    hg_out_string(o, "plugins", info->plugin_dtype);
+    hg_out_string(o, "kv_cache", info->kv_dtype);
+    hg_out_close(o, '}');
 }
 
 static void put_model(struct hg_json_out *o, const struct hg_reply_context *c,
@@ -168,12 +194,14 @@ enum hg_status hg_reply_card(const struct hg_reply_context *c, const struct hg_m
     hg_out_string(&o, "object", "model.card");
     hg_out_string(&o, "arch", info->arch);
     put_tasks(&o, info);
+    put_abilities(&o, info);
     hg_out_string(&o, "fingerprint", c->fingerprint);
     hg_out_int(&o, "max_context", info->max_context);
     hg_out_int(&o, "image_side", info->image_side);
     hg_out_int(&o, "image_tokens", info->n_image_rows);
     hg_out_int(&o, "output_side", info->output_side);
     hg_out_int(&o, "output_tokens", (int64_t)info->grid_h * info->grid_w);
+    put_storage(&o, info);
     hg_out_string(&o, "intended_use", HG_NOTICE);
     hg_out_string(&o, "notice", c->notice);
     return hg_line_close(&o);

@@ -42,9 +42,12 @@ static void refused(struct hg_config_build *b, const char *name, const struct hg
                     const char *got)
 {
     struct hg_buf expected = {0};
+    char choice[32];
+    const char *near = hg_config_nearest_choice(r, got, choice);
     hg_config_expected(r, false, &expected);
-    hg_config_error(b, "%s: expected %s, got \"%.*s\"", name, expected.data ? expected.data : "",
-                    GOT_CAP, got);
+    hg_config_error(b, "%s: expected %s, got \"%.*s\"%s%s%s", name,
+                    expected.data ? expected.data : "", GOT_CAP, got, near ? "; did you mean " : "",
+                    near ? near : "", near ? "?" : "");
     hg_buf_deinit(&expected);
 }
 

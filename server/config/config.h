@@ -34,13 +34,22 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
       "comma-separated origins (https://viewer.example) whose pages may ask: CORS")                \
     B(insecure, "allow a listen address beyond loopback without API keys")                         \
     G("Model and device")                                                                          \
-    T(model, "", "DIR", "model folder (healthgpt.json); none: the demo model")                     \
+    T(model, "", "PATH", "model folder (healthgpt.json) or card file; none: the demo model")       \
+    T(weights, "", "DIR",                                                                          \
+      "where the card's weights are: plain folders, clones or a Hugging Face cache; none: its "    \
+      "folder")                                                                                    \
+    T(system_prompt, "", "TEXT",                                                                   \
+      "instead of the card's system prompt; a request may bring its own")                          \
     E(backend, "auto", "NAME", "auto|cuda|cpu|cpu-scalar|cpu-avx2|cpu-avx512|ref|simt",            \
       "where it computes; auto: cuda where there is a card, else cpu; simt: for tests")            \
     E(dtype, "auto", "TYPE", "auto|f32|f16|bf16|int8|fp8|int4",                                    \
       "storage of the base weights; auto: as in the files")                                        \
     E(kv_dtype, "auto", "TYPE", "auto|f32|f16|bf16|int8",                                          \
       "storage of the KV cache; auto: f16, or f32 with dtype f32")                                 \
+    E(plugin_dtype, "auto", "TYPE", "auto|f32|f16|bf16|int8",                                      \
+      "storage of the plug-ins; auto: bf16 beside int8, fp8 and int4, else as dtype")              \
+    E(numerics, "default", "MODE", "default|strict",                                               \
+      "strict: round where the reference's FP16 run rounds; slow, on the ref backend")             \
     N(threads, 0, 0, 64, "threads of the CPU backend; 0: all processors")                          \
     N(kv_tokens, 0, 0, 1073741824,                                                                 \
       "KV cache in tokens; 0: max_batch contexts, at most 65536 or what a card takes")             \

@@ -185,7 +185,11 @@ static void take(struct scan *f, size_t key_at, const char *key, struct piece va
         struct hg_buf expected = {0};
         hg_config_expected(r, true, &expected);
         shown(f, value, got);
-        snprintf(text, sizeof text, "expected %s, got %s", expected.data ? expected.data : "", got);
+        char choice[32];
+        const char *near =
+            json_is_string(v) ? hg_config_nearest_choice(r, json_string_value(v), choice) : NULL;
+        snprintf(text, sizeof text, "expected %s, got %s%s%s%s", expected.data ? expected.data : "",
+                 got, near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
         complain(f, value.at, key, text);
         hg_buf_deinit(&expected);
     }

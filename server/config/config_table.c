@@ -267,3 +267,38 @@ const char *hg_config_nearest(const char *key)
     /* a third of it may be wrong: "queue" is not "model" */
     return best && distance <= 1 + (int)strlen(best) / 4 ? best : NULL;
 }
+
+/* What others call the types that weights and caches are kept in. */
+static const char *other_name(const char *got)
+{
+    static const char *const names[][2] = {
+        {"fp32", "f32"},    {"float32", "f32"},  {"float", "f32"},     {"fp16", "f16"},
+        {"float16", "f16"}, {"half", "f16"},     {"bfloat16", "bf16"}, {"i8", "int8"},
+        {"8bit", "int8"},   {"q8_0", "int8"},    {"q8", "int8"},       {"f8", "fp8"},
+        {"float8", "fp8"},  {"fp8_e4m3", "fp8"}, {"e4m3", "fp8"},      {"i4", "int4"},
+        {"4bit", "int4"},   {"q4_0", "int4"},    {"q4", "int4"},       {"nf4", "int4"}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(got, names[i][0]) == 0)
+            return names[i][1];
+    return got;
+}
+
+const char *hg_config_nearest_choice(const struct hg_config_row *r, const char *got, char out[32])
+{
+    bool found = false;
+    int best = NAME_CAP;
+    const char *wanted = strstr(r->key, "dtype") ? other_name(got) : got;
+    for (const char *at = r->kind == HG_CONFIG_IS_CHOICE ? r->choices : ""; *at;) {
+        char choice[32];
+        size_t n = strcspn(at, "|");
+        snprintf(choice, sizeof choice, "%.*s", (int)n, at);
+        int d = hg_config_distance(wanted, choice);
+        if (d < best && d <= 1 + (int)n / 4) {
+            best = d;
+            found = true;
+            snprintf(out, 32, "%s", choice);
+        }
+        at += n + (at[n] == '|');
+    }
+    return found ? out : NULL;
+}

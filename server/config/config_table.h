@@ -49,5 +49,7 @@ void hg_config_expected(const struct hg_config_row *r, bool in_file, struct hg_b
 int hg_config_distance(const char *a, const char *b);
 /* The key nearest to what was written, when it is near enough for a slip; NULL: none is. */
 const char *hg_config_nearest(const char *key);
+/* The same among the choices of a row, and other names of a type ("fp16", "bfloat16", "4bit"). */
+const char *hg_config_nearest_choice(const struct hg_config_row *r, const char *got, char out[32]);
 
 #endif

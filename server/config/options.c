@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/load/model_source.h"
 #include "model/model_path.h"
 #include "server/config/config_table.h"
 #include "server/http/keys.h"
@@ -147,9 +148,12 @@ void hg_options_check(struct hg_config_build *b, bool files_too)
     if (c->audit_key_file[0] && hg_audit_check_key(c->audit_key_file, &err) != HG_STATUS_OK)
         hg_config_error(b, "%s", err.text);
     char path[HG_CONFIG_TEXT_CAP];
+    static struct hg_model_place place;
     if (hg_model_path_resolve(c->model[0] ? c->model : NULL, path, sizeof path, &err) !=
         HG_STATUS_OK)
         hg_config_error(b, "model: %s", err.text);
+    else if (hg_model_place(path, c->weights, &place, &err) != HG_STATUS_OK)
+        hg_config_error(b, "weights: %s", err.text);
 }
 
 static void print_errors(const struct hg_config_build *b)

@@ -135,9 +135,8 @@ static void values_of(const char *argument, const struct hg_config_row *r, char 
 
 static void bash_case(struct page *p, const char *name, const char *argument, const char *values)
 {
-    const char *how = strcmp(argument, "FILE") == 0  ? "-f --"
-                      : strcmp(argument, "DIR") == 0 ? "-d --"
-                                                     : NULL;
+    bool file = strcmp(argument, "FILE") == 0 || strcmp(argument, "PATH") == 0;
+    const char *how = file ? "-f --" : strcmp(argument, "DIR") == 0 ? "-d --" : NULL;
     if (!*argument)
         return;
     put(p, "    --");
@@ -178,7 +177,7 @@ static void zsh_spec(struct page *p, const char *name, const char *argument, con
         put(p, ":");
         zsh_text(p, argument);
         put(p, ":");
-        if (strcmp(argument, "FILE") == 0)
+        if (strcmp(argument, "FILE") == 0 || strcmp(argument, "PATH") == 0)
             put(p, "_files");
         else if (strcmp(argument, "DIR") == 0)
             put(p, "_files -/");

@@ -230,13 +230,15 @@ enum hg_status hg_canary_create(struct hg_model *m, struct hg_heart *heart, stru
     return HG_STATUS_OK;
 }
 
-enum hg_status hg_canary_expect(struct hg_canary *c, bool quantised, struct hg_error *err)
+enum hg_status hg_canary_expect(struct hg_canary *c, bool rounded, struct hg_error *err)
 {
-    HG_TRY(hg_canary_read(hg_model_folder(c->model), c->info.weights_crc32c, &c->stored,
-                          &c->has_stored, err));
-    if (c->has_stored && quantised)
-        hg_log(HG_LOG_INFO, "canary: canary.json is not for quantised weights: not compared");
-    c->has_stored = c->has_stored && !quantised;
+    char path[1200];
+    HG_TRY(hg_model_canary_path(c->model, path, sizeof path, err));
+    HG_TRY(hg_canary_read(path, c->info.weights_crc32c, &c->stored, &c->has_stored, err));
+    if (c->has_stored && rounded)
+        hg_log(HG_LOG_INFO,
+               "canary: canary.json is not for quantised weights or strict numerics: not compared");
+    c->has_stored = c->has_stored && !rounded;
     return HG_STATUS_OK;
 }
 

@@ -11,7 +11,8 @@
  *   {"format": 1, "weights_crc32c": N, "text": {"ids": [..], "logprobs": [..]}, "comprehension":
  *    {..}, "generation": {..}, "picture": [mean red, green, blue, 0..255]}
  * Ids must be equal, log probabilities and means to a tolerance (backends add in other orders); not
- * with quantised weights, which are other weights. `healthgpt canary` prints such a file.
+ * with quantised weights, which are other weights, or strict numerics. `healthgpt canary` prints
+ * such a file.
  *
  * It sees what its requests touch: every layer, plug-in and head, not every row of a table.
  *
@@ -54,8 +55,8 @@ struct hg_canary;
 enum hg_status hg_canary_create(struct hg_model *m, struct hg_heart *heart, struct hg_canary **out,
                                 struct hg_error *err);
 /* Before the first run: what canary.json of the model's folder says; not having one is fine.
- * BAD_FILE: it cannot be read, or the weights have another sum. quantised: see above. */
-enum hg_status hg_canary_expect(struct hg_canary *c, bool quantised, struct hg_error *err);
+ * BAD_FILE: it cannot be read, or the weights have another sum. rounded: see above. */
+enum hg_status hg_canary_expect(struct hg_canary *c, bool rounded, struct hg_error *err);
 void hg_canary_free(struct hg_canary *c); /* NULL is fine; before the model */
 
 /* One piece; no step may be in flight. *done: the run is complete and was right. ENGINE: it is

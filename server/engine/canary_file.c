@@ -131,14 +131,12 @@ static enum hg_status read_file(const json_t *root, uint32_t crc32c, struct hg_c
     return HG_STATUS_OK;
 }
 
-enum hg_status hg_canary_read(const char *folder, uint32_t crc32c, struct hg_canary_result *out,
+enum hg_status hg_canary_read(const char *path, uint32_t crc32c, struct hg_canary_result *out,
                               bool *found, struct hg_error *err)
 {
-    char path[1200];
     json_t *root = NULL;
     *found = false;
     memset(out, 0, sizeof *out);
-    HG_TRY(hg_path_join(path, sizeof path, folder, "canary.json"));
     if (!hg_file_exists(path))
         return HG_STATUS_OK;
     HG_TRY(hg_json_load(path, MAX_BYTES, &root, err));

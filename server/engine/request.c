@@ -85,13 +85,16 @@ static enum hg_status prepare(const struct hg_model *m, const struct hg_ask *ask
                                   .images = ask->images,
                                   .n_images = ask->n_images,
                                   .sampling = r->sampling};
-    HG_TRY(hg_model_prepare(m, &in, &r->prepared, err));
+    return hg_model_prepare(m, &in, &r->prepared, err);
+}
+
+static void describe_prompt(struct hg_request *r)
+{
     r->n_prompt = hg_prepared_n_prompt(r->prepared);
     r->max_tokens = hg_prepared_max_tokens(r->prepared);
     r->n_images = hg_prepared_n_images(r->prepared);
     for (int i = 0; i < r->n_images; i++)
         r->transform[i] = *hg_prepared_transform(r->prepared, i);
-    return HG_STATUS_OK;
 }
 
 static void take_fingerprints(const struct hg_ask *ask, struct hg_audit_input *out)
@@ -119,8 +122,10 @@ static void take_fingerprints(const struct hg_ask *ask, struct hg_audit_input *o
     }
 }
 
-enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *ask,
-                                 struct hg_request **out, struct hg_error *err)
+/* first: another choice of the same ask that has not begun, NULL: this is the first */
+static enum hg_status create(const struct hg_model *m, const struct hg_ask *ask,
+                             const struct hg_request *first, struct hg_request **out,
+                             struct hg_error *err)
 {
     *out = NULL;
     struct hg_request *r = calloc(1, sizeof *r);
@@ -131,25 +136,37 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
     r->number = atomic_fetch_add(&next_number, 1);
     r->task = ask->task;
     r->tenant = ask->tenant;
-    take_fingerprints(ask, &r->fingerprints);
+    if (first)
+        r->fingerprints = first->fingerprints;
+    else
+        take_fingerprints(ask, &r->fingerprints);
     r->timeout_ms = ask->timeout_ms;
     r->n_previews = ask->stream && ask->task == HG_TASK_GENERATION ? ask->previews : 0;
     r->sampling = sampling_of(ask);
     r->stop = ask->stop;
     r->no_plugin = ask->no_plugin;
     r->streams = ask->stream;
-    enum hg_status status = prepare(m, ask, r, err);
+    enum hg_status status;
+    if (first)
+        HG_TRY_OUT(hg_prepared_again(first->prepared, r->sampling.seed, &r->prepared, err));
+    else
+        HG_TRY_OUT(prepare(m, ask, r, err));
+    describe_prompt(r);
     /* One event per token and preview, those of the prompt, one flushed text, END. */
     size_t n_events = (size_t)r->max_tokens + (size_t)r->n_previews + HG_REQUEST_MAX_PREFILLS + 4;
-    if (status == HG_STATUS_OK)
-        status = hg_stream_init(&r->stream, n_events, r->sampling.n_top, err);
-    if (status != HG_STATUS_OK) {
-        hg_prepared_free(r->prepared);
-        free(r);
-        return status;
-    }
+    HG_TRY_OUT(hg_stream_init(&r->stream, n_events, r->sampling.n_top, err));
     *out = r;
     return HG_STATUS_OK;
+out:
+    hg_prepared_free(r->prepared);
+    free(r);
+    return status;
+}
+
+enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *ask,
+                                 struct hg_request **out, struct hg_error *err)
+{
+    return create(m, ask, NULL, out, err);
 }
 
 enum hg_status hg_request_create_choices(const struct hg_model *m, struct hg_ask *ask,
@@ -158,7 +175,7 @@ enum hg_status hg_request_create_choices(const struct hg_model *m, struct hg_ask
     ask->sampling = sampling_of(ask);
     ask->has_temperature = ask->has_seed = true;
     for (int i = 0; i < ask->n_choices; i++) {
-        enum hg_status status = hg_request_create(m, ask, &out[i], err);
+        enum hg_status status = create(m, ask, i > 0 ? out[0] : NULL, &out[i], err);
         if (status != HG_STATUS_OK) {
             while (i > 0)
                 hg_request_unref(out[--i]);

@@ -131,7 +131,8 @@ struct hg_request {
  * is random and is reported back. `ask` may be released afterwards. */
 enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *ask,
                                  struct hg_request **out, struct hg_error *err);
-/* ask->n_choices of them, choice i with seed + i; none when one fails. */
+/* ask->n_choices of them, choice i with seed + i; none when one fails. The prompt is made ready
+ * once for all. */
 enum hg_status hg_request_create_choices(const struct hg_model *m, struct hg_ask *ask,
                                          struct hg_request **out, struct hg_error *err);
 void hg_request_ref(struct hg_request *r);

@@ -150,7 +150,8 @@ def check_bash_completion(build):
         equal(complete("--kv-dtype", "=", "b"), ["bf16"], "--kv-dtype=b")
         equal(complete("--kv-dtype", "="), ["auto", "f32", "f16", "bf16", "int8"], "--kv-dtype=")
         equal(sorted(complete("--config", "some")), ["some.json", "somedir"], "--config")
-        equal(complete("--model", "some"), ["somedir"], "--model")
+        equal(sorted(complete("--model", "some")), ["some.json", "somedir"], "--model: a card file or a folder")
+        equal(complete("--weights", "some"), ["somedir"], "--weights")
         equal(complete("--max-queue", ""), [], "a number")
         equal(complete("key"), ["keygen"], "keygen")
 
@@ -185,6 +186,8 @@ def check_what_install_puts_where(build):
             with open(path) as f:
                 equal(f.read(), healthgptd(build, *args)[1], name)
             equal(oct(os.stat(path).st_mode & 0o777), "0o644", "mode of " + name)
+        for name in ("demo/healthgpt.json", "healthgpt-m3.json", "healthgpt-l14.json", "healthgpt-xl32.json"):
+            require(os.path.exists(os.path.join(d, "usr", "share", "healthgpt", "models", name)), "no card " + name)
 
 
 def check_schema_accepts_the_default_file(build):

@@ -11,6 +11,7 @@ check_runner
 check_cli
 check_terminal
 check_doctor
+check_weights_dir
 check_config
 check_bad_input
 check_body
@@ -43,10 +44,12 @@ check_examples
 check_device
 check_faults
 check_load
+check_full_size
 check_memory
 check_memory_runs_out
 check_io_fails
 check_kv_dtype
+check_quant
 check_ops
 check_metrics
 check_logs
@@ -54,6 +57,9 @@ check_lifecycle
 check_nginx
 check_simt
 check_gpu_programme
+check_eval_formats
+check_eval_metrics
+check_eval
 """.split()
 
 

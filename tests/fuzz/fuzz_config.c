@@ -94,6 +94,15 @@ static void try_card(const json_t *card)
         check_path(c.tasks[t].hlora);
         check_path(c.tasks[t].fusion);
     }
+    must(c.n_expect >= 0 && c.n_expect <= HG_MAX_EXPECT);
+    for (int i = 0; i < HG_SOURCE_COUNT; i++) {
+        const struct hg_source *src = &c.sources[i];
+        must(src->n_names <= HG_MAX_PLACES && src->n_alternatives <= HG_MAX_PLACES);
+        for (int k = 0; k < src->n_names; k++)
+            check_path(src->names[k]);
+        for (int k = 0; k < src->n_alternatives; k++)
+            check_path(src->alternatives[k]);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -16,8 +16,8 @@ static struct hg_weight *spread_weight(struct hg_backend *b, int n_in, int n, in
     for (size_t i = 0; i < (size_t)n; i++)
         values[i * (size_t)n_in + (n_in == 1 ? 0 : i)] = 1;
     struct hg_weight_desc d = {.name = "identity", .n_in = n_in, .n_parts = 1};
-    d.parts[0].w = (struct hg_host_tensor){values, HG_DTYPE_F32};
-    d.parts[0].bias = (struct hg_host_tensor){bias, HG_DTYPE_F32};
+    d.parts[0].w = (struct hg_host_tensor){.data = values, .type = HG_DTYPE_F32};
+    d.parts[0].bias = (struct hg_host_tensor){.data = bias, .type = HG_DTYPE_F32};
     d.parts[0].n_out = n;
     d.store = HG_DTYPE_F32;
     d.pair = head_dim;

@@ -44,7 +44,7 @@ void kt_head_run(const struct kt_head *h, struct hg_backend *b, const int *pick,
     struct hg_weight *w[2] = {NULL, NULL};
     for (int s = 0; s < 2; s++) {
         struct hg_weight_desc d = {.name = "head", .n_in = h->dim, .n_parts = 1};
-        d.parts[0].w = (struct hg_host_tensor){h->head[s], HG_DTYPE_F32};
+        d.parts[0].w = (struct hg_host_tensor){.data = h->head[s], .type = HG_DTYPE_F32};
         d.parts[0].n_out = h->n_vocab[s];
         d.store = h->store;
         HG_TEST_OK(ops->weight_create(b, &d, &w[s], &err), err);
@@ -79,7 +79,8 @@ void kt_head_run(const struct kt_head *h, struct hg_backend *b, const int *pick,
     void *norm1 = kt_upload(b, h->norm[1], (size_t)h->dim * sizeof(float));
     float *logits = kt_upload(b, y, n_logits * sizeof *y);
     struct hg_head_args a = {
-        &plan, x, {norm0, NULL, norm1, NULL}, 1e-5f, {w[0], NULL, w[1], NULL}, logits, h->ld};
+        &plan,  x,    {norm0, NULL, norm1, NULL}, 1e-5f, HG_ROUND_NEVER, {w[0], NULL, w[1], NULL},
+        logits, h->ld};
     assert_int_equal(ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
     assert_int_equal(ops->head(b, &a), HG_STATUS_OK);
     assert_int_equal(ops->step_end(b, NULL), HG_STATUS_OK);

@@ -12,6 +12,7 @@ struct kt_linear_case {
     int rank[HG_MAX_PARTS][HG_MAX_PLUGINS]; /* 0: this slot has none */
     int n_experts;
     enum hg_dtype host, store;
+    int plugin; /* of hg_weight_desc; 0: BF16 beside quantised weights, else as the weight */
     bool bias, norm;
     enum hg_epilogue epilogue; /* not ROPE_KV */
     int pad;                   /* unused elements between rows of x, y and the residual */

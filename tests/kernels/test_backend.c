@@ -133,7 +133,7 @@ static const float four[4] = {1, 2, 3, 4};
 
 static struct hg_weight_desc good(void)
 {
-    struct hg_host_tensor t = {four, HG_DTYPE_F32};
+    struct hg_host_tensor t = {.data = four, .type = HG_DTYPE_F32};
     struct hg_weight_desc d = {.name = "layer 3 qkv", .n_in = 2, .n_parts = 1};
     d.parts[0].w = t;
     d.parts[0].n_out = 2;

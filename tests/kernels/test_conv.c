@@ -58,8 +58,8 @@ static void conv_run(const struct conv *v, struct hg_backend *b, float *y)
     struct hg_error err = {0};
     struct hg_weight *w = NULL;
     struct hg_weight_desc d = {.name = "conv", .n_in = v->k, .n_parts = 1, .store = c->store};
-    d.parts[0].w = (struct hg_host_tensor){v->w, HG_DTYPE_F32};
-    d.parts[0].bias = (struct hg_host_tensor){v->bias, HG_DTYPE_F32};
+    d.parts[0].w = (struct hg_host_tensor){.data = v->w, .type = HG_DTYPE_F32};
+    d.parts[0].bias = (struct hg_host_tensor){.data = v->bias, .type = HG_DTYPE_F32};
     d.parts[0].n_out = c->n_out;
     HG_TEST_OK(ops->weight_create(b, &d, &w, &err), err);
     void *x = kt_upload_act(b, v->x, v->n_x), *dy = kt_alloc_act(b, v->n_y);

@@ -100,7 +100,7 @@ static void convolution_is_bit_identical_with_1_to_5_threads(void **state)
     struct hg_weight_desc d = {.name = "conv",
                                .n_in = 9 * 24,
                                .n_parts = 1,
-                               .parts = {{.w = {w, HG_DTYPE_F32}, .n_out = 20}},
+                               .parts = {{.w = {.data = w, .type = HG_DTYPE_F32}, .n_out = 20}},
                                .store = HG_DTYPE_F32};
     (void)state;
     for (size_t p = 0; p < 3; p++)
@@ -134,7 +134,7 @@ static void strides_beyond_2_31_elements_reach_the_right_rows(void **state)
     struct hg_weight_desc d = {.name = "far",
                                .n_in = K,
                                .n_parts = 1,
-                               .parts = {{.w = {w, HG_DTYPE_F32}, .n_out = N}},
+                               .parts = {{.w = {.data = w, .type = HG_DTYPE_F32}, .n_out = N}},
                                .store = HG_DTYPE_F32};
     for (int r = 0; r < ROWS; r++)
         memcpy(big[0] + r * ld, x + r * K, K * sizeof *x);

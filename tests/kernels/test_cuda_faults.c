@@ -162,7 +162,7 @@ static void append_more_than_the_cache_was_made_for(const char *fault)
     struct hg_kv *kv = NULL;
     void *x = NULL;
     struct hg_weight_desc d = {.name = "w", .n_in = 1, .n_parts = 1, .store = HG_DTYPE_F32};
-    d.parts[0].w = (struct hg_host_tensor){numbers, HG_DTYPE_F32};
+    d.parts[0].w = (struct hg_host_tensor){.data = numbers, .type = HG_DTYPE_F32};
     d.parts[0].n_out = DIM;
     d.pair = P;
     EXPECT(b->ops->reserve(b, &small, &err) == HG_STATUS_OK);
@@ -213,7 +213,7 @@ static void expect_lost(struct hg_backend *b, void *x)
     struct hg_error err = {0};
     struct hg_plan plan = {0};
     struct hg_lookup_args lookup = {1, 4, (const int32_t[]){0}, x, x};
-    struct hg_vision_embed_args vision = {1, 1, 4, x, x, x, x};
+    struct hg_vision_embed_args vision = {1, 1, 4, HG_ROUND_NEVER, x, x, x, x};
     float y[4] = {0};
     void *p = NULL;
     EXPECT(b->ops->upload(b, x, y, sizeof y) == HG_STATUS_DEVICE);
@@ -235,7 +235,7 @@ static void break_at_launch(const char *fault)
     void *x = NULL;
     EXPECT(b->ops->reserve(b, &small, &err) == HG_STATUS_OK);
     EXPECT(b->ops->alloc(b, 64, &x, &err) == HG_STATUS_OK);
-    struct hg_vision_embed_args vision = {1, 1, 4, x, x, x, x};
+    struct hg_vision_embed_args vision = {1, 1, 4, HG_ROUND_NEVER, x, x, x, x};
     EXPECT(b->ops->vision_embed(b, &vision) == HG_STATUS_OK);
     EXPECT(b->ops->vision_embed(b, &vision) == HG_STATUS_DEVICE);
     expect_lost(b, x);
@@ -303,11 +303,12 @@ static enum hg_status create_weight(struct hg_backend *b, struct hg_weight **w,
                                     struct hg_error *err)
 {
     float *x = calloc((size_t)WIDE * TALL, sizeof *x);
-    struct hg_weight_desc desc = {.name = "layer 7 up",
-                                  .n_in = WIDE,
-                                  .n_parts = 1,
-                                  .store = HG_DTYPE_F32,
-                                  .parts = {{.w = {x, HG_DTYPE_F32}, .n_out = TALL}}};
+    struct hg_weight_desc desc = {
+        .name = "layer 7 up",
+        .n_in = WIDE,
+        .n_parts = 1,
+        .store = HG_DTYPE_F32,
+        .parts = {{.w = {.data = x, .type = HG_DTYPE_F32}, .n_out = TALL}}};
     enum hg_status status = b->ops->weight_create(b, &desc, w, err);
     free(x);
     return status;

@@ -147,11 +147,12 @@ static void multiply(const char *backend, const struct upload *u, const float *w
                      float *y)
 {
     struct hg_backend_limits limits = {1, u->n_in, u->n_out, 1, 1, 1};
-    struct hg_weight_desc desc = {.name = "w",
-                                  .n_in = u->n_in,
-                                  .n_parts = 1,
-                                  .store = u->type,
-                                  .parts = {{.w = {w, HG_DTYPE_F32}, .n_out = u->n_out}}};
+    struct hg_weight_desc desc = {
+        .name = "w",
+        .n_in = u->n_in,
+        .n_parts = 1,
+        .store = u->type,
+        .parts = {{.w = {.data = w, .type = HG_DTYPE_F32}, .n_out = u->n_out}}};
     struct hg_error err = {0};
     struct hg_backend *b = NULL;
     struct hg_weight *packed = NULL;

@@ -129,10 +129,14 @@ static void gate_is_a_softmax_over_experts_for_every_token(void **state)
     static const float want[] = {24, 160.0f / 3, 0};
     static const int32_t slot[] = {1, 1, -1};
     struct hg_weight_desc d = {.name = "hand", .n_in = 2, .n_parts = 1, .store = HG_DTYPE_F32};
-    d.parts[0].w = (struct hg_host_tensor){w, HG_DTYPE_F32};
+    d.parts[0].w = (struct hg_host_tensor){.data = w, .type = HG_DTYPE_F32};
     d.parts[0].n_out = 1;
-    d.parts[0].adapters[1] = (struct hg_adapter){
-        {a_down, HG_DTYPE_F32}, {b_up, HG_DTYPE_F32}, {route, HG_DTYPE_F32}, 4, 4, 8};
+    d.parts[0].adapters[1] = (struct hg_adapter){{.data = a_down, .type = HG_DTYPE_F32},
+                                                 {.data = b_up, .type = HG_DTYPE_F32},
+                                                 {.data = route, .type = HG_DTYPE_F32},
+                                                 4,
+                                                 4,
+                                                 8};
     for (int i = 0; i < ts->n; i++) {
         struct hg_backend *b = ts->at[i].b;
         struct hg_error err = {0};

@@ -17,7 +17,7 @@ static void check(struct kt_targets *ts, int images, int channels, int side, int
     for (int i = 0; i < ts->n; i++) {
         struct hg_backend *b = ts->at[i].b;
         void *dx = kt_upload(b, x, n_pixels * sizeof *x), *dy = kt_alloc_act(b, n);
-        struct hg_im2row_args a = {images, channels, side, patch, dx, dy};
+        struct hg_im2row_args a = {images, channels, side, patch, HG_ROUND_NEVER, dx, dy};
         assert_int_equal(b->ops->im2row(b, &a), HG_STATUS_OK);
         kt_download_act(b, got, dy, n);
         kt_identical("im2row", ts->at[i].name, got, want, n);

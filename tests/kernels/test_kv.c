@@ -40,7 +40,8 @@ static void read_value(struct kt_cache *c, int layer, int32_t block, int entry, 
                            .table = &zero,
                            .block_table = &block};
     void *q = kt_alloc_act(b, (size_t)c->head_dim), *dy = kt_alloc_act(b, (size_t)c->head_dim);
-    struct hg_attention_args a = {&plan, c->kv, layer, 1, 1, c->head_dim, 1, 1, q, dy};
+    struct hg_attention_args a = {&plan, c->kv, layer,          1, 1, c->head_dim,
+                                  1,     1,     HG_ROUND_NEVER, q, dy};
     assert_int_equal(b->ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
     assert_int_equal(b->ops->attention(b, &a), HG_STATUS_OK);
     assert_int_equal(b->ops->step_end(b, NULL), HG_STATUS_OK);

@@ -9,7 +9,7 @@ static void run(struct hg_backend *b, int rows, int dim, const float *x, const f
     size_t n = (size_t)(rows * dim);
     void *dx = kt_upload_act(b, x, n), *dy = in_place ? dx : kt_alloc_act(b, n);
     void *dw = kt_upload(b, w, (size_t)dim * 4), *db = kt_upload(b, bias, (size_t)dim * 4);
-    struct hg_layernorm_args a = {rows, dim, dx, dw, db, 1e-5f, dy};
+    struct hg_layernorm_args a = {rows, dim, dx, dw, db, 1e-5f, HG_ROUND_NEVER, dy};
     assert_int_equal(b->ops->layernorm(b, &a), HG_STATUS_OK);
     kt_download_act(b, y, dy, n);
     b->ops->free(b, dx);

@@ -176,7 +176,7 @@ static void one_hot_rows_read_every_stored_weight_back(void **state)
         struct hg_weight_desc d = {.name = "packed",
                                    .n_in = K,
                                    .n_parts = 1,
-                                   .parts = {{.w = {w, HG_DTYPE_F32}, .n_out = N}},
+                                   .parts = {{.w = {.data = w, .type = HG_DTYPE_F32}, .n_out = N}},
                                    .store = kt_stores[t]};
         for (int n = 0; n < N; n++) {
             kt_stored(kt_stores[t], w + n * K, K, stored);
@@ -212,7 +212,7 @@ static void hand_computed(struct kt_targets *ts, enum hg_dtype store, const floa
     struct hg_weight_desc d = {.name = "hand",
                                .n_in = n_in,
                                .n_parts = 1,
-                               .parts = {{.w = {w, HG_DTYPE_F32}, .n_out = n_out}},
+                               .parts = {{.w = {.data = w, .type = HG_DTYPE_F32}, .n_out = n_out}},
                                .store = store};
     for (int i = 0; i < ts->n; i++) {
         struct hg_backend *b = ts->at[i].b;

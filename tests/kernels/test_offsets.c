@@ -72,7 +72,7 @@ static void check_weight(const struct kt_target *t, int64_t n, int64_t k)
                                              .max_context = 64,
                                              .max_conv = 1};
     struct hg_weight_desc d = {.name = "large", .n_in = (int)k, .n_parts = 1, .store = HG_DTYPE_I8};
-    d.parts[0].w = (struct hg_host_tensor){w, HG_DTYPE_BF16};
+    d.parts[0].w = (struct hg_host_tensor){.data = w, .type = HG_DTYPE_BF16};
     d.parts[0].n_out = (int)n;
     assert_non_null(y);
     HG_TEST_OK(b->ops->reserve(b, &limits, &err), err);

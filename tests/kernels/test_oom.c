@@ -10,7 +10,7 @@ static float numbers[N * K];
 
 static struct hg_weight_desc description(enum hg_dtype store)
 {
-    struct hg_host_tensor t = {numbers, HG_DTYPE_F32};
+    struct hg_host_tensor t = {.data = numbers, .type = HG_DTYPE_F32};
     struct hg_weight_desc d = {.name = "w", .n_in = K, .n_parts = 1, .store = store};
     d.parts[0].w = d.parts[0].bias = t;
     d.parts[0].n_out = N;
@@ -36,7 +36,7 @@ static enum hg_status run_ops(struct hg_backend *b, struct hg_weight *w, void *x
                                 .swish = true,
                                 .x = x,
                                 .y = y};
-    struct hg_attention_full_args full = {1, ROWS, 2, 3, 1, x, x, x, 6, y};
+    struct hg_attention_full_args full = {1, ROWS, 2, 3, 1, HG_ROUND_NEVER, x, x, x, 6, y};
     HG_TRY(b->ops->linear(b, &linear));
     HG_TRY(b->ops->conv(b, &conv));
     HG_TRY(b->ops->attention_full(b, &full));

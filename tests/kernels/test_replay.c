@@ -65,7 +65,7 @@ struct bed {
 
 static struct hg_host_tensor tensor(const float *x)
 {
-    return (struct hg_host_tensor){x, HG_DTYPE_F32};
+    return (struct hg_host_tensor){.data = x, .type = HG_DTYPE_F32};
 }
 
 static void create_weights(struct bed *t)
@@ -147,8 +147,9 @@ static void issue(struct bed *t, const struct hg_plan *p)
                                   .scale = 0.2f,
                                   .q = t->q,
                                   .y = t->y};
-    struct hg_head_args h = {p,         t->y, {t->norm, t->norm}, 1e-5f, {t->heads[0], t->heads[1]},
-                             t->logits, LD};
+    struct hg_head_args h = {
+        p,         t->y, {t->norm, t->norm}, 1e-5f, HG_ROUND_NEVER, {t->heads[0], t->heads[1]},
+        t->logits, LD};
     struct hg_sample_args s = {p, t->logits, LD};
     assert_int_equal(ops->embed(t->b, &e), HG_STATUS_OK);
     assert_int_equal(ops->linear(t->b, &l), HG_STATUS_OK);

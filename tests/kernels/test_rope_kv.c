@@ -176,7 +176,7 @@ static void check_one_call(const struct kt_targets *ts, enum hg_dtype type)
                                    .ldy = P};
         assert_int_equal(b->ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
         assert_int_equal(b->ops->linear(b, &a), HG_STATUS_OK);
-        struct hg_attention_args at = {&plan, c.kv, 1, 1, 1, P, 1, 1, dy, dy};
+        struct hg_attention_args at = {&plan, c.kv, 1, 1, 1, P, 1, 1, HG_ROUND_NEVER, dy, dy};
         at.y = kt_alloc_act(b, T * P);
         assert_int_equal(b->ops->attention(b, &at), HG_STATUS_OK); /* window 1: its own value */
         kt_download_act(b, y, at.y, T * P);
@@ -235,7 +235,8 @@ static void ask(struct kt_cache *c, int n_rows, const float *q, int pos, int win
                            .table = zero,
                            .block_table = table};
     void *dq = kt_upload_act(b, q, n), *dy = kt_alloc_act(b, n);
-    struct hg_attention_args a = {&plan, c->kv, 0, 1, 1, c->head_dim, window, 1, dq, dy};
+    struct hg_attention_args a = {&plan, c->kv,          0,  1, 1, c->head_dim, window,
+                                  1,     HG_ROUND_NEVER, dq, dy};
     assert_int_equal(b->ops->step_begin(b, &plan, NULL), HG_STATUS_OK);
     assert_int_equal(b->ops->attention(b, &a), HG_STATUS_OK);
     assert_int_equal(b->ops->step_end(b, NULL), HG_STATUS_OK);

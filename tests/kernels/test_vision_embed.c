@@ -19,7 +19,7 @@ static void check(struct kt_targets *ts, size_t D)
         void *dp = kt_upload_act(b, patches, IMAGES * PATCHES * D);
         void *dc = kt_upload(b, cls, D * 4), *ds = kt_upload(b, pos, ROWS * D * 4);
         void *dy = kt_alloc_act(b, IMAGES * ROWS * D);
-        struct hg_vision_embed_args a = {IMAGES, PATCHES, (int)D, dp, dc, ds, dy};
+        struct hg_vision_embed_args a = {IMAGES, PATCHES, (int)D, HG_ROUND_NEVER, dp, dc, ds, dy};
         assert_int_equal(b->ops->vision_embed(b, &a), HG_STATUS_OK);
         kt_download_act(b, got, dy, IMAGES * ROWS * D);
         kt_identical("vision_embed", ts->at[i].name, got, want, IMAGES * ROWS * D);

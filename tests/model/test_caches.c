@@ -37,18 +37,17 @@ struct question {
     float temperature;
 };
 
-static struct hg_seq *ask(struct hg_model *m, const struct question *q)
+static struct hg_prepared *prepare(struct hg_model *m, const struct question *q, uint64_t seed)
 {
     struct hg_turn turn = {.question = q->text, .n_question = strlen(q->text)};
     struct hg_request_input in = {
         .task = q->task, .tenant = q->tenant, .turns = &turn, .n_turns = 1};
     struct hg_image im = {0};
     struct hg_prepared *p = NULL;
-    struct hg_seq *s = NULL;
     struct hg_error err = {0};
     hg_sampling_default(&in.sampling);
     in.sampling.temperature = q->temperature;
-    in.sampling.seed = 7;
+    in.sampling.seed = seed;
     in.sampling.ignore_stop = q->task == HG_TASK_COMPREHENSION;
     in.sampling.max_tokens = q->task == HG_TASK_COMPREHENSION ? 24 : 0;
     if (q->look) {
@@ -58,9 +57,21 @@ static struct hg_seq *ask(struct hg_model *m, const struct question *q)
         in.n_images = 1;
     }
     HG_TEST_OK(hg_model_prepare(m, &in, &p, &err), err);
-    HG_TEST_OK(hg_seq_create(m, p, &s, &err), err);
     hg_image_deinit(&im);
+    return p;
+}
+
+static struct hg_seq *begin(struct hg_model *m, struct hg_prepared *p)
+{
+    struct hg_seq *s = NULL;
+    struct hg_error err = {0};
+    HG_TEST_OK(hg_seq_create(m, p, &s, &err), err);
     return s;
+}
+
+static struct hg_seq *ask(struct hg_model *m, const struct question *q)
+{
+    return begin(m, prepare(m, q, 7));
 }
 
 struct answer {
@@ -300,6 +311,36 @@ static void a_full_cache_preempts_and_all_finish(void **state)
     hg_model_free(m);
 }
 
+static struct answer finish(struct hg_model *m, struct hg_prepared *p)
+{
+    struct answer a = {.n = 0};
+    struct hg_seq *s = begin(m, p);
+    while (step(m, s, &a))
+        continue;
+    hg_seq_free(s);
+    hg_model_forget(m);
+    return a;
+}
+
+/* The first of them is given up before the second begins: its picture stays. */
+static void choices_share_a_prompt_and_differ_by_their_seed(void **state)
+{
+    (void)state;
+    struct hg_model *m = load("cpu", 2048);
+    struct answer seven = finish(m, prepare(m, &other, 7)),
+                  eight = finish(m, prepare(m, &other, 8));
+    struct hg_prepared *first = prepare(m, &other, 7), *second = NULL, *third = NULL;
+    struct hg_error err = {0};
+    HG_TEST_OK(hg_prepared_again(first, 8, &second, &err), err);
+    HG_TEST_OK(hg_prepared_again(second, 7, &third, &err), err);
+    hg_prepared_free(first);
+    struct answer a = finish(m, second), b = finish(m, third);
+    expect_equal(&a, &eight);
+    expect_equal(&b, &seven);
+    assert_memory_not_equal(seven.id, eight.id, sizeof seven.id);
+    hg_model_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +350,7 @@ int main(void)
         cmocka_unit_test(preempted_sequences_go_on_with_the_same_bits),
         cmocka_unit_test(preemption_keeps_the_bits_of_every_backend),
         cmocka_unit_test(a_full_cache_preempts_and_all_finish),
+        cmocka_unit_test(choices_share_a_prompt_and_differ_by_their_seed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

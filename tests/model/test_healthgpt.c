@@ -131,6 +131,37 @@ static void ids_outside_the_table_are_refused(void **state)
                   HG_STATUS_BAD_REQUEST, err, "token -3");
 }
 
+/* reference.md 7: on the base tables the rows of the image tokens are means; they have no logits.
+ * The demo's tables have a row for each of them. */
+static void comprehension_cannot_emit_image_tokens(void **state)
+{
+    struct hg_model_info info;
+    struct hg_prepared *p = NULL;
+    struct hg_seq *s = NULL;
+    struct hg_error err = {0};
+    struct hg_sampling wild = {.temperature = 2, .top_p = 1, .seed = 3, .max_tokens = 40};
+    hg_model_info(*state, &info);
+    float *logits = malloc((size_t)info.n_vocab * sizeof *logits);
+    int start_image = info.first_index_id - 1; /* the first of the image tokens */
+    assert_true(start_image > 0 && start_image < info.n_vocab);
+    HG_TEST_OK(prepare(*state, HG_TASK_COMPREHENSION, "Why?", &wild, &p, &err), err);
+    HG_TEST_OK(hg_seq_create(*state, p, &s, &err), err);
+    struct hg_token t = {.finish = HG_FINISH_NONE};
+    while (t.finish == HG_FINISH_NONE) {
+        int waiting = hg_seq_n_waiting(s);
+        struct hg_step_item item = {s, waiting ? waiting : 1};
+        size_t n = 0;
+        int32_t first = -1;
+        HG_TEST_OK(hg_model_step(*state, &item, 1, &t, &err), err);
+        HG_TEST_OK(hg_model_last_logits(*state, 0, logits, (size_t)info.n_vocab, &n, &first, &err),
+                   err);
+        assert_true(first == 0 && n == (size_t)start_image);
+        assert_in_range(t.id, 0, start_image - 1);
+    }
+    hg_seq_free(s);
+    free(logits);
+}
+
 static enum hg_status prepare_n(struct hg_model *m, size_t n_ids, int max_tokens, int *granted)
 {
     static int32_t ids[1100];
@@ -360,6 +391,7 @@ int main(void)
         cmocka_unit_test(an_image_has_a_fixed_number_of_tokens),
         cmocka_unit_test(images_and_turns_must_agree),
         cmocka_unit_test(ids_outside_the_table_are_refused),
+        cmocka_unit_test(comprehension_cannot_emit_image_tokens),
         cmocka_unit_test(the_context_is_filled_to_the_last_position),
         cmocka_unit_test(wrong_folder_is_not_found),
         cmocka_unit_test(unknown_backend_and_dtype_are_named),

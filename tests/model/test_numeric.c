@@ -64,7 +64,8 @@ static struct hg_model *load(const char *dir, const char *backend)
                                  .n_threads = 1,
                                  .max_seqs = 3,
                                  .max_batch_tokens = 64,
-                                 .kv_tokens = POOL_TOKENS};
+                                 .kv_tokens = POOL_TOKENS,
+                                 .any_values = true};
     enum hg_status status = hg_model_load(&o, &m, &err);
     if (status == HG_STATUS_UNSUPPORTED) {
         printf("SKIP: backend %s: %s\n", backend, err.text);

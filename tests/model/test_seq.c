@@ -1,5 +1,6 @@
-/* tests/model/test_seq.c - how a sequence ends and what it runs through: stop ids, numbers that are
- * not finite, no plug-in. On random tiny models of tests/golden/llm/specs.json. */
+/* tests/model/test_seq.c - how a sequence ends and what it runs through: stop ids, the inherited
+ * repetition penalty, the context's end, numbers that are not finite, no plug-in. On random tiny
+ * models of tests/golden/llm/specs.json. */
 #include <math.h>
 
 #include "model/healthgpt.h"
@@ -19,8 +20,12 @@ static struct hg_model *load(const char *dir)
 {
     struct hg_model *m = NULL;
     struct hg_error err = {0};
-    struct hg_model_options o = {
-        .path = dir, .backend = "ref", .dtype = "f32", .n_threads = 1, .kv_tokens = 1024};
+    struct hg_model_options o = {.path = dir,
+                                 .backend = "ref",
+                                 .dtype = "f32",
+                                 .n_threads = 1,
+                                 .kv_tokens = 1024,
+                                 .any_values = true};
     HG_TEST_OK(hg_model_load(&o, &m, &err), err);
     return m;
 }
@@ -80,6 +85,88 @@ static void a_stop_id_ends_the_answer_and_is_no_part_of_it(void **state)
     hg_seq_free(s);
     hg_model_free(m);
     run_result_free(&r);
+    writer_remove(dir);
+}
+
+/* generation_config.json, as Qwen2.5's: a single stop id, and a penalty on what was generated (the
+ * seven prompt ids are unknown to it, reference.md 11): s < 0 ? s p : s / p. */
+static void the_inherited_penalty_acts_on_generated_ids_only(void **state)
+{
+    (void)state;
+    char dir[256], llm[300];
+    struct run_result plain, with;
+    const double p = 1.3;
+    int moved = 0;
+    write_spec(4, dir);
+    run(dir, false, &plain);
+    snprintf(llm, sizeof llm, "%s/llm", dir);
+    writer_json(json_pack("{s:i,s:f}", "eos_token_id", 2, "repetition_penalty", p), llm,
+                "generation_config.json");
+    struct hg_model *m = load(dir);
+    struct hg_prepared *r = prepare(m, HG_TASK_COMPREHENSION, false, 40);
+    run_together(m, &r, 1, 512, 0, &with);
+    hg_model_free(m);
+    assert_int_equal(with.ids[0], plain.ids[0]);
+    size_t n = with.n_logits;
+    assert_memory_equal(with.logits, plain.logits, n * sizeof *with.logits); /* the head's own */
+    for (size_t k = 1; k < with.n_ids; k++) {
+        int best = 0, alone = 0;
+        double most = -INFINITY;
+        for (size_t i = 0; i < n; i++) {
+            double s = (double)with.logits[k * n + i];
+            alone = with.logits[k * n + i] > with.logits[k * n + (size_t)alone] ? (int)i : alone;
+            for (size_t j = 0; j < k; j++)
+                if (with.ids[j] == (int32_t)i) {
+                    s = s < 0 ? s * p : s / p;
+                    break;
+                }
+            if (s > most) {
+                most = s;
+                best = (int)i;
+            }
+        }
+        assert_int_equal(with.ids[k], best);
+        moved += best != alone;
+    }
+    assert_true(moved > 0);
+    run_result_free(&plain);
+    run_result_free(&with);
+    writer_remove(dir);
+}
+
+static enum hg_status fit(struct hg_model *m, size_t n_ids, int max_tokens, struct hg_error *err)
+{
+    static const int32_t ids[4200];
+    struct hg_request_input in = {.task = HG_TASK_COMPREHENSION};
+    struct hg_prepared *p = NULL;
+    hg_sampling_default(&in.sampling);
+    in.sampling.max_tokens = max_tokens;
+    enum hg_status status = hg_model_prepare_ids(m, &in, ids, n_ids, &p, err);
+    hg_prepared_free(p);
+    return status;
+}
+
+/* M3's 4096 positions (the reference has no check and runs past them). */
+static void a_context_of_4096_positions_ends_there(void **state)
+{
+    (void)state;
+    char dir[256], path[600], llm[300];
+    struct hg_error err = {0};
+    write_spec(1, dir);
+    snprintf(llm, sizeof llm, "%s/llm", dir);
+    snprintf(path, sizeof path, "%s/config.json", llm);
+    json_t *config = json_load_file(path, 0, NULL);
+    json_object_set_new(config, "max_position_embeddings", json_integer(4096));
+    json_object_set_new(config, "sliding_window", json_integer(2047));
+    writer_json(config, llm, "config.json");
+    struct hg_model *m = load(dir);
+    HG_TEST_OK(fit(m, 4095, 1, &err), err);
+    HG_TEST_OK(fit(m, 2048, 2048, &err), err);
+    HG_TEST_FAILS(fit(m, 4096, 1, &err), HG_STATUS_TOO_LARGE, err,
+                  "prompt: 4096 tokens, the context holds 4096");
+    HG_TEST_FAILS(fit(m, 2049, 2048, &err), HG_STATUS_TOO_LARGE, err,
+                  "prompt of 2049 tokens + 2048 new ones: the context holds 4096");
+    hg_model_free(m);
     writer_remove(dir);
 }
 
@@ -167,6 +254,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_stop_id_ends_the_answer_and_is_no_part_of_it),
+        cmocka_unit_test(the_inherited_penalty_acts_on_generated_ids_only),
+        cmocka_unit_test(a_context_of_4096_positions_ends_there),
         cmocka_unit_test(a_number_that_is_not_finite_ends_only_its_own_sequence),
         cmocka_unit_test(without_its_plug_in_a_request_runs_the_base_model),
     };

@@ -29,7 +29,7 @@ double hg_bench_read_rate(struct hg_model *m, int n_threads)
     return rate;
 }
 
-static double linear_bytes(const struct hg_model *m)
+double hg_bench_linear_bytes(const struct hg_model *m)
 {
     const struct hg_backend_ops *ops = m->backend->ops;
     double bytes = 0;
@@ -55,7 +55,7 @@ double hg_bench_step_bytes(const struct hg_model *m, const bool tasks[HG_TASK_CO
                            bool constrained, int n_seqs, double n_positions)
 {
     const struct hg_weight *seen = NULL;
-    double bytes = linear_bytes(m);
+    double bytes = hg_bench_linear_bytes(m);
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         const struct hg_weight *head = m->llm->sets[t].head;
         if (!tasks[t])

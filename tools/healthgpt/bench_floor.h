@@ -16,6 +16,9 @@ double hg_bench_read_rate(struct hg_model *m, int n_threads);
 double hg_bench_step_bytes(const struct hg_model *m, const bool tasks[HG_TASK_COUNT], bool plugins,
                            bool constrained, int n_seqs, double n_positions);
 
+/* Bytes of the decoder's linears without plug-ins. */
+double hg_bench_linear_bytes(const struct hg_model *m);
+
 /* Until the device has done what was asked of it. */
 enum hg_status hg_bench_wait(struct hg_model *m);
 

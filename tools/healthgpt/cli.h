@@ -16,7 +16,7 @@
 enum { HG_CLI_MAX_IMAGES = 4, HG_CLI_USAGE = 64 };
 
 struct hg_cli {
-    const char *model, *backend, *dtype, *kv_dtype;
+    const char *model, *weights, *backend, *dtype, *kv_dtype, *plugin_dtype, *numerics;
     int64_t threads, max_batch, kv_tokens;
     double gpu_memory_utilization;
     bool verbose;
@@ -29,7 +29,9 @@ struct hg_cli {
     bool json, tensors, checksums, special, json_lines, timed, no_plugin;
     int64_t prompt_tokens;
     const char *batches, *plugins, *plot; /* bench */
-    bool bench_images;
+    bool bench_images, quant;
+    const char *questions, *types; /* bench --quant */
+    int64_t limit;
     const char *key_file, *anchor; /* audit */
     const char *config;            /* doctor */
     char **args;                   /* what is no option */

@@ -9,6 +9,7 @@
 #include "server/json_text.h"
 #include "tools/healthgpt/bench_floor.h"
 #include "tools/healthgpt/bench_plot.h"
+#include "tools/healthgpt/bench_quant.h"
 #include "tools/healthgpt/run.h"
 #include "tools/healthgpt/terminal.h"
 
@@ -402,5 +403,9 @@ int hg_cli_bench(const struct hg_cli *cli)
     struct hg_error err = {0};
     if (cli->n_args != 0)
         return hg_cli_usage_error("bench", "unexpected argument");
+    if (!cli->quant && (cli->questions || cli->types || cli->limit))
+        return hg_cli_usage_error("bench", "--questions, --types and --limit go with --quant");
+    if (cli->quant)
+        return hg_bench_quant(cli, &err) == HG_STATUS_OK ? 0 : hg_cli_fail("bench", &err);
     return bench(cli, &err) == HG_STATUS_OK ? 0 : hg_cli_fail("bench", &err);
 }

@@ -69,6 +69,8 @@ static enum hg_status draw(const struct hg_cli *cli, const char *path, struct hg
     if (status != HG_STATUS_OK)
         goto out;
     HG_TRY_OUT(hg_output_check(path, err));
+    struct hg_model_options o = hg_run_options(cli, 1);
+    HG_TRY_OUT(hg_model_check_task(&o, HG_TASK_GENERATION, err));
     HG_TRY_OUT(hg_run_open(cli, 1, &run, err));
     HG_TRY_OUT(hg_run_submit(&run, &a, &r, err));
     follow(r);

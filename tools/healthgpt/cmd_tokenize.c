@@ -5,8 +5,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "common/file.h"
-#include "model/load/model_config.h"
+#include "model/load/model_source.h"
 #include "model/model_path.h"
 #include "model/text/tokenizer.h"
 #include "server/json_text.h"
@@ -43,15 +42,17 @@ static void folder_of(const char *path, char *out, size_t cap)
 static enum hg_status open_tokenizer(const struct hg_cli *cli, struct hg_tokenizer **out,
                                      struct hg_error *err)
 {
-    char dir[4096], llm[4096 + 256];
+    char dir[4096], llm[HG_PLACE_CAP];
+    struct hg_model_place place;
     struct hg_model_card card;
     if (cli->tokenizer) {
         folder_of(cli->tokenizer, dir, sizeof dir);
         return hg_tokenizer_load_as(dir, cli->regex, out, err);
     }
     HG_TRY(hg_model_path_resolve(cli->model, dir, sizeof dir, err));
-    HG_TRY(hg_model_card_read(dir, &card, err));
-    HG_TRY(hg_path_join(llm, sizeof llm, dir, card.llm));
+    HG_TRY(hg_model_place(dir, cli->weights, &place, err));
+    HG_TRY(hg_model_card_read(place.card, &card, err));
+    HG_TRY(hg_model_find(&place, &card, HG_PART_LLM, llm, err));
     HG_TRY(hg_tokenizer_load_as(llm, cli->regex, out, err));
     int32_t first;
     return card.n_image_tokens > 0

@@ -17,6 +17,8 @@ static void hide_paths(struct hg_doctor *d)
 {
     const struct hg_config *c = &d->config;
     hg_doctor_hide(d, c->model, "DIR");
+    hg_doctor_hide(d, c->weights, "WEIGHTS");
+    hg_doctor_hide(d, c->system_prompt, "(system_prompt)");
     hg_doctor_hide(d, c->api_keys, "(api_keys)");
     hg_doctor_hide(d, c->audit_log, "(audit_log)");
     hg_doctor_hide(d, c->audit_key_file, "(audit_key_file)");
@@ -79,7 +81,7 @@ static bool show_error(struct hg_doctor *d, const struct hg_config_build *b, con
 {
     char text[LINE_CAP];
     snprintf(text, sizeof text, "%.*s", (int)strcspn(line, "\n"), line);
-    if (strncmp(text, "model: ", 7) == 0)
+    if (strncmp(text, "model: ", 7) == 0 || strncmp(text, "weights: ", 9) == 0)
         return false;
     char *got = from_environment(b, text) ? strstr(text, ", got ") : NULL;
     if (got)
@@ -114,6 +116,8 @@ void hg_doctor_config(struct hg_doctor *d)
     hg_config_add_environment(&b, environ, file_variable);
     if (d->cli->model)
         hg_config_add_flag(&b, "model", d->cli->model);
+    if (d->cli->weights)
+        hg_config_add_flag(&b, "weights", d->cli->weights);
     d->config = b.config;
     hg_doctor_hide(d, named, "(the configuration file)");
     hide_paths(d);

@@ -11,14 +11,31 @@
 #include "common/file.h"
 #include "common/json_read.h"
 #include "model/load/json_check.h"
+#include "model/load/odd_file.h"
 #include "tools/healthgpt/doctor_model.h"
 
 enum { HEAD_CAP = 512, MAX_SHARDS = 256, MAX_INDEX_BYTES = 16 << 20, MAX_INDEX_VALUES = 400000 };
 
-static const char lfs_line[] = "version https://git-lfs";
+/* Is the name that of a piece, or below it? Then where it was found, and the rest of the name. */
+static const char *found_at(const struct hg_doctor_model *m, const char *name, const char **rest)
+{
+    for (int i = 0; i < HG_PART_COUNT; i++) {
+        const char *piece = hg_model_piece_name(&m->card, i);
+        size_t n = strlen(piece);
+        if (n == 0 || !m->found[i][0] || strncmp(name, piece, n) != 0)
+            continue;
+        *rest = name + n;
+        if (name[n] == '\0' || name[n] == '/')
+            return m->found[i];
+    }
+    return NULL;
+}
 
 bool hg_doctor_path(const struct hg_doctor_model *m, const char *name, char out[HG_DOCTOR_PATH])
 {
+    const char *rest, *found = found_at(m, name, &rest);
+    if (found)
+        return snprintf(out, HG_DOCTOR_PATH, "%s%s", found, rest) < HG_DOCTOR_PATH;
     return name[0] ? hg_path_join(out, HG_DOCTOR_PATH, m->root, name) == HG_STATUS_OK
                    : snprintf(out, HG_DOCTOR_PATH, "%s", m->root) < HG_DOCTOR_PATH;
 }
@@ -48,28 +65,28 @@ static const char *kind_of(mode_t mode)
 }
 
 /* The first bytes of a regular file. */
-static bool read_head(const char *path, char head[HEAD_CAP])
+static bool read_head(const char *path, char head[HEAD_CAP], size_t *n)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    ssize_t n = fd >= 0 ? read(fd, head, HEAD_CAP - 1) : -1;
+    ssize_t got = fd >= 0 ? read(fd, head, HEAD_CAP) : -1;
     if (fd >= 0)
         close(fd);
-    head[n > 0 ? n : 0] = '\0';
-    return n >= 0;
+    *n = got > 0 ? (size_t)got : 0;
+    return got >= 0;
 }
 
 static void look_at_head(const char *path, struct look *l)
 {
     char head[HEAD_CAP];
-    if (!read_head(path, head)) {
+    size_t n = 0;
+    if (!read_head(path, head, &n)) {
         set(l, "unreadable", HG_STATUS_IO, strerror(errno));
-    } else if (strncmp(head, lfs_line, sizeof lfs_line - 1) == 0) {
-        const char *size = strstr(head, "\nsize ");
-        l->real_bytes = size ? strtoll(size + 6, NULL, 10) : 0;
-        set(l, "git_lfs_pointer", HG_STATUS_BAD_FILE, "a git-LFS pointer, not the file itself");
-    } else if (strncasecmp(head, "<!doctype", 9) == 0 || strncasecmp(head, "<html", 5) == 0) {
-        set(l, "web_page", HG_STATUS_BAD_FILE, "a web page, not the file: what the browser saved");
+        return;
     }
+    enum hg_odd_file odd = hg_odd_file_of(head, n, &l->real_bytes);
+    if (odd != HG_ODD_NONE)
+        set(l, odd == HG_ODD_LFS_POINTER ? "git_lfs_pointer" : "web_page", HG_STATUS_BAD_FILE,
+            hg_odd_file_text(odd));
 }
 
 static struct look look_at(const char *path)
@@ -126,6 +143,25 @@ static void put_file(struct hg_doctor_model *m, const char *name, const struct l
     hg_out_close(o, '}');
 }
 
+/* Where it comes from, and with --weights where it was looked for. */
+static void say_missing(struct hg_doctor_model *m, const char *name, const char *why,
+                        enum hg_doctor_part part)
+{
+    static const int piece_of[] = {HG_PART_LLM,   HG_PART_VISION,    HG_PART_VQGAN,
+                                   HG_PART_HLORA, HG_PART_HLORA + 1, HG_PART_FUSION + 1,
+                                   HG_PART_COUNT};
+    struct hg_buf places = {0};
+    char source[256];
+    int piece = piece_of[part];
+    hg_doctor_source(m, part, source);
+    if (m->lists_places && piece < HG_PART_COUNT && !m->found[piece][0])
+        hg_model_places_text(&m->card, piece, &places);
+    HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "missing",
+                        "%.120s: %s\nit comes from %s%s%.500s", name, why, source,
+                        places.len ? "; looked for " : "", places.len ? places.data : "");
+    hg_buf_deinit(&places);
+}
+
 /* What is wrong, and where the file comes from. */
 static void complain(struct hg_doctor_model *m, const char *name, const struct look *l,
                      enum hg_doctor_part part)
@@ -141,8 +177,7 @@ static void complain(struct hg_doctor_model *m, const char *name, const struct l
                             "is from, or download it from %s",
                             name, l->why, bytes, l->real_bytes > 0 ? real : "more", source);
     else if (strcmp(l->state, "missing") == 0)
-        HG_DOCTOR_FAIL_NOTE(m->d, l->status, l->state, "%.120s: %s\nit comes from %s", name, l->why,
-                            source);
+        say_missing(m, name, l->why, part);
     else
         HG_DOCTOR_FAIL_NOTE(m->d, l->status, l->state, "%.120s: %s (%s)\ndownload it again: %s",
                             name, l->why, bytes, source);
@@ -264,8 +299,9 @@ static bool shards_of(struct hg_doctor_model *m, const char *sub, const char *in
 /* Is there a folder of this name? Its path; a finding when there is not. */
 static bool is_folder(struct hg_doctor_model *m, const char *sub, enum hg_doctor_part part)
 {
-    char path[HG_DOCTOR_PATH], source[256];
+    char path[HG_DOCTOR_PATH], source[256], shown[260];
     struct stat st;
+    snprintf(shown, sizeof shown, "%.250s/", sub);
     if (!hg_doctor_path(m, sub, path))
         return false;
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
@@ -282,8 +318,7 @@ static bool is_folder(struct hg_doctor_model *m, const char *sub, enum hg_doctor
                                                   : "not a folder",
                             source);
     else
-        HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "missing",
-                            "%.120s/: the folder is missing\nit comes from %s", sub, source);
+        say_missing(m, shown, "the folder is missing", part);
     return false;
 }
 

@@ -7,7 +7,9 @@
 #include "model/internal.h"
 #include "model/load/weights.h"
 #include "model/vqgan_net.h"
+#include "tools/healthgpt/cards.h"
 #include "tools/healthgpt/doctor_model.h"
+#include "tools/healthgpt/estimate.h"
 
 /* As model/healthgpt.c and model/healthgpt_memory.c have them. */
 enum { BATCH_TOKENS = 1024, MAX_KV_TOKENS = 65536, ACT = 4 };
@@ -93,8 +95,8 @@ static struct need need_of(const struct hg_doctor_model *m)
     n.kv = kv_bytes(m, n.kv_tokens);
     n.kv_context = kv_bytes(m, m->llm.max_positions);
     int64_t rows = m->llm.vocab;
-    if (m->part.fusion.n_rows > 0) /* two tables of a fusion file */
-        rows = most(rows, m->part.fusion.n_rows / 2);
+    if (m->part.fusion.n_rows > 0) /* of its head */
+        rows = most(rows, m->part.fusion.n_rows);
     n.workspace = llm_workspace(&m->llm) + c->max_batch * ((rows + 15) / 16 * 16) * ACT;
     if (m->has_vision)
         n.workspace += vision_workspace(m, c->max_batch);
@@ -105,9 +107,8 @@ static struct need need_of(const struct hg_doctor_model *m)
 
 /* ---- against what there is ------------------------------------------------------------------- */
 
-static const char *const types[] = {"bf16", "int8", "fp8", "int4"};
-static const int cards[] = {24, 40, 48, 80, 141};
-enum { N_TYPES = 4, N_CARDS = 5 };
+static const char *const types[] = {"f32", "bf16", "int8", "fp8", "int4"};
+enum { N_TYPES = 5 };
 
 /* One context must fit beside weights and workspace: what is left is more cache. */
 static int64_t card_need(const struct hg_doctor_model *m, const struct need *n, const char *dtype)
@@ -116,42 +117,63 @@ static int64_t card_need(const struct hg_doctor_model *m, const struct need *n, 
 }
 
 static void put_type(const struct hg_doctor_model *m, const struct need *n, const char *dtype,
-                     char fits[64])
+                     char fits[HG_CARDS_TEXT])
 {
     struct hg_json_out *o = m->d->o;
-    int64_t weights = hg_inspect_model_bytes(&m->part, dtype);
-    size_t at = 0;
-    fits[0] = '\0';
+    int64_t weights = hg_inspect_model_bytes(&m->part, dtype), need = card_need(m, n, dtype);
+    double share = m->d->config.gpu_memory_utilization;
     hg_out_open(o, dtype, '{');
     hg_out_int(o, "weights_bytes", weights);
     hg_out_int(o, "total_bytes", weights + n->workspace + n->kv);
-    hg_out_open(o, "fits_cards_gb", '[');
-    for (int i = 0; i < N_CARDS; i++) {
-        double share = m->d->config.gpu_memory_utilization * cards[i] * 1e9;
-        if ((double)card_need(m, n, dtype) > share)
-            continue;
-        hg_out_int(o, NULL, cards[i]);
-        at += (size_t)snprintf(fits + at, 64 - at, "%s%d", at ? ", " : "", cards[i]);
-    }
-    hg_out_close(o, ']');
+    hg_out_int(o, "card_bytes", need);
+    hg_cards_put(o, need, share);
+    hg_cards_text(need, share, fits);
     hg_out_close(o, '}');
 }
 
 static void say_type(const struct hg_doctor_model *m, const struct need *n, const char *dtype,
                      const char *fits)
 {
-    char weights[32], plugins[32], kv[32], workspace[32], all[32];
+    char weights[32], kv[32], workspace[32], all[32];
     int64_t w = hg_inspect_model_bytes(&m->part, dtype);
     hg_doctor_size_text(w, weights);
-    hg_doctor_size_text(m->plugin_bytes, plugins);
     hg_doctor_size_text(n->kv, kv);
     hg_doctor_size_text(n->workspace, workspace);
     hg_doctor_size_text(w + n->kv + n->workspace, all);
-    HG_DOCTOR_OK_NOTE(m->d, "needs",
-                      "--dtype %s: %s (weights %s, of them plug-ins %s, KV cache of %lld tokens "
-                      "%s, workspace %s); cards that it fits, in GB: %s",
-                      dtype, all, weights, plugins, (long long)n->kv_tokens, kv, workspace,
-                      fits[0] ? fits : "none up to 141");
+    HG_DOCTOR_OK_NOTE(
+        m->d, "needs",
+        "--dtype %s: %s (weights %s, KV cache of %lld tokens %s, workspace %s); cards "
+        "that it fits, in GB: %s",
+        dtype, all, weights, (long long)n->kv_tokens, kv, workspace,
+        fits[0] ? fits : "none up to 141");
+}
+
+/* What stands beside the language model's weights, whatever their type (but f32). */
+static void put_parts(const struct hg_doctor_model *m, const struct need *n)
+{
+    const struct hg_inspect_parts *p = &m->part;
+    const struct {
+        const char *key, *name;
+        int64_t bytes;
+    } rows[] = {
+        {"plugin_bytes", "plug-ins and projectors", hg_inspect_side_bytes(&p->plugins, "bf16")},
+        {"fusion_bytes", "fusion tables", hg_inspect_bytes_as(&p->fusion, "bf16")},
+        {"vision_bytes", "vision tower", hg_inspect_side_bytes(&p->vision, "bf16")},
+        {"vqgan_bytes", "VQGAN (f32)", hg_inspect_vqgan_bytes(&p->vqgan)}};
+    char text[256], size[32], context[32];
+    size_t at = 0;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        hg_out_int(m->d->o, rows[i].key, rows[i].bytes);
+        hg_doctor_size_text(rows[i].bytes, size);
+        at += (size_t)snprintf(text + at, sizeof text - at, "%s%s %s", at ? ", " : "", rows[i].name,
+                               size);
+    }
+    hg_doctor_size_text(n->kv_context, context);
+    HG_DOCTOR_OK_NOTE(m->d, "parts",
+                      "with each type: %s; KV cache: %lld bytes a token, %s a full context of %d, "
+                      "one for each question or drawing that runs",
+                      text, (long long)kv_bytes(m, HG_BLOCK_TOKENS) / HG_BLOCK_TOKENS, context,
+                      m->llm.max_positions);
 }
 
 /* The type that this configuration stores: "auto" is as in the files. */
@@ -182,7 +204,7 @@ static void judge(const struct hg_doctor_model *m, const struct need *n)
         there = left = (int64_t)((double)d->card_free * d->config.gpu_memory_utilization);
     int64_t rest = n->workspace + (card ? n->kv_context + n->scratch : n->kv);
     int64_t all = hg_inspect_model_bytes(&m->part, dtype) + rest;
-    for (int i = 0; i < N_TYPES && !best; i++)
+    for (int i = 1; i < N_TYPES && !best; i++) /* nobody is told to take f32 */
         if (hg_inspect_model_bytes(&m->part, types[i]) + rest <= left)
             best = types[i];
     char next[96] = "a smaller --kv-tokens, or a machine with more", want[32], has[32], now[32];
@@ -211,14 +233,25 @@ static void judge(const struct hg_doctor_model *m, const struct need *n)
 void hg_doctor_memory(struct hg_doctor_model *m)
 {
     struct hg_doctor *d = m->d;
-    char fits[64];
-    if (!m->has_llm || m->part.llm.n_elements == 0 || m->n_bad > 0 || m->late) {
+    char fits[HG_CARDS_TEXT];
+    bool whole = m->has_llm && m->part.llm.n_elements > 0 && m->n_bad == 0 && !m->late;
+    if (!whole && !hg_estimate(&m->card, &m->part, &m->llm, &m->vision)) {
         hg_out_string(d->o, "needs", NULL);
         return; /* sums of half a model mislead */
     }
+    if (!whole) {
+        m->has_llm = true;
+        m->has_vision = m->vision.dim > 0;
+        HG_DOCTOR_OK_NOTE(
+            d, "estimate",
+            "not all files are there: what follows is counted from the constants in the "
+            "card of %.63s",
+            m->card.name);
+    }
     struct need n = need_of(m);
     hg_out_open(d->o, "needs", '{');
-    hg_out_int(d->o, "plugin_bytes", m->plugin_bytes);
+    hg_out_bool(d->o, "estimated", !whole);
+    put_parts(m, &n);
     hg_out_int(d->o, "kv_tokens", n.kv_tokens);
     hg_out_int(d->o, "kv_bytes", n.kv);
     hg_out_int(d->o, "kv_context_bytes", n.kv_context);

@@ -5,6 +5,8 @@
 #include <jansson.h>
 
 #include "model/load/model_config.h"
+#include "model/load/model_source.h"
+#include "model/load/published.h"
 #include "tools/healthgpt/doctor.h"
 #include "tools/healthgpt/inspect_file.h"
 
@@ -20,31 +22,19 @@ enum hg_doctor_part {
     HG_DOCTOR_CARD
 };
 
-struct hg_doctor_variant {
-    const char *name, *base_name, *base_page, *plugin_page;
-    const char *com, *gen, *fusion; /* file names; gen and fusion NULL: not published */
-    const char *arch;
-    int dim, n_layers, com_rank, gen_rank; /* ranks: rows of lora_A, all experts together */
-    bool fused;
-};
-
-/* By the shape of its base, or of a plug-in; NULL: none of the published ones. */
-const struct hg_doctor_variant *hg_doctor_variant_of(const char *arch, int dim, int n_layers);
-const struct hg_doctor_variant *hg_doctor_variant_of_plugin(int dim, int n_layers, bool fused);
-/* By the name in a card ("healthgpt-m3"). */
-const struct hg_doctor_variant *hg_doctor_variant_named(const char *card_name);
-
 struct hg_doctor_model {
     struct hg_doctor *d;
-    const char *root, *shown; /* the folder, and what it is called in findings */
+    const char *root, *shown;    /* the folder or card file, and what it is called in findings */
+    struct hg_model_place place; /* of a card */
+    char found[HG_PART_COUNT][HG_PLACE_CAP]; /* where its pieces are; "": not there */
+    bool lists_places; /* with --weights: findings say which places were tried */
     struct hg_model_card card;
     bool is_demo;
-    const struct hg_doctor_variant *variant;
+    const struct hg_published *variant;
     struct hg_llm_config llm;
     struct hg_vision_config vision;
     bool has_llm, has_vision; /* their config.json is right */
     struct hg_inspect_parts part;
-    int64_t plugin_bytes, vqgan_bytes;
     int n_bad; /* weight files that are missing or damaged: sums are too small then */
     bool late; /* the deadline was said */
     bool looks_put, files_put; /* members of the document that are there */
@@ -66,13 +56,22 @@ bool hg_doctor_weight_folder(struct hg_doctor_model *m, const char *sub, enum hg
 /* A small file that must be there. */
 bool hg_doctor_small_file(struct hg_doctor_model *m, const char *sub, const char *name,
                           enum hg_doctor_part part);
+/* The path of a name below the root, or of a piece and what is below it ("llm/config.json"),
+ * wherever that is. */
 bool hg_doctor_path(const struct hg_doctor_model *m, const char *name, char out[HG_DOCTOR_PATH]);
+
+/* ---- doctor_check.c: the load rehearsed (model/dry_run.h). */
+void hg_doctor_tower_tensors(struct hg_doctor_model *m, const char *dir);
+void hg_doctor_vqgan_tensors(struct hg_doctor_model *m, const char *path);
+/* Everything that healthgptd looks at before it packs weights: plug-ins, what the card expects,
+ * values. complete: no piece is missing or damaged; else what the card expects of the others. */
+void hg_doctor_check(struct hg_doctor_model *m, bool complete);
 
 /* ---- the rest */
 /* doctor_plugins.c: does the plug-in of a task belong to the base? */
 void hg_doctor_plugin(struct hg_doctor_model *m, int task);
 /* "a plug-in for M3" by the shapes of any file; false: no H-LoRA in it. */
-bool hg_doctor_plugin_looks(const char *path, const struct hg_doctor_variant **out, int *dim);
+bool hg_doctor_plugin_looks(const char *path, const struct hg_published **out, int *dim);
 /* doctor_plain.c: a folder without a card. */
 void hg_doctor_plain(struct hg_doctor_model *m);
 /* doctor_memory.c: what it needs per dtype, against RAM, card, and common cards. */

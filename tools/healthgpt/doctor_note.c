@@ -10,7 +10,7 @@ enum { TEXT_CAP = 1024, FORMAT_CAP = 512, PARTED = 0x1e };
 
 static bool was_typed(const struct hg_doctor *d, const char *text)
 {
-    const char *typed[] = {d->cli->model, d->cli->config};
+    const char *typed[] = {d->cli->model, d->cli->config, d->cli->weights};
     for (size_t i = 0; i < sizeof typed / sizeof typed[0]; i++)
         if (typed[i] && strcmp(typed[i], text) == 0)
             return true;
@@ -37,7 +37,7 @@ static bool put(char *out, size_t *n, const char *s, size_t len)
 /* Is `s` at the beginning of a path that was typed? Then its length: it may stay. */
 static size_t typed_at(const struct hg_doctor *d, const char *s)
 {
-    const char *typed[] = {d->cli->model, d->cli->config};
+    const char *typed[] = {d->cli->model, d->cli->config, d->cli->weights};
     size_t best = 0;
     for (size_t i = 0; i < sizeof typed / sizeof typed[0]; i++) {
         size_t n = typed[i] ? strlen(typed[i]) : 0;

@@ -122,7 +122,7 @@ static void base_folder(struct hg_doctor_model *m, const struct config *c, bool 
 {
     struct hg_error err = {0};
     char lines[MAX_LINES][HG_INSPECT_LINE];
-    m->variant = hg_doctor_variant_of(c->type, c->dim, c->n_layers);
+    m->variant = hg_published_base(c->type, c->dim, c->n_layers);
     put_looks(m, m->variant ? m->variant->base_name : c->type);
     HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "plain_folder",
                         "%s is a plain Hugging Face folder of %s (config.json: %.20s, %d layers of "
@@ -166,7 +166,7 @@ static void with_config(struct hg_doctor_model *m, bool plugins)
 static void only_plugins(struct hg_doctor_model *m, const struct contents *c)
 {
     char path[HG_DOCTOR_PATH];
-    const struct hg_doctor_variant *v = NULL;
+    const struct hg_published *v = NULL;
     int dim = 0;
     put_looks(m, "plug-ins");
     HG_DOCTOR_FAIL_NOTE(m->d, HG_STATUS_NOT_FOUND, "only_plugins",

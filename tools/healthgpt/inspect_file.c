@@ -12,16 +12,40 @@ static bool is_float(enum hg_tensor_type t)
            t == HG_TENSOR_TYPE_F64;
 }
 
+/* What published files hold beside the model: CLIP's text tower, what trained the VQGAN. */
+static bool is_left_out(const char *name)
+{
+    static const char *const prefixes[] = {"text_model.", "text_projection.", "visual_projection.",
+                                           "logit_scale", "loss."};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    return false;
+}
+
+static bool is_table(const char *name)
+{
+    static const char suffix[] = "embed_tokens.weight";
+    size_t n = strlen(name), k = sizeof suffix - 1;
+    return n >= k && strcmp(name + n - k, suffix) == 0;
+}
+
 static void add_tensor(struct hg_inspect_sum *sum, const struct hg_tensor *t)
 {
     int64_t n = hg_tensor_count(t);
+    const char *name = strncmp(t->name, "state_dict.", 11) == 0 ? t->name + 11 : t->name;
     sum->n_tensors++;
     sum->by_type[t->type] += n;
+    sum->n_parameters += is_float(t->type) ? n : 0;
+    if (is_left_out(name))
+        return;
     sum->tensor_bytes += n * (int64_t)hg_tensor_type_bytes(t->type);
     if (!is_float(t->type))
         return;
     sum->n_elements += n;
-    if (t->n_dims == 2) {
+    if (is_table(name)) {
+        sum->n_table += n;
+    } else if (t->n_dims == 2) {
         sum->n_matrix += n;
         sum->n_rows += t->dims[0];
     }
@@ -62,7 +86,9 @@ void hg_inspect_add(struct hg_inspect_sum *a, const struct hg_inspect_sum *b)
     a->n_tensors += b->n_tensors;
     a->file_bytes += b->file_bytes;
     a->tensor_bytes += b->tensor_bytes;
+    a->n_parameters += b->n_parameters;
     a->n_elements += b->n_elements;
+    a->n_table += b->n_table;
     a->n_matrix += b->n_matrix;
     a->n_rows += b->n_rows;
     for (int i = 0; i < HG_TENSOR_TYPE_COUNT; i++)
@@ -117,7 +143,7 @@ void hg_inspect_file(const char *path, const char *shown, enum hg_inspect_detail
 
 int64_t hg_inspect_bytes_as(const struct hg_inspect_sum *sum, const char *dtype)
 {
-    int64_t rest = 4 * (sum->n_elements - sum->n_matrix);
+    int64_t rest = 4 * (sum->n_elements - sum->n_matrix - sum->n_table) + 2 * sum->n_table;
     if (strcmp(dtype, "int8") == 0 || strcmp(dtype, "fp8") == 0)
         return sum->n_matrix + 4 * sum->n_rows + rest;
     if (strcmp(dtype, "int4") == 0) /* the scale of a shorter last group counts little */
@@ -125,10 +151,19 @@ int64_t hg_inspect_bytes_as(const struct hg_inspect_sum *sum, const char *dtype)
     return sum->n_elements * (strcmp(dtype, "f32") == 0 ? 4 : 2);
 }
 
+int64_t hg_inspect_side_bytes(const struct hg_inspect_sum *sum, const char *dtype)
+{
+    return sum->n_elements * (strcmp(dtype, "f32") == 0 ? 4 : 2);
+}
+
+int64_t hg_inspect_vqgan_bytes(const struct hg_inspect_sum *sum)
+{
+    return 4 * sum->n_elements;
+}
+
 int64_t hg_inspect_model_bytes(const struct hg_inspect_parts *p, const char *dtype)
 {
-    int64_t side = p->vision.n_elements + p->fusion.n_elements;
-    int64_t rest =
-        p->all.tensor_bytes - p->llm.tensor_bytes - p->vision.tensor_bytes - p->fusion.tensor_bytes;
-    return hg_inspect_bytes_as(&p->llm, dtype) + side * (strcmp(dtype, "f32") == 0 ? 4 : 2) + rest;
+    return hg_inspect_bytes_as(&p->llm, dtype) + hg_inspect_bytes_as(&p->fusion, dtype) +
+           hg_inspect_side_bytes(&p->vision, dtype) + hg_inspect_side_bytes(&p->plugins, dtype) +
+           hg_inspect_vqgan_bytes(&p->vqgan);
 }

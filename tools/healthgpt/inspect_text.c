@@ -67,6 +67,39 @@ static void put_task(const json_t *tasks, const char *name, struct hg_buf *out)
     hg_buf_printf(out, "  %-14s %s%s%s, alpha %g, vision layer %lld\n", name,
                   *hlora ? hlora : "no plug-in", *fusion ? " + " : "", fusion,
                   json_number_value(json_object_get(t, "alpha")), int_of(t, "vision_layer"));
+    if (*text_of(t, "can"))
+        hg_buf_printf(out, "  %-14s %s\n", "", text_of(t, "can"));
+}
+
+/* What is not at its own place below the folder; where all of it comes from. */
+static void put_pieces(const json_t *doc, struct hg_buf *out)
+{
+    const json_t *pieces = json_object_get(doc, "pieces");
+    for (size_t i = 0; i < json_array_size(pieces); i++) {
+        const json_t *p = json_array_get(pieces, i);
+        const char *path = text_of(p, "path"), *page = text_of(p, "page");
+        if (!*page)
+            continue;
+        hg_buf_printf(out, "%s  %-22s %s\n", i ? "" : "\npieces\n", text_of(p, "role"),
+                      *path ? path : "not found");
+        hg_buf_printf(out, "  %-22s from %s\n", "", page);
+    }
+}
+
+static void put_lines(const json_t *list, const char *title, struct hg_buf *out)
+{
+    if (json_array_size(list) > 0)
+        hg_buf_printf(out, "\n%s\n", title);
+    for (size_t i = 0; i < json_array_size(list); i++)
+        hg_buf_printf(out, "  %s\n", json_string_value(json_array_get(list, i)));
+}
+
+static void put_unpublished(const json_t *doc, struct hg_buf *out)
+{
+    const char *name;
+    json_t *why;
+    json_object_foreach(json_object_get(doc, "unpublished"), name, why)
+        hg_buf_printf(out, "  %-14s not there: %s\n", name, json_string_value(why));
 }
 
 static void put_head(const json_t *doc, struct hg_buf *out)
@@ -84,6 +117,7 @@ static void put_head(const json_t *doc, struct hg_buf *out)
     hg_buf_printf(out, "\n");
     put_task(tasks, "comprehension", out);
     put_task(tasks, "generation", out);
+    put_unpublished(doc, out);
     if (*text_of(doc, "license"))
         hg_buf_printf(out, "  %-14s %s\n", "license", text_of(doc, "license"));
     if (*text_of(doc, "notice"))
@@ -129,27 +163,52 @@ static void put_files(const json_t *doc, struct hg_buf *out)
                       count_text(int_of(doc, "n_parameters"), count));
 }
 
+/* "24, 40 (L4, A10, ...)" */
+static void put_cards(const json_t *cards, struct hg_buf *out)
+{
+    const json_t *sizes = json_object_get(cards, "fits_cards_gb");
+    for (size_t i = 0; i < json_array_size(sizes); i++)
+        hg_buf_printf(out, "%s%lld", i ? ", " : "",
+                      (long long)json_integer_value(json_array_get(sizes, i)));
+    if (cards && json_array_size(sizes) == 0)
+        hg_buf_printf(out, "none up to 141");
+}
+
 static void put_memory(const json_t *memory, struct hg_buf *out)
 {
     static const char *const types[] = {"f32", "f16", "bf16", "int8", "fp8", "int4"};
-    char weights[24], kv[24], all[24];
+    char weights[24], kv[24], all[24], part[4][24], context[24];
     if (!memory)
         return;
     long long kv_f16 = int_of(memory, "kv_bytes_f16");
-    hg_buf_printf(out, "\nmemory needed     weights%s\n", kv_f16 ? " +  KV cache =     about" : "");
+    if (json_is_true(json_object_get(memory, "estimated")))
+        hg_buf_printf(out, "\nfiles are missing: by the constants of the card");
+    hg_buf_printf(out, "\nmemory needed     weights%s\n",
+                  kv_f16 ? " +  KV cache =     about   fits cards of ... GB (one context)" : "");
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         long long w = int_of(memory, types[i]), c = kv_f16 * (i == 0 ? 2 : 1);
         hg_buf_printf(out, "  --dtype %-5s %10s", types[i], size_text(w, weights));
         if (kv_f16)
-            hg_buf_printf(out, " %10s  %10s", size_text(c, kv), size_text(w + c, all));
+            hg_buf_printf(out, " %10s  %10s   ", size_text(c, kv), size_text(w + c, all));
+        put_cards(json_object_get(json_object_get(memory, "cards"), types[i]), out);
         hg_buf_printf(out, "\n");
     }
     if (kv_f16)
         hg_buf_printf(out,
-                      "  KV cache per token: %lld bytes (f16), %lld (--kv-dtype int8); above: %lld "
-                      "tokens. Work space comes on top; healthgptd prints it.\n",
-                      int_of(memory, "kv_bytes_per_token_f16"),
-                      int_of(memory, "kv_bytes_per_token_int8"), int_of(memory, "kv_tokens"));
+                      "  in all of them but f32: plug-ins %s, fusion tables %s, vision tower %s, "
+                      "VQGAN %s\n",
+                      size_text(int_of(memory, "plugins"), part[0]),
+                      size_text(int_of(memory, "fusion"), part[1]),
+                      size_text(int_of(memory, "vision"), part[2]),
+                      size_text(int_of(memory, "vqgan"), part[3]));
+    if (kv_f16)
+        hg_buf_printf(
+            out,
+            "  KV cache per token: %lld bytes (f16), %lld (--kv-dtype int8), %s a full "
+            "context; above: %lld tokens. Work space comes on top; healthgptd prints it.\n",
+            int_of(memory, "kv_bytes_per_token_f16"), int_of(memory, "kv_bytes_per_token_int8"),
+            size_text(int_of(memory, "kv_bytes_context_f16"), context),
+            int_of(memory, "kv_tokens"));
 }
 
 void hg_inspect_print(const json_t *doc)
@@ -157,12 +216,11 @@ void hg_inspect_print(const json_t *doc)
     struct hg_buf out = {0};
     const json_t *missing = json_object_get(doc, "missing");
     put_head(doc, &out);
+    put_pieces(doc, &out);
     put_files(doc, &out);
     put_memory(json_object_get(doc, "memory"), &out);
-    if (json_array_size(missing) > 0)
-        hg_buf_printf(&out, "\nmissing or wrong\n");
-    for (size_t i = 0; i < json_array_size(missing); i++)
-        hg_buf_printf(&out, "  %s\n", json_string_value(json_array_get(missing, i)));
+    put_lines(json_object_get(doc, "warnings"), "not as the card expects", &out);
+    put_lines(missing, "missing or wrong", &out);
     hg_terminal_write(stdout, out.data ? out.data : "", out.len);
     hg_buf_deinit(&out);
 }

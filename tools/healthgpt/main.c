@@ -33,7 +33,10 @@ static const struct hg_cli_command commands[] = {
      "on.\n",
      hg_cli_batch},
     {"inspect", "PATH", "what is in a model folder or a weight file, and what is missing",
-     "Works on folders that are not complete and on single weight files (safetensors, torch).\n",
+     "  healthgpt inspect config/models/healthgpt-m3.json --weights /data/models\n"
+     "Works on folders that are not complete, on card files and on single weight files "
+     "(safetensors,\n"
+     "torch). Names where missing pieces come from; nothing is downloaded.\n",
      hg_cli_inspect},
     {"tokenize", "[TEXT]", "text to token ids (stdin without TEXT)",
      "User text never yields added tokens unless --special is given. With --json-lines each line "
@@ -67,9 +70,11 @@ static const struct hg_cli_command commands[] = {
      hg_cli_audit},
     {"doctor", "", "what this machine, configuration and model folder lack; run it before asking",
      "  healthgpt doctor --model DIR --config /etc/healthgpt/config.json\n"
-     "One line for each finding: ok, warn or FAIL, and what to do next. Headers are read, weights "
-     "are\n"
-     "not; nothing is downloaded. --json is made to be pasted into an issue: no secrets, no values "
+     "  healthgpt doctor --model config/models/healthgpt-m3.json --weights /data/models\n"
+     "One line for each finding: ok, warn or FAIL, and what to do next. Headers are read, "
+     "plug-ins\n"
+     "are looked through for NaN, other weights in part; nothing is downloaded. --json is made to "
+     "be pasted into an issue: no secrets, no values "
      "of\n"
      "the environment, no names of host or user, no paths but those that you typed.\n"
      "Exit code: 0 when nothing failed, else of the first FAIL: 64 configuration, 65 damaged file, "

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/config/config_table.h"
 #include "tools/healthgpt/cli.h"
 
 enum kind { KIND_TEXT, KIND_INT, KIND_REAL, KIND_FLAG, KIND_IMAGE };
@@ -53,6 +54,15 @@ static const struct option_row rows[] = {
      KIND_TEXT, AT(plot), 0, 0},
     {"images", "", "time the vision tower and the drawing of a picture too", " bench ", KIND_FLAG,
      AT(bench_images), 0, 0},
+    {"quant", "", "instead of speed: what each storage type takes and costs (docs/quantisation.md)",
+     " bench ", KIND_FLAG, AT(quant), 0, 0},
+    {"questions", "FILE.jsonl", "with --quant: questions as batch reads them, or given texts",
+     " bench ", KIND_TEXT, AT(questions), 0, 0},
+    {"types", "LIST", "with --quant: of f32, bf16, int8, int8/kv-int8, int4/plugins-int8 and so on",
+     " bench ", KIND_TEXT, AT(types), 0, 0},
+    {"limit", "N", "with --quant: so many of the questions, chosen by the seed", " bench ",
+     KIND_INT, AT(limit), 1, 1 << 30},
+    {"seed", "N", "with --limit (default 0)", " bench ", KIND_INT, AT(seed), 0, 9007199254740992.0},
     {"tensors", "", "list every tensor with its type and shape", " inspect ", KIND_FLAG,
      AT(tensors), 0, 0},
     {"checksums", "", "read all tensors and list the CRC-32C of each", " inspect ", KIND_FLAG,
@@ -73,14 +83,20 @@ static const struct option_row rows[] = {
      " audit ", KIND_TEXT, AT(anchor), 0, 0},
     {"config", "FILE", "the server's configuration; default: $HEALTHGPT_CONFIG", " doctor ",
      KIND_TEXT, AT(config), 0, 0},
-    {"model", "DIR", "model folder (healthgpt.json); default: the demo model", WITH_MODEL,
-     KIND_TEXT, AT(model), 0, 0},
+    {"model", "PATH", "model folder (healthgpt.json) or card file; default: the demo model",
+     WITH_MODEL, KIND_TEXT, AT(model), 0, 0},
+    {"weights", "DIR", "where the card's weights are; default: its folder", WITH_MODEL "inspect ",
+     KIND_TEXT, AT(weights), 0, 0},
     {"backend", "NAME", "auto, cuda, cpu, ref (default auto)", ENGINE, KIND_TEXT, AT(backend), 0,
      0},
     {"dtype", "TYPE", "weights: auto, f32, f16, bf16, int8, fp8, int4 (default auto)", ENGINE,
      KIND_TEXT, AT(dtype), 0, 0},
     {"kv-dtype", "TYPE", "KV cache: auto, f32, f16, bf16, int8 (default auto)", ENGINE, KIND_TEXT,
      AT(kv_dtype), 0, 0},
+    {"plugin-dtype", "TYPE", "plug-ins: auto, f32, f16, bf16, int8 (default auto)", ENGINE,
+     KIND_TEXT, AT(plugin_dtype), 0, 0},
+    {"numerics", "MODE", "default, or strict: the reference's FP16 rounding, on ref (slow)", ENGINE,
+     KIND_TEXT, AT(numerics), 0, 0},
     {"kv-tokens", "N", "KV cache in tokens; 0: as many as fit the batch", ENGINE, KIND_INT,
      AT(kv_tokens), 0, 1 << 30},
     {"gpu-memory-utilization", "X", "share of the card's free memory to take (default 0.90)",
@@ -156,6 +172,22 @@ static enum hg_status set_option(struct hg_cli *c, const struct option_row *r, c
     }
 }
 
+/* A type that the server's configuration knows, before any long work. */
+static enum hg_status check_type(const struct option_row *r, const char *value,
+                                 struct hg_error *err)
+{
+    const struct hg_config_row *row =
+        strstr(r->name, "dtype") ? hg_config_row_of_flag(r->name) : NULL;
+    char choice[32];
+    struct hg_config scratch;
+    if (!row || hg_config_put_text(&scratch, row, value))
+        return HG_STATUS_OK;
+    const char *near = hg_config_nearest_choice(row, value, choice);
+    return hg_fail(err, HG_STATUS_BAD_REQUEST, "--%s: expected one of %s, got \"%.40s\"%s%s%s",
+                   r->name, row->choices, value, near ? "; did you mean " : "", near ? near : "",
+                   near ? "?" : "");
+}
+
 /* One option at argv[*i]; advances *i past a separate value. */
 static enum hg_status take_option(const struct hg_cli_command *command, int argc, char **argv,
                                   int *i, struct hg_cli *out, struct hg_error *err)
@@ -178,6 +210,7 @@ static enum hg_status take_option(const struct hg_cli_command *command, int argc
             return hg_fail(err, HG_STATUS_BAD_REQUEST, "--%s: expected %s", r->name, r->argument);
         value = argv[++*i];
     }
+    HG_TRY(check_type(r, value, err));
     return set_option(out, r, value, err);
 }
 
@@ -187,6 +220,7 @@ enum hg_status hg_cli_parse(const struct hg_cli_command *command, int argc, char
     *out = (struct hg_cli){.backend = "auto",
                            .dtype = "auto",
                            .kv_dtype = "auto",
+                           .plugin_dtype = "auto",
                            .max_batch = 16,
                            .top_p = 1,
                            .args = argv};
@@ -199,6 +233,8 @@ enum hg_status hg_cli_parse(const struct hg_cli_command *command, int argc, char
         else
             argv[out->n_args++] = argv[i];
     }
+    if (!out->weights && strcmp(command->name, "doctor") != 0) /* which knows all variables */
+        out->weights = getenv("HEALTHGPT_WEIGHTS");
     return HG_STATUS_OK;
 }
 

@@ -9,9 +9,12 @@ enum { NO_DEADLINE_MS = 1000 * 86400 };
 struct hg_model_options hg_run_options(const struct hg_cli *cli, int max_batch)
 {
     return (struct hg_model_options){.path = cli->model,
+                                     .weights = cli->weights,
                                      .backend = cli->backend,
                                      .dtype = cli->dtype,
                                      .kv_dtype = cli->kv_dtype,
+                                     .plugin_dtype = cli->plugin_dtype,
+                                     .numerics = cli->numerics,
                                      .n_threads = (int)cli->threads,
                                      .max_seqs = max_batch,
                                      .kv_tokens = cli->kv_tokens,

@@ -116,8 +116,8 @@ def run(mode):
         top = logits.topk(2, -1).values
         entry = {"question": QUESTIONS[slot], "prompt": ids, "ids": tokens,
                  "gaps": [round(g, 4) for g in (top[:, 0] - top[:, 1]).tolist()]}
-        if not half:
-            entry["logits"] = {str(r): [round(v, 5) for v in logits[r].tolist()] for r in KEPT_ROWS[slot]}
+        rows = (0, 1, 2, 10) if half else KEPT_ROWS[slot]
+        entry["logits"] = {str(r): [round(v, 5) for v in logits[r].tolist()] for r in rows}
         print("demo %s %s: smallest gap %.4f" % (mode, task, (top[:, 0] - top[:, 1]).min()))
         out.append(entry)
     return out

@@ -38,9 +38,7 @@ class LLM:
         return self.w[name] * n.to(x.dtype)
 
     def linear(self, x, name, slot):
-        y = x @ self.w[name + ".weight"].T
-        if name + ".bias" in self.w:
-            y = y + self.w[name + ".bias"]
+        y = torch.nn.functional.linear(x, self.w[name + ".weight"], self.w.get(name + ".bias"))
         if slot not in self.plugs:
             return y
         d, alpha = self.plugs[slot]
@@ -65,8 +63,11 @@ class LLM:
         q, k, v = y.split([n, g, g], -1)
         return (u.reshape(t, -1, self.head_dim) for u in (q, k, v))
 
-    def attention(self, q, k, v, pos):
-        k, v = (u.repeat_interleave(self.heads // self.kv_heads, 1) for u in (k, v))
+    def attention(self, q, k, v, pos, fused=False):
+        if not fused:
+            k, v = (u.repeat_interleave(self.heads // self.kv_heads, 1) for u in (k, v))
+        if self.half and not self.fused and not fused:  # the reference ran Qwen2 with fused attention (section 5.6)
+            return self.attention(q.float(), k.float(), v.float(), pos, True).to(q.dtype)
         s = torch.einsum("thp,shp->hts", q, k) * (1.0 / math.sqrt(self.head_dim))
         key = torch.arange(k.shape[0])[None]
         seen = key <= pos[:, None]

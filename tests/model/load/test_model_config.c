@@ -89,6 +89,13 @@ static void published_language_models_are_read(void **state)
                err);
     assert_true(c.head_dim == 128 && c.n_kv_heads == 8 && c.sliding_window == 0 && c.qkv_bias &&
                 !c.fused);
+    HG_TEST_OK(parse_llm(qwen2, "{}", "{\"eos_token_id\":7}", &c, &err), err);
+    assert_true(c.n_stop == 1 && c.stop_ids[0] == 7); /* a number, and it replaces config.json's */
+    HG_TEST_OK(parse_llm(qwen2, "{}",
+                         "{\"eos_token_id\":[151645,151643],\"repetition_penalty\":1.05,\"pad_"
+                         "token_id\":151643}",
+                         &c, &err),
+               err);
     assert_true(c.repetition_penalty == 1.05f && c.n_stop == 2 && c.pad == 151643 &&
                 c.norm_eps == 1e-6f);
     HG_TEST_OK(
