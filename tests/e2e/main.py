@@ -49,6 +49,7 @@ check_memory
 check_memory_runs_out
 check_io_fails
 check_kv_dtype
+check_lock
 check_numerics
 check_quant
 check_ops
