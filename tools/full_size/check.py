@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
