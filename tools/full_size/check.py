@@ -20,7 +20,7 @@ import harness
 import models
 import session
 import vocabularies
-from harness import Fail, Skip, equal, require
+from harness import Skip, equal, require
 from session import Session
 
 RESULTS = []
