@@ -55,7 +55,7 @@ PROGRAMS := $(OUT)/healthgpt $(OUT)/healthgptd $(OUT)/healthgpt-load
 LOAD_SRC := $(sort $(filter-out tools/load/main.c,$(wildcard tools/load/*.c)))
 
 .PHONY: parity-live parity-venv
-.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test full-size test-simt-full test-asan test-tsan bench load-check golden fuzz fuzz-http format format-check lint layers \
+.PHONY: all cuda gpu-pack gpu-check form deps clients demo run test full-size test-simt-full test-asan test-tsan bench load-check tokenizer-check golden fuzz fuzz-http format format-check lint layers \
   schema install clean help report programs check-deps
 
 all: programs ## build build/healthgpt, build/healthgptd and build/healthgpt-load
@@ -146,6 +146,9 @@ full-size: all $(OUT)/full-size-fill ## random models as the published ones are 
 load-check: check-deps ## what the engine promises under load, measured: docs/load.md (ARGS="--only NAME")
 	@$(MAKE) -s all test-programs
 	@python3 tests/load/main.py $(OUT) $(ARGS)
+
+tokenizer-check: all ## compare every tokenizer with transformers, tokenizers and tiktoken (PyPI): docs/tokenizers.md (ARGS="--count N")
+	@"$(or $(HG_TOKENIZERS_PYTHON),python3)" tests/tokenizers/check.py $(OUT) $(ARGS)
 
 parity-live: check-deps ## logits and tokens beside transformers' own modules (build/venv-parity or HG_PARITY_PYTHON); ARGS="--seed N"
 	@$(MAKE) -s $(OUT)/forward

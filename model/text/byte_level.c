@@ -48,6 +48,19 @@ enum hg_status hg_byte_level_finish(const char *where, struct hg_tokenizer *t, s
     return HG_STATUS_OK;
 }
 
+enum hg_status hg_bytes_are_plain(const char *where, const struct hg_tokenizer *t,
+                                  struct hg_error *err)
+{
+    for (unsigned byte = 0; byte < 256; byte++) {
+        int32_t id = t->byte_ids[byte];
+        if (id >= 0 && hg_piece_is_added(&t->vocab.pieces[id]))
+            return hg_fail(err, HG_STATUS_BAD_FILE,
+                           "%s: token %d stands for byte 0x%02X and is an added token as well",
+                           where, id, byte);
+    }
+    return HG_STATUS_OK;
+}
+
 /* tiktoken: the word itself when it is a token, else parts that merge by the rank of what they
  * make.
  */

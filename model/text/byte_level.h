@@ -10,6 +10,11 @@
 uint32_t hg_byte_level_char(unsigned char byte);
 int hg_byte_level_byte(uint32_t cp); /* -1: not in the alphabet */
 
+/* The last check of every load, when the added tokens are known: no byte's token is one of them, or
+ * a user could type it. BAD_FILE. */
+enum hg_status hg_bytes_are_plain(const char *where, const struct hg_tokenizer *t,
+                                  struct hg_error *err);
+
 /* Find the 256 byte tokens of a filled vocabulary; a missing one needs an unk token. */
 enum hg_status hg_byte_level_finish(const char *where, struct hg_tokenizer *t,
                                     struct hg_error *err);

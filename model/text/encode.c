@@ -49,31 +49,42 @@ static void spaces_for_underlines(struct hg_buf *b)
     b->len = to;
 }
 
-static bool is_ascii(const struct hg_buf *b)
+/* How far s[at..n) is ASCII (or, `other`, is not). */
+static size_t ascii_end(const char *s, size_t at, size_t n, bool other)
 {
-    for (size_t i = 0; i < b->len; i++)
-        if ((unsigned char)b->data[i] & 0x80)
-            return false;
-    return true;
+    while (at < n && ((unsigned char)s[at] >= 0x80) == other)
+        at++;
+    return at;
 }
 
-static enum hg_status normalise_nfc(struct hg_buf *b)
+/* An ASCII character is a starter that joins with nothing before it, so the text falls apart in
+ * front of each: only one of them with the others behind it has to be looked at. */
+static enum hg_status normalise_nfc(struct hg_buf *b, struct hg_buf *out)
 {
-    size_t n = 0;
-    if (is_ascii(b))
-        return HG_STATUS_OK;
-    uint8_t *nfc = u8_normalize(UNINORM_NFC, (const uint8_t *)b->data, b->len, NULL, &n);
-    if (!nfc)
-        return HG_STATUS_NO_MEMORY;
-    hg_buf_clear(b);
-    enum hg_status status = hg_buf_append(b, nfc, n);
-    free(nfc);
-    return status;
+    uint8_t room[256];
+    hg_buf_clear(out);
+    for (size_t at = 0, end; at < b->len; at = end) {
+        size_t ascii = ascii_end(b->data, at, b->len, false);
+        end = ascii_end(b->data, ascii, b->len, true);
+        size_t begin = ascii > at && end > ascii ? ascii - 1 : ascii, n = sizeof room;
+        HG_TRY(hg_buf_append(out, b->data + at, begin - at));
+        if (begin == end)
+            continue;
+        uint8_t *nfc =
+            u8_normalize(UNINORM_NFC, (const uint8_t *)b->data + begin, end - begin, room, &n);
+        if (!nfc)
+            return HG_STATUS_NO_MEMORY;
+        enum hg_status status = hg_buf_append(out, nfc, n);
+        if (nfc != room)
+            free(nfc);
+        HG_TRY(status);
+    }
+    return HG_STATUS_OK;
 }
 
 /* Each part is cleaned on its own: what a user typed never joins with what a template says. */
 static enum hg_status add_part(const struct hg_tokenizer *t, const struct hg_text_part *part,
-                               struct hg_buf *clean, struct hg_segments *segs)
+                               struct hg_buf *clean, struct hg_buf *nfc, struct hg_segments *segs)
 {
     if (part->n == 0)
         return HG_STATUS_OK;
@@ -81,7 +92,9 @@ static enum hg_status add_part(const struct hg_tokenizer *t, const struct hg_tex
     if (t->family == HG_FAMILY_LLAMA && !t->legacy)
         spaces_for_underlines(clean);
     if (t->family == HG_FAMILY_QWEN2)
-        HG_TRY(normalise_nfc(clean));
+        HG_TRY(normalise_nfc(clean, nfc));
+    if (t->family == HG_FAMILY_QWEN2)
+        clean = nfc;
     return hg_segments_add(segs, &t->vocab, &t->added, clean->data, clean->len, part->trusted);
 }
 
@@ -131,7 +144,7 @@ static enum hg_status encode_chunk(const struct hg_tokenizer *t, const struct hg
     if (t->family == HG_FAMILY_LLAMA && !t->legacy && t->prefix_space)
         HG_TRY(hg_buf_append(&segs->text, HG_SPM_SPACE, HG_SPM_SPACE_LEN));
     for (size_t i = 0; i < n_parts; i++)
-        HG_TRY(add_part(t, &parts[i], clean, segs));
+        HG_TRY(add_part(t, &parts[i], clean, &work->text, segs));
     HG_TRY(hg_segments_finish(segs));
     return encode_segments(t, segs, work, ids);
 }

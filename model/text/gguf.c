@@ -319,14 +319,16 @@ static enum hg_status read_vocab(struct gguf *g, enum hg_pattern pattern, struct
         HG_TRY(put_tokens(g, t, err));
         t->prefix_space = scalar(g, KEY_ADD_SPACE, 1) == 1;
         HG_TRY(hg_spm_finish(g->where, t, err));
-        return put_added(g, !strcmp(arch, "phi3"), t, err);
+        HG_TRY(put_added(g, !strcmp(arch, "phi3"), t, err));
+        return hg_bytes_are_plain(g->where, t, err);
     }
     HG_TRY(find_pattern(g, pattern, t, err));
     HG_TRY(want_array(g, KEY_MERGES, TYPE_STRING, 0, err));
     HG_TRY(put_tokens(g, t, err));
     HG_TRY(put_merges(g, t, err));
     HG_TRY(put_added(g, false, t, err));
-    return hg_byte_level_finish(g->where, t, err);
+    HG_TRY(hg_byte_level_finish(g->where, t, err));
+    return hg_bytes_are_plain(g->where, t, err);
 }
 
 bool hg_is_gguf(const unsigned char *data, size_t n)

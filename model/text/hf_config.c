@@ -281,7 +281,10 @@ enum hg_status hg_hf_config_finish(const struct hg_hf_config *c, struct hg_token
     HG_TRY(hg_hf_config_specials(c, t, err));
     t->clean_up = c->clean_up;
     if (t->family != HG_FAMILY_LLAMA)
-        return hg_byte_level_finish("tokenizer", t, err);
+        HG_TRY(hg_byte_level_finish("tokenizer", t, err));
+    HG_TRY(hg_bytes_are_plain("tokenizer", t, err));
+    if (t->family != HG_FAMILY_LLAMA)
+        return HG_STATUS_OK;
     t->legacy = c->legacy;
     /* legacy = false patches add_dummy_prefix away and writes U+2581 itself */
     t->prefix_space = c->legacy ? t->prefix_space : c->prefix_space;

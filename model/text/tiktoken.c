@@ -51,20 +51,25 @@ bool hg_is_tiktoken(const unsigned char *data, size_t n)
            read_line((const char *)data, line_len((const char *)data, some), &line);
 }
 
-static enum hg_status put_token(const struct line *line, struct hg_buf *bytes, struct hg_buf *text,
-                                struct hg_tokenizer *t, struct hg_error *err)
+static enum hg_status put_line(const char *s, size_t n, struct hg_buf *bytes, struct hg_buf *text,
+                               struct hg_tokenizer *t, struct hg_error *err)
 {
+    struct line line = {0};
+    struct hg_error cause = {0};
     hg_buf_clear(bytes);
     hg_buf_clear(text);
-    HG_TRY(hg_base64_decode(line->base64, line->n_base64, HG_PIECE_MAX_LEN, bytes, err));
+    if (!read_line(s, n, &line))
+        return hg_fail(err, HG_STATUS_BAD_FILE, "expected base64, a space and a rank");
+    if (hg_base64_decode(line.base64, line.n_base64, HG_PIECE_MAX_LEN, bytes, &cause))
+        return hg_fail(err, HG_STATUS_BAD_FILE, "%s", cause.text);
     for (size_t i = 0; i < bytes->len; i++) {
         char c[4];
         int len = hg_utf8_encode(hg_byte_level_char((unsigned char)bytes->data[i]), c);
         if (hg_buf_append(text, c, (size_t)len))
             return hg_fail(err, HG_STATUS_NO_MEMORY, "no memory");
     }
-    return hg_vocab_put(&t->vocab, line->rank, text->data ? text->data : "", text->len,
-                        HG_PIECE_NORMAL, -(float)line->rank, err);
+    return hg_vocab_put(&t->vocab, line.rank, text->data ? text->data : "", text->len,
+                        HG_PIECE_NORMAL, -(float)line.rank, err);
 }
 
 enum hg_status hg_tiktoken_ranks(const char *where, const unsigned char *data, size_t n,
@@ -80,18 +85,12 @@ enum hg_status hg_tiktoken_ranks(const char *where, const unsigned char *data, s
     for (size_t at = 0, len; at < n; at += len + 1, number++) {
         const char *s = (const char *)data + at;
         struct hg_error cause = {0};
-        struct line line;
         len = line_len(s, n - at);
         if (len == 0 || (len == 1 && s[0] == '\r'))
             continue;
-        if (!read_line(s, len, &line))
-            HG_TRY_OUT(hg_fail(err, HG_STATUS_BAD_FILE,
-                               "%.80s: line %zu: expected base64, a space and a rank", where,
-                               number));
-        status = put_token(&line, &bytes, &text, t, &cause);
+        status = put_line(s, len, &bytes, &text, t, &cause);
         if (status != HG_STATUS_OK)
-            HG_TRY_OUT(hg_fail(err, status == HG_STATUS_BAD_REQUEST ? HG_STATUS_BAD_FILE : status,
-                               "%.80s: line %zu: %.120s", where, number, cause.text));
+            HG_TRY_OUT(hg_fail(err, status, "%.80s: line %zu: %.120s", where, number, cause.text));
     }
     status = hg_byte_level_finish(where, t, err);
 out:

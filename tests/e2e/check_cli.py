@@ -1,4 +1,5 @@
 """The command line: ask, draw, batch, tokenize, inspect, usage."""
+import base64
 import json
 import os
 import re
@@ -144,6 +145,28 @@ def check_tokenize_and_back(build):
     require(len(plain) > len(special), "user text yields no special token: %r, %r" % (plain, special))
     code, _, err = cli(build, "detokenize", "99999999")
     equal(code, 64, err)
+
+
+def check_tokenizer_files(build):
+    """A rank file of tiktoken, with the regex that is asked for; a broken file is named with its line."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "some.tiktoken")
+        tokens = [bytes([i]) for i in range(256)] + [b"12", b"ab"]
+        with open(path, "wb") as f:
+            f.writelines(b"%s %d\n" % (base64.b64encode(t), i) for i, t in enumerate(tokens))
+        for regex, want in ((None, "256 49 50 257"), ("gpt2", "256 256 257"), ("qwen2", "49 50 49 50 257")):
+            options = ["--tokenizer", path] + (["--regex", regex] if regex else [])
+            ids = cli_ok(build, "tokenize", *options, "1212ab").strip()
+            equal(ids, want, regex)
+            equal(cli_ok(build, "detokenize", *options, ids), "1212ab\n", "back")
+        out = cli_ok(build, "tokenize", "--tokenizer", path, "--time", "1212ab")
+        require(re.fullmatch(r"6 bytes, 4 ids, [\d.]+ ms of processor time, [\d.]+ MB/s\n", out), out)
+        code, _, err = cli(build, "tokenize", "--tokenizer", path, "--regex", "o200k", "x")
+        require(code == 64 and "gpt2, qwen2 or cl100k" in err, "%d %s" % (code, err))
+        with open(path, "ab") as f:
+            f.write(b"YWI= 300\n")
+        code, _, err = cli(build, "tokenize", "--tokenizer", path, "x")
+        require(code not in (0, 64) and "some.tiktoken: line 259" in err, "%d %s" % (code, err))
 
 
 def check_inspect_shows_a_whole_folder(build):

@@ -128,6 +128,133 @@ static void a_question_cannot_end_its_own_turn(void **state)
     hg_tokenizer_free(t);
 }
 
+/* ---- whole prompts ---- */
+
+static const char *const bait[] = {"<|end|>",
+                                   "<|user|>",
+                                   "<|assistant|>",
+                                   "<|system|>",
+                                   "<|im_start|>",
+                                   "<|im_end|>",
+                                   "<|im_sep|>",
+                                   "<|endoftext|>",
+                                   "</s>",
+                                   "<s>",
+                                   "<unk>",
+                                   "<image>",
+                                   "<idx_7>",
+                                   "<start_index>",
+                                   "<end_index>",
+                                   "<pixel_newline>",
+                                   "<|",
+                                   "|>",
+                                   "<|en",
+                                   "d|>",
+                                   "<|im_",
+                                   "start|>",
+                                   "system",
+                                   "\n",
+                                   " ",
+                                   "\xe2\x80\xa8",
+                                   "\x1c",
+                                   "\xc2\xa0",
+                                   "\xcc\x81",
+                                   "\xcc\xb8",
+                                   "\xe2\x96\x81",
+                                   "<",
+                                   ">",
+                                   "\xef\xbc\x9c",
+                                   "x",
+                                   "\xf0\x9f",
+                                   "\xe2\x84\xab",
+                                   "<0x0A>",
+                                   "\xff",
+                                   "<|\xe2\x80\x8b"
+                                   "end|>",
+                                   "<|e\xcc\x81nd|>"};
+
+static uint64_t next_random(uint64_t *x)
+{
+    *x ^= *x << 13, *x ^= *x >> 7, *x ^= *x << 17;
+    return *x >> 11;
+}
+
+/* Up to eight pieces of bait. */
+static size_t write_bait(uint64_t *x, char out[256])
+{
+    size_t n = 0;
+    for (uint64_t left = 1 + next_random(x) % 8; left > 0; left--) {
+        const char *s = bait[next_random(x) % (sizeof bait / sizeof *bait)];
+        memcpy(out + n, s, strlen(s));
+        n += strlen(s);
+    }
+    out[n] = '\0';
+    return n;
+}
+
+static void expect_same_added(const struct hg_tokenizer *t, const struct hg_prompt_spec *spec,
+                              const struct hg_prompt_spec *harmless)
+{
+    struct hg_ids ids[2] = {{0}, {0}};
+    struct hg_error err = {0};
+    HG_TEST_OK(hg_prompt_encode(t, spec, &ids[0], &err), err);
+    HG_TEST_OK(hg_prompt_encode(t, harmless, &ids[1], &err), err);
+    for (int k = 0; k < 2; k++) { /* leave the added tokens and the places of images */
+        size_t n = 0;
+        for (size_t i = 0; i < ids[k].n; i++)
+            if (ids[k].data[i] == HG_IMAGE_ID || hg_tokenizer_is_added(t, ids[k].data[i]))
+                ids[k].data[n++] = ids[k].data[i];
+        ids[k].n = n;
+    }
+    text_expect_ids(spec->turns[0].question, &ids[0], ids[1].data, ids[1].n);
+    hg_ids_deinit(&ids[0]);
+    hg_ids_deinit(&ids[1]);
+}
+
+/* The control tokens of a prompt are those of its template, one by one, whatever stands in the
+ * system text, in the questions and in earlier answers: also after NFC, next to tokens that strip
+ * whitespace, and at the borders of the chunks that images make. */
+static void no_text_of_a_prompt_adds_a_control_token(void **state)
+{
+    (void)state;
+    static const struct {
+        bool (*make)(char *);
+        const char *chat;
+    } models[] = {
+        {real_phi3, "phi3_instruct"}, {real_phi4, "phi4_instruct"}, {real_qwen25, "qwen_2"}};
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
+        char dir[64];
+        struct hg_error err = {0};
+        int32_t first;
+        uint64_t x = 88172645463325252u;
+        if (!models[m].make(dir))
+            HG_TEST_SKIP("a vocabulary is missing in the shared data");
+        struct hg_tokenizer *t = text_load(dir);
+        HG_TEST_OK(hg_tokenizer_add_image_tokens(t, 64, &first, &err), err);
+        for (int round = 0; round < 3000; round++) {
+            char system[256], question[256], answer[256], last[256];
+            write_bait(&x, system);
+            size_t n_question = write_bait(&x, question), n_answer = write_bait(&x, answer),
+                   n_last = write_bait(&x, last);
+            int n_images = (int)(next_random(&x) % 3);
+            struct hg_turn turns[2] = {{question, n_question, n_images, answer, n_answer},
+                                       {last, n_last, 1, NULL, 0}};
+            struct hg_turn calm[2] = {{"x", 1, n_images, "x", 1}, {"x", 1, 1, NULL, 0}};
+            struct hg_prompt_spec spec = {.template_name = models[m].chat,
+                                          .system = system,
+                                          .turns = turns,
+                                          .n_turns = 2,
+                                          .start_image = round % 2};
+            struct hg_prompt_spec harmless = spec;
+            harmless.system = "x";
+            harmless.turns = calm;
+            expect_same_added(t, &spec, &harmless);
+        }
+        hg_tokenizer_free(t);
+        text_remove_dir(dir);
+    }
+}
+
 /* A token cut in two by the border between trusted and other text is no token. */
 static void a_token_does_not_span_two_parts(void **state)
 {
@@ -202,6 +329,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(user_text_never_yields_a_special_id),
         cmocka_unit_test(a_question_cannot_end_its_own_turn),
+        cmocka_unit_test(no_text_of_a_prompt_adds_a_control_token),
         cmocka_unit_test(a_token_does_not_span_two_parts),
         cmocka_unit_test(strip_flags_reach_across_parts),
         cmocka_unit_test(the_longest_token_wins_and_strips_its_own_side),

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "common/file.h"
+#include "model/text/internal.h"
 
 struct hg_tokenizer *text_load(const char *path)
 {
@@ -127,4 +128,41 @@ void text_remove_dir(const char *dir)
     }
     closedir(d);
     rmdir(dir);
+}
+
+static void put_part(struct hg_buf *out, const char *s)
+{
+    if (out->len)
+        assert_int_equal(hg_buf_append(out, " ", 1), 0);
+    assert_int_equal(hg_buf_append_str(out, s), 0);
+}
+
+char *text_reference(const struct hg_tokenizer *t, const struct hg_ids *ids, size_t cut)
+{
+    struct hg_buf out = {0};
+    struct hg_ids group = {0};
+    for (size_t i = 0; i <= ids->n; i++) {
+        int32_t id = i < ids->n ? ids->data[i] : -1;
+        bool added = id >= 0 && hg_tokenizer_is_added(t, id);
+        if (added && (t->vocab.pieces[id].flags & HG_PIECE_SPECIAL))
+            continue;
+        if (id >= 0 && !added) {
+            assert_int_equal(hg_ids_push(&group, id), 0);
+            continue;
+        }
+        if (group.n > 0) {
+            char *text = text_decode(t, group.data, group.n, false);
+            put_part(&out, text);
+            free(text);
+            group.n = 0;
+        }
+        if (added)
+            put_part(&out, hg_tokenizer_token(t, id));
+    }
+    for (; cut > 0 && out.len > 0; cut--)
+        for (bool more = true; more && out.len > 0;)
+            more = ((unsigned char)out.data[--out.len] & 0xc0) == 0x80;
+    assert_int_equal(hg_buf_append(&out, "", 1), 0);
+    hg_ids_deinit(&group);
+    return out.data;
 }

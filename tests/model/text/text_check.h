@@ -27,6 +27,11 @@ struct hg_ids text_ids_of_string(const char *s);
 /* Detokenise all ids; a malloc'd string. */
 char *text_decode(const struct hg_tokenizer *t, const int32_t *ids, size_t n, bool show_added);
 
+/* What the reference's demo prints for these ids (reference.md 9.6, T17): special ids fall out,
+ * other added tokens stand alone, all joined with " "; then the last `cut` characters are cut off,
+ * 8 in com_infer.py. A malloc'd string. */
+char *text_reference(const struct hg_tokenizer *t, const struct hg_ids *ids, size_t cut);
+
 /* A fresh folder under /tmp; removed with its files by text_remove_dir. */
 void text_make_dir(char dir[64]);
 void text_write(const char *dir, const char *name, const void *data, size_t n);

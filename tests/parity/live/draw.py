@@ -150,17 +150,19 @@ class double_sums:
     """Half products summed in double, as ours are: what then differs is a rounding point, and no order of additions."""
 
     def __enter__(self):
-        self.linear, self.matmul = linear, matmul = torch.nn.functional.linear, torch.matmul
+        f = torch.nn.functional
+        self.kept = linear, matmul, attend = f.linear, torch.matmul, f.scaled_dot_product_attention
 
         def wide(x, *others):
             return [t if t is None else t.double() for t in (x, *others)] if x.dtype == torch.float16 else None
 
-        torch.nn.functional.linear = lambda x, w, b=None: (
-            linear(*wide(x, w, b)).float().half() if wide(x) else linear(x, w, b))
+        f.linear = lambda x, w, b=None: linear(*wide(x, w, b)).float().half() if wide(x) else linear(x, w, b)
         torch.matmul = lambda a, b: matmul(*wide(a, b)).float().half() if wide(a) else matmul(a, b)
+        f.scaled_dot_product_attention = lambda q, k, v, **how: attend(*wide(q, k, v), **how).float().half()
 
     def __exit__(self, *_):
-        torch.nn.functional.linear, torch.matmul = self.linear, self.matmul
+        f = torch.nn.functional
+        f.linear, torch.matmul, f.scaled_dot_product_attention = self.kept
 
 
 class Tally:
