@@ -136,6 +136,10 @@ test-programs: check-deps $(SIMT) $(TESTS) $(OUT)/kernel-bench $(OUT)/random-mod
 bench: all $(OUT)/kernel-bench $(OUT)/random-model ## model and kernel speed, as shares of what this machine can do
 	@python3 tools/bench/bench.py $(OUT)
 
+.PHONY: bench-beside
+bench-beside: all $(OUT)/kernel-bench ## ours beside another engine's bench in turns: MODEL=DIR PEER='llama-bench ... -o json' (ARGS=)
+	@python3 tools/bench/beside.py $(OUT) --model '$(MODEL)' --peer '$(PEER)' $(ARGS)
+
 full-size: all $(OUT)/full-size-fill ## random models as the published ones are laid out, 11 to 31 GB: written, loaded, checked (ARGS=)
 	@python3 tools/full_size/check.py $(OUT) $(ARGS)
 

@@ -369,11 +369,11 @@ struct hg_backend_limits {
     int64_t max_conv; /* height * width * kernel^2 * C of a convolution input, after upsampling */
 };
 
-/* Device memory in bytes; all zero on the host. limit: of the backend's pool, 0 = it has none;
- * largest: what one alloc could get; free_at_open: of the card, from which the pool took its share.
- */
+/* Device memory in bytes; all zero on the host but scratch. limit: of the backend's pool, 0 = it
+ * has none; largest: what one alloc could get; free_at_open: of the card, from which the pool took
+ * its share. scratch: what reserve took, where `used` does not count it. */
 struct hg_backend_memory {
-    size_t card, free_at_open, limit, used, largest;
+    size_t card, free_at_open, limit, used, largest, scratch;
 };
 
 struct hg_backend_ops {

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "model/dry_run.h"
 #include "model/internal.h"
 #include "model/model_path.h"
 #include "model/numerics.h"
@@ -175,7 +176,12 @@ enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *
     HG_TRY(reserve(m, f, &source, err));
     HG_TRY(hg_model_check_memory(m, f, kv, err));
     HG_TRY(load_vision(m, f, small, err));
-    HG_TRY(hg_llm_load(m->backend, &m->llm_config, &source, &m->llm, err));
+    if (!hg_dry_run_of(m->backend))
+        HG_TRY(
+            hg_quant_cache_open(o->quant_cache, store, f->base, o->n_threads, &source.cache, err));
+    enum hg_status status = hg_llm_load(m->backend, &m->llm_config, &source, &m->llm, err);
+    hg_quant_cache_close(source.cache, status == HG_STATUS_OK);
+    HG_TRY(status);
     for (int t = 0; t < HG_TASK_COUNT; t++)
         HG_TRY(load_profile(m, f, t, small, err));
     if (f->vqgan) {
@@ -183,7 +189,7 @@ enum hg_status hg_model_load_network(struct hg_model *m, struct hg_model_files *
                              &m->vqgan, err));
         hg_vqgan_info(m->vqgan, &m->vqgan_info);
     }
-    return hg_model_files_check_surplus(f, err);
+    return hg_model_files_check_surplus(f, hg_dry_run_of(m->backend) != NULL, err);
 }
 
 /* ---- caches and tables
@@ -295,6 +301,7 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     m->rounding = hg_numerics_rounding(o, m->llm_config.arch);
     hg_model_files_set_meter(f, &meter);
     HG_TRY(hg_model_load_network(m, f, o, &kv, err));
+    HG_TRY(hg_model_lock_check(f, err));
     m->weights_crc32c = hg_model_files_crc32c(f);
     hg_load_meter_end(&meter, m->weights_crc32c);
     HG_TRY(create_features(m, err));
@@ -302,6 +309,11 @@ static enum hg_status load_all(struct hg_model *m, struct hg_model_files *f,
     HG_TRY(hg_model_create_kv(m, o->kv_tokens, &kv, err));
     hg_model_log_memory(m);
     return HG_STATUS_OK;
+}
+
+float hg_model_temperature(const struct hg_model *m, enum hg_task t)
+{
+    return (unsigned)t < HG_TASK_COUNT ? m->card.tasks[t].temperature : -1;
 }
 
 double hg_model_load_share(double *left_s)
@@ -432,6 +444,7 @@ static void put_pool(const struct hg_model *m, struct hg_model_info *out)
     out->card_free_bytes = memory.free_at_open;
     out->pool_bytes = memory.limit;
     out->pool_used_bytes = memory.used;
+    out->scratch_bytes = memory.scratch;
     if (memory.used > out->weight_bytes + out->kv_bytes)
         out->workspace_bytes = memory.used - out->weight_bytes - out->kv_bytes;
 }

@@ -28,12 +28,14 @@ struct hg_model_options {
     const char *path; /* folder with healthgpt.json, or a card file; NULL: the demo model */
     const char
         *weights; /* where the card's pieces are (load/model_source.h); NULL, "": its folder */
-    const char *system;   /* instead of the card's system prompt; NULL, "": the card's */
-    const char *backend;  /* "auto", see hg_backend_open */
-    const char *dtype;    /* base weights: "auto" (as stored), "f32", "f16", "bf16", "int8", "fp8",
-                             "int4" */
-    const char *rope;     /* NULL (the card decides), "fp32", "fp16", "bf16" */
-    const char *kv_dtype; /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
+    const char *system;  /* instead of the card's system prompt; NULL, "": the card's */
+    const char *backend; /* "auto", see hg_backend_open */
+    const char *dtype;   /* base weights: "auto" (as stored), "f32", "f16", "bf16", "int8", "fp8",
+                            "int4" */
+    const char *lock; /* model.lock: NULL, "auto" (verified when it is there), "require", "off" */
+    const char *quant_cache; /* folder of quantised base weights (load/quant_cache.h); NULL: none */
+    const char *rope;        /* NULL (the card decides), "fp32", "fp16", "bf16" */
+    const char *kv_dtype;    /* "auto" (f16; f32 with dtype f32), "f32", "f16", "bf16", "int8" */
     const char *plugin_dtype; /* H-LoRA adapters: "auto" (bf16 beside int8, fp8 and int4, else as
                                  dtype), "f32", "f16", "bf16", "int8". UNSUPPORTED where the backend
                                  cannot: cuda has auto and int8 */
@@ -78,6 +80,7 @@ struct hg_model_info {
     size_t plugin_bytes[HG_TASK_COUNT], kv_bytes, workspace_bytes;
     /* of a card; pool_bytes 0: the backend has no pool, card_bytes 0: it has no card */
     size_t pool_bytes, pool_used_bytes, card_bytes, card_free_bytes;
+    size_t scratch_bytes;    /* of the cpu backend's ops, beside workspace_bytes */
     uint32_t weights_crc32c; /* over every tensor that was read: see hg_weights_crc32c; the order of
                                 the sets is base, vision, VQGAN, comprehension, generation */
 };
@@ -96,6 +99,22 @@ enum hg_status hg_model_check(const struct hg_model_options *o, int64_t deadline
 /* UNSUPPORTED with the card's reason when the card has no such task; reads the card alone. */
 enum hg_status hg_model_check_task(const struct hg_model_options *o, enum hg_task t,
                                    struct hg_error *err);
+/* ---- model.lock (model/load/lock.h) ---- */
+struct hg_model_lock_report {
+    char path[1280]; /* of the lock, which may not exist */
+    bool exists;
+    size_t n_files, n_tensors; /* written */
+    uint64_t bytes;
+    double seconds;
+};
+/* Opens the model's files (path, weights), reads every tensor and writes the lock beside them. */
+enum hg_status hg_model_lock_write(const struct hg_model_options *o,
+                                   struct hg_model_lock_report *out, struct hg_error *err);
+/* OK: it holds, or does not exist; BAD_FILE says what is another one. Without `contents` names,
+ * sizes, types, shapes and the small files. */
+enum hg_status hg_model_lock_verify(const struct hg_model_options *o, bool contents,
+                                    struct hg_model_lock_report *out, struct hg_error *err);
+
 /* [any] How far the load of this process has come, 0..1 of the bytes of its weights; *left_s:
  * seconds at the pace so far, 0 when not known. */
 double hg_model_load_share(double *left_s);
@@ -106,6 +125,8 @@ const struct hg_tokenizer *hg_model_tokenizer(const struct hg_model *m); /* [any
  * <card's name>.canary.json among the weights of a card file. */
 enum hg_status hg_model_canary_path(const struct hg_model *m, char *out, size_t cap,
                                     struct hg_error *err);
+/* [any] The card's temperature for requests that bring none; -1: it has none. */
+float hg_model_temperature(const struct hg_model *m, enum hg_task t);
 const char *hg_task_name(enum hg_task t); /* "comprehension", "generation" */
 
 /* ---- a request --------------------------------------------------------------------------------

@@ -89,13 +89,16 @@ uint32_t hg_model_files_crc32c(const struct hg_model_files *f)
     return crc;
 }
 
-enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, struct hg_error *err)
+enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, bool tell,
+                                            struct hg_error *err)
 {
-    struct hg_weights *all[N_SETS];
-    list_sets(f, all);
-    for (int i = 0; i < N_SETS; i++)
-        if (all[i])
-            HG_TRY(hg_weights_check_all_used(all[i], err));
+    struct hg_weights *own[] = {f->base, f->vision, f->vqgan};
+    for (int i = 0; i < 3; i++)
+        if (own[i])
+            HG_TRY(hg_weights_check_all_used(own[i], err));
+    for (int t = 0; t < HG_TASK_COUNT; t++)
+        if (f->task[t])
+            HG_TRY(hg_weights_warn_unused(f->task[t], tell, err));
     return HG_STATUS_OK;
 }
 
@@ -270,5 +273,6 @@ enum hg_status hg_model_files_open(struct hg_model *m, const struct hg_model_opt
     HG_TRY(find_pieces(m, f, err));
     HG_TRY(read_configs(m, f, err));
     HG_TRY(open_weights(f, err));
+    HG_TRY(hg_model_lock_apply(m, f, o, err));
     return load_tokenizer(m, f, err);
 }

@@ -185,6 +185,8 @@ void hg_model_log_memory(const struct hg_model *m)
            mb(i.plugin_bytes[HG_TASK_GENERATION]), mb(i.kv_bytes),
            (long long)i.kv_blocks * HG_BLOCK_TOKENS, mb(i.workspace_bytes),
            mb(i.weight_bytes + i.kv_bytes + i.workspace_bytes));
+    if (i.scratch_bytes)
+        hg_log(HG_LOG_INFO, "memory: and %.1f MB for the backend's own work", mb(i.scratch_bytes));
     if (i.pool_bytes)
         hg_log(HG_LOG_INFO,
                "memory: pool %.1f MB (%.2f of the card's free %.1f of %.1f MB), %.1f MB used, %.1f "

@@ -14,6 +14,7 @@ void hg_loader_reset(struct hg_loader *l)
     for (int i = 0; i < l->n_fetched; i++)
         hg_weights_done(l->weights, l->fetched[i]);
     l->n_fetched = 0;
+    hg_quant_cache_done(l->cache);
     hg_arena_deinit(&l->arena);
 }
 
@@ -96,6 +97,35 @@ enum hg_status hg_loader_get(struct hg_loader *l, const char *name, int64_t rows
                        (long long)hg_tensor_count(t));
     hg_tensor_convert(t, type, copy);
     *out = (struct hg_host_tensor){.data = copy, .type = type};
+    return HG_STATUS_OK;
+}
+
+enum hg_status hg_loader_linear(struct hg_loader *l, const char *name, int64_t rows, int64_t cols,
+                                int64_t *n_rows, struct hg_host_tensor *out, struct hg_error *err)
+{
+    int64_t dims[2] = {rows, cols};
+    const struct hg_tensor *t;
+    struct hg_host_tensor plain;
+    if (!l->cache)
+        return hg_loader_get(l, name, rows, cols, n_rows, out, err);
+    HG_TRY(hg_weights_get(l->weights, name, 2, dims, &t, err));
+    if (hg_quant_cache_get(l->cache, t, out)) {
+        if (n_rows)
+            *n_rows = t->dims[0];
+        return hg_weights_check_lock(l->weights, err);
+    }
+    HG_TRY(hg_loader_get(l, name, rows, cols, n_rows, out, err));
+    if (!hg_quant_cache_writes(l->cache) || t->dims[0] < 1)
+        return HG_STATUS_OK;
+    plain = *out;
+    enum hg_dtype type = hg_quant_cache_type(l->cache);
+    size_t n = (size_t)t->dims[0];
+    void *codes = hg_arena_alloc(&l->arena, n * hg_code_bytes(type, (int)cols));
+    void *scale = hg_arena_alloc(&l->arena, n * hg_scale_bytes(type, (int)cols));
+    if (!codes || !scale)
+        return hg_fail(err, HG_STATUS_NO_MEMORY, "tensor %s: quantised copy", name);
+    if (hg_quant_cache_add(l->cache, t, &plain, codes, scale))
+        *out = (struct hg_host_tensor){.data = codes, .type = type, .scale = scale};
     return HG_STATUS_OK;
 }
 

@@ -10,6 +10,7 @@
 
 #include "common/arena.h"
 #include "kernels/backend.h"
+#include "model/load/quant_cache.h"
 #include "model/load/weights.h"
 
 enum { HG_LOADER_FETCHED = 32 };
@@ -17,6 +18,7 @@ enum { HG_LOADER_FETCHED = 32 };
 struct hg_loader {
     struct hg_backend *backend;
     struct hg_weights *weights;
+    struct hg_quant_cache *cache;                       /* of hg_loader_linear; NULL: none */
     struct hg_arena arena;                              /* converted copies */
     const struct hg_tensor *fetched[HG_LOADER_FETCHED]; /* since the last reset */
     int n_fetched;
@@ -37,6 +39,10 @@ enum hg_status hg_loader_find(struct hg_loader *l, const char *name, int n_dims,
  * stored in *n_rows when that is not NULL. */
 enum hg_status hg_loader_get(struct hg_loader *l, const char *name, int64_t rows, int64_t cols,
                              int64_t *n_rows, struct hg_host_tensor *out, struct hg_error *err);
+
+/* The same of a matrix that is stored in the type of the cache: quantised where that helps. */
+enum hg_status hg_loader_linear(struct hg_loader *l, const char *name, int64_t rows, int64_t cols,
+                                int64_t *n_rows, struct hg_host_tensor *out, struct hg_error *err);
 
 /* A vector of n fp32 values on the device (norm weights). */
 enum hg_status hg_loader_vector(struct hg_loader *l, const char *name, int64_t n, float **out,

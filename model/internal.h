@@ -126,6 +126,7 @@ struct hg_model_files {
     char paths[HG_PART_COUNT][HG_PLACE_CAP]; /* where each piece was found; "": the card has none */
     struct hg_weights *base, *vision, *vqgan; /* vision, vqgan: NULL when the card has none */
     struct hg_weights *task[HG_TASK_COUNT];   /* plug-in and fusion file; NULL: neither */
+    bool locked;                              /* model.lock is there and holds so far */
 };
 
 /* Read card, configs and tokenizer (which settles the ids of the image tokens) into m and map all
@@ -135,8 +136,10 @@ enum hg_status hg_model_files_open(struct hg_model *m, const struct hg_model_opt
 void hg_model_files_close(struct hg_model_files *f);
 void hg_model_files_set_meter(struct hg_model_files *f, struct hg_load_meter *m);
 uint32_t hg_model_files_crc32c(const struct hg_model_files *f);
-/* BAD_FILE naming the first tensor that nobody fetched or ignored. */
-enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, struct hg_error *err);
+/* BAD_FILE naming the first tensor that nobody fetched or ignored; in a plug-in's files what is no
+ * adapter is a warning in the log, when `tell`. */
+enum hg_status hg_model_files_check_surplus(const struct hg_model_files *f, bool tell,
+                                            struct hg_error *err);
 
 /* The features of its images are in the cache (or it ends): others may have their slots. */
 void hg_seq_release_features(struct hg_seq *s);
@@ -165,6 +168,15 @@ enum hg_status hg_model_fail_task(const struct hg_model_card *c, int task, struc
 enum hg_status hg_model_rehearse(struct hg_model *m, struct hg_model_files *f,
                                  const struct hg_model_options *o, int64_t deadline_ns,
                                  hg_model_finding_fn *fn, void *ctx, struct hg_error *err);
+
+/* ---- healthgpt_lock.c ---- */
+/* model.lock, as the option says: whether the opened files are those it lists. From then on the
+ * checksums of what is read are compared (hg_weights_lock). */
+enum hg_status hg_model_lock_apply(struct hg_model *m, struct hg_model_files *f,
+                                   const struct hg_model_options *o, struct hg_error *err);
+/* After everything was read: BAD_FILE naming the first tensor that is another one. Says in the log
+ * how many were verified. */
+enum hg_status hg_model_lock_check(const struct hg_model_files *f, struct hg_error *err);
 
 /* ---- healthgpt_memory.c ---- */
 /* The option, or the environment's, or 0.90; BAD_REQUEST outside 0.01..1. */

@@ -8,6 +8,7 @@
 
 #include "kernels/backend.h"
 #include "model/load/model_config.h"
+#include "model/load/quant_cache.h"
 #include "model/load/weights.h"
 
 enum { HG_LLM_SETS = 2 };
@@ -44,8 +45,9 @@ struct hg_llm_source {
     struct hg_weights *task[HG_LLM_SETS]; /* NULL: no plug-in; else lora and maybe tables */
     bool present[HG_LLM_SETS];            /* a task that the model lacks shares the other's set */
     float alpha[HG_LLM_SETS];
-    enum hg_dtype store; /* base linears */
-    int plugin;          /* of hg_weight_desc: adapters */
+    enum hg_dtype store;          /* base linears */
+    int plugin;                   /* of hg_weight_desc: adapters */
+    struct hg_quant_cache *cache; /* of base, in that type; NULL: none */
     enum hg_rope_mode rope;
     enum hg_rounding rounding;
     int max_tokens; /* of one step: sizes the workspace */

@@ -44,7 +44,7 @@ static enum hg_status get_part(struct load *l, int layer, const struct module *m
     snprintf(module, sizeof module, "model.layers.%d.%s", layer, mod->names[part]);
     out->n_out = n_out;
     snprintf(name, sizeof name, "%s.weight", module);
-    HG_TRY(hg_loader_get(&l->base, name, n_out, mod->n_in, NULL, &out->w, err));
+    HG_TRY(hg_loader_linear(&l->base, name, n_out, mod->n_in, NULL, &out->w, err));
     if (mod->bias) {
         snprintf(name, sizeof name, "%s.bias", module);
         HG_TRY(hg_loader_get(&l->base, name, n_out, 0, NULL, &out->bias, err));
@@ -145,8 +145,8 @@ static enum hg_status load_head(struct load *l, struct hg_loader *from, const ch
     desc.n_in = m->config.dim;
     desc.n_parts = 1;
     desc.store = l->source->store;
-    HG_TRY(
-        hg_loader_get(from, name, m->sets[set].rows, m->config.dim, &rows, &desc.parts[0].w, err));
+    HG_TRY(hg_loader_linear(from, name, m->sets[set].rows, m->config.dim, &rows, &desc.parts[0].w,
+                            err));
     desc.parts[0].n_out = (int)rows;
     HG_TRY(m->backend->ops->weight_create(m->backend, &desc, &m->sets[set].head, err));
     m->sets[set].owns_head = true;
@@ -316,6 +316,7 @@ enum hg_status hg_llm_load(struct hg_backend *b, const struct hg_llm_config *c,
     m->table_type = hg_dtype_beside(s->store);
     m->rounding = s->rounding;
     struct load l = {.m = m, .source = s, .base = {.backend = b, .weights = s->base}};
+    l.base.cache = s->cache;
     for (int i = 0; i < HG_LLM_SETS; i++)
         l.task[i] = (struct hg_loader){.backend = b, .weights = s->task[i]};
     enum hg_status status = load_all(&l, err);

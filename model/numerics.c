@@ -30,6 +30,7 @@ enum hg_status hg_numerics_apply(const struct hg_model_options *asked, struct hg
                        "numerics: expected default or strict, got \"%.32s\"", asked->numerics);
     HG_TRY(need("backend", &out->backend, "ref", err));
     HG_TRY(need("dtype", &out->dtype, "f16", err));
+    HG_TRY(need("plugin_dtype", &out->plugin_dtype, "f16", err));
     HG_TRY(need("kv_dtype", &out->kv_dtype, "f16", err));
     if (!out->rope)
         out->rope = "fp16";

@@ -172,6 +172,8 @@ static enum hg_status load_model(const struct hg_config *c, struct hg_model **mo
                                  .backend = c->backend,
                                  .dtype = c->dtype,
                                  .kv_dtype = c->kv_dtype,
+                                 .lock = c->lock,
+                                 .quant_cache = c->quant_cache,
                                  .plugin_dtype = c->plugin_dtype,
                                  .numerics = c->numerics,
                                  .n_threads = (int)c->threads,

@@ -45,9 +45,11 @@ static void score_rows(const struct cpu_attend *a, const void *const *k, const v
     }
 }
 
-static void score_panel(const struct cpu_attend *a, const void *k, int panel)
+/* Panel `panel`, and the one after it when there is one; the number of panels. */
+static int score_panels(const struct cpu_attend *a, const void *const *k, int panel)
 {
-    struct cpu_tile t = {.w = k,
+    int width = panel + 1 < N_PANELS && k[panel + 1] ? 2 : 1;
+    struct cpu_tile t = {.w = k[panel],
                          .w_step = cpu_group_bytes(a->form),
                          .x = a->t->q,
                          .ldx = a->dim * (int64_t)sizeof(float),
@@ -55,9 +57,12 @@ static void score_panel(const struct cpu_attend *a, const void *k, int panel)
                          .ld_acc = CPU_KEYS,
                          .n_k = a->dim,
                          .n_rows = a->n_rows,
-                         .width = 1,
+                         .width = width,
+                         .second =
+                             width == 2 ? (const char *)k[panel + 1] - (const char *)k[panel] : 0,
                          .first = true};
     a->simd->tile[a->form](&t);
+    return width;
 }
 
 /* s[j] *= scale of key j: int8 keys carry it in their scores, int8 values in their weights. Keys
@@ -128,7 +133,8 @@ static void add_values(const struct cpu_attend *a, const void *v, const void *ne
             add_values_row(a, v, next, panel, key0, key1, r);
         return;
     }
-    for (int c = 0; c < a->dim_pad; c += CPU_LANES) {
+    for (int c = 0, width; c < a->dim_pad; c += width * CPU_LANES) {
+        width = a->dim_pad - c > CPU_LANES ? 2 : 1;
         struct cpu_tile t = {.w = (const char *)v + (c + key0) * step,
                              .w_step = step,
                              .x = a->t->score + row0 * CPU_KEYS + panel * PANEL_KEYS + key0,
@@ -137,7 +143,8 @@ static void add_values(const struct cpu_attend *a, const void *v, const void *ne
                              .ld_acc = a->dim_pad,
                              .n_k = key1 - key0,
                              .n_rows = row1 - row0,
-                             .width = 1};
+                             .width = width,
+                             .second = PANEL_KEYS * step};
         a->simd->tile[a->form](&t);
     }
 }
@@ -174,9 +181,8 @@ void cpu_attend_keys(struct cpu_attend *a, const void *const *k, const void *con
         fetch(v, bytes);
         fetch(next_k, bytes);
     }
-    for (int p = 0; p < N_PANELS && a->n_rows >= CPU_STRIP_ROWS; p++)
-        if (k[p])
-            score_panel(a, k[p], p);
+    for (int p = 0; p < N_PANELS && k[p] && a->n_rows >= CPU_STRIP_ROWS;)
+        p += score_panels(a, k, p);
     for (int r = 0; r < a->n_rows; r++)
         softmax_row(a, r);
     for (int p = 0; p < N_PANELS; p++)

@@ -78,6 +78,7 @@ struct cpu_backend {
     struct hg_backend_limits limits;
     int chunk;                  /* rows of the scratch below */
     int64_t ld_x, ld_z, ld_sum; /* elements */
+    size_t scratch_bytes;       /* of all that reserve took */
     int64_t x_cap;              /* floats of x32 */
     float *x32;                 /* [chunk, ld_x] activations as they meet the weight */
     uint16_t *x16;              /* [chunk, ld_x] */
@@ -132,6 +133,9 @@ static inline int64_t cpu_share(int64_t n, int member, int n_members, int64_t *f
 /* 64-byte aligned zeroed memory, free with free(); NULL and a message in *err when there is none.
  */
 enum hg_status cpu_scratch(void *out, int64_t count, size_t size, struct hg_error *err);
+/* The same, zeroed by all threads of the backend. */
+enum hg_status cpu_array(struct hg_backend *b, void *out, int64_t count, size_t size,
+                         struct hg_error *err);
 
 /* ---- rows x weight (gemm.c) --------------------------------------------------------------------
  */

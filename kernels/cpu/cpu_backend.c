@@ -27,6 +27,19 @@ void cpu_run(struct cpu_backend *c, int64_t work, hg_pool_fn *fn, void *ctx)
 /* ---- scratch
  * -------------------------------------------------------------------------------------- */
 
+static enum hg_status scratch(struct cpu_backend *c, void *out, int64_t count, size_t size,
+                              struct hg_error *err)
+{
+    HG_TRY(cpu_scratch(out, count, size, err));
+    c->scratch_bytes += (size_t)count * size;
+    return HG_STATUS_OK;
+}
+
+static void memory(struct hg_backend *b, struct hg_backend_memory *out)
+{
+    *out = (struct hg_backend_memory){.scratch = cpu_of(b)->scratch_bytes};
+}
+
 static void release_scratch(struct cpu_backend *c)
 {
     void *shared[] = {c->x32,      c->x16,    c->x8,      c->x_scale, c->x_sum,   c->z,
@@ -51,23 +64,24 @@ static void release_scratch(struct cpu_backend *c)
     c->moments = NULL;
     c->threads = NULL;
     c->chunk = 0;
+    c->scratch_bytes = 0;
     c->x_cap = c->ld_z = c->ld_sum = c->band_cap = 0;
     memset(&c->limits, 0, sizeof c->limits);
 }
 
-static enum hg_status reserve_thread(struct cpu_thread *t, int chunk, int max_out,
+static enum hg_status reserve_thread(struct cpu_backend *c, struct cpu_thread *t, int max_out,
                                      struct hg_error *err)
 {
-    int64_t dim = CPU_MAX_HEAD_DIM, block = (int64_t)chunk * CPU_PAIR;
-    HG_TRY(cpu_scratch(&t->acc, block, sizeof *t->acc, err));
-    HG_TRY(cpu_scratch(&t->up, block, sizeof *t->up, err));
-    HG_TRY(cpu_scratch(&t->cos, dim / 2, sizeof *t->cos, err));
-    HG_TRY(cpu_scratch(&t->sin, dim / 2, sizeof *t->sin, err));
-    HG_TRY(cpu_scratch(&t->q, CPU_QUERIES * dim, sizeof *t->q, err));
-    HG_TRY(cpu_scratch(&t->out, CPU_QUERIES * dim, sizeof *t->out, err));
-    HG_TRY(cpu_scratch(&t->score, CPU_QUERIES * CPU_KEYS, sizeof *t->score, err));
-    HG_TRY(cpu_scratch(&t->keys, CPU_KEYS * dim, sizeof *t->keys, err));
-    HG_TRY(cpu_scratch(&t->values, CPU_KEYS * dim, sizeof *t->values, err));
+    int64_t dim = CPU_MAX_HEAD_DIM, block = (int64_t)c->chunk * CPU_PAIR;
+    HG_TRY(scratch(c, &t->acc, block, sizeof *t->acc, err));
+    HG_TRY(scratch(c, &t->up, block, sizeof *t->up, err));
+    HG_TRY(scratch(c, &t->cos, dim / 2, sizeof *t->cos, err));
+    HG_TRY(scratch(c, &t->sin, dim / 2, sizeof *t->sin, err));
+    HG_TRY(scratch(c, &t->q, CPU_QUERIES * dim, sizeof *t->q, err));
+    HG_TRY(scratch(c, &t->out, CPU_QUERIES * dim, sizeof *t->out, err));
+    HG_TRY(scratch(c, &t->score, CPU_QUERIES * CPU_KEYS, sizeof *t->score, err));
+    HG_TRY(scratch(c, &t->keys, CPU_KEYS * dim, sizeof *t->keys, err));
+    HG_TRY(scratch(c, &t->values, CPU_KEYS * dim, sizeof *t->values, err));
     return hg_sample_scratch_init(&t->sample, max_out, err);
 }
 
@@ -92,20 +106,20 @@ static enum hg_status reserve_rows(struct cpu_backend *c, const struct hg_backen
     c->x_cap = ld_x * n;
     if (l->max_conv > 0)
         c->x_cap = at_least(c->x_cap, l->max_conv < CONV_INPUTS ? l->max_conv + 64 : CONV_INPUTS);
-    HG_TRY(cpu_scratch(&c->x32, c->x_cap, sizeof *c->x32, err));
-    HG_TRY(cpu_scratch(&c->x16, c->x_cap, sizeof *c->x16, err));
-    HG_TRY(cpu_scratch(&c->x8, c->x_cap, sizeof *c->x8, err));
+    HG_TRY(scratch(c, &c->x32, c->x_cap, sizeof *c->x32, err));
+    HG_TRY(scratch(c, &c->x16, c->x_cap, sizeof *c->x16, err));
+    HG_TRY(scratch(c, &c->x8, c->x_cap, sizeof *c->x8, err));
     int64_t scales = n + c->x_cap / 64; /* rows are padded to 64 inputs, so groups fit */
-    HG_TRY(cpu_scratch(&c->x_scale, scales, sizeof *c->x_scale, err));
-    HG_TRY(cpu_scratch(&c->x_sum, scales, sizeof *c->x_sum, err));
-    HG_TRY(cpu_scratch(&c->xa_scale, n, sizeof *c->xa_scale, err));
-    HG_TRY(cpu_scratch(&c->xa_sum, n, sizeof *c->xa_sum, err));
-    HG_TRY(cpu_scratch(&c->z_scale, n * HG_MAX_PARTS, sizeof *c->z_scale, err));
-    HG_TRY(cpu_scratch(&c->z_sum, n * HG_MAX_PARTS, sizeof *c->z_sum, err));
-    HG_TRY(cpu_scratch(&c->z, n * c->ld_z, sizeof *c->z, err));
-    HG_TRY(cpu_scratch(&c->z_act, n * c->ld_z, sizeof *c->z_act, err));
-    HG_TRY(cpu_scratch(&c->sum, n * c->ld_sum, sizeof *c->sum, err));
-    return cpu_scratch(&c->row, n, sizeof *c->row, err);
+    HG_TRY(scratch(c, &c->x_scale, scales, sizeof *c->x_scale, err));
+    HG_TRY(scratch(c, &c->x_sum, scales, sizeof *c->x_sum, err));
+    HG_TRY(scratch(c, &c->xa_scale, n, sizeof *c->xa_scale, err));
+    HG_TRY(scratch(c, &c->xa_sum, n, sizeof *c->xa_sum, err));
+    HG_TRY(scratch(c, &c->z_scale, n * HG_MAX_PARTS, sizeof *c->z_scale, err));
+    HG_TRY(scratch(c, &c->z_sum, n * HG_MAX_PARTS, sizeof *c->z_sum, err));
+    HG_TRY(scratch(c, &c->z, n * c->ld_z, sizeof *c->z, err));
+    HG_TRY(scratch(c, &c->z_act, n * c->ld_z, sizeof *c->z_act, err));
+    HG_TRY(scratch(c, &c->sum, n * c->ld_sum, sizeof *c->sum, err));
+    return scratch(c, &c->row, n, sizeof *c->row, err);
 }
 
 static enum hg_status cpu_reserve(struct hg_backend *b, const struct hg_backend_limits *limits,
@@ -121,13 +135,13 @@ static enum hg_status cpu_reserve(struct hg_backend *b, const struct hg_backend_
     if (!c->threads)
         HG_TRY_OUT(hg_fail(err, HG_STATUS_NO_MEMORY, "cpu: scratch of %d threads", c->n_threads));
     for (int i = 0; i < c->n_threads; i++)
-        HG_TRY_OUT(reserve_thread(&c->threads[i], c->chunk, l.max_out, err));
+        HG_TRY_OUT(reserve_thread(c, &c->threads[i], l.max_out, err));
     if (l.max_conv > 0) {
         c->band_cap = l.max_conv < BAND_FLOATS ? l.max_conv : BAND_FLOATS;
-        HG_TRY_OUT(cpu_scratch(&c->band, c->band_cap, sizeof *c->band, err));
-        HG_TRY_OUT(cpu_scratch(&c->moments, 2 * CPU_MOMENT_RUNS * (int64_t)CPU_MAX_CHANNELS,
-                               sizeof *c->moments, err));
-        HG_TRY_OUT(cpu_scratch(&c->norm_affine, 2 * CPU_MAX_CHANNELS, sizeof(float), err));
+        HG_TRY_OUT(scratch(c, &c->band, c->band_cap, sizeof *c->band, err));
+        HG_TRY_OUT(scratch(c, &c->moments, 2 * CPU_MOMENT_RUNS * (int64_t)CPU_MAX_CHANNELS,
+                           sizeof *c->moments, err));
+        HG_TRY_OUT(scratch(c, &c->norm_affine, 2 * CPU_MAX_CHANNELS, sizeof(float), err));
     }
     c->limits = l;
 out:
@@ -178,7 +192,7 @@ static const struct hg_backend_ops cpu_ops = {
     .close = cpu_close,
     .describe = cpu_describe,
     .reserve = cpu_reserve,
-    .memory = hg_host_memory,
+    .memory = memory,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .upload = cpu_upload,

@@ -18,9 +18,9 @@ enum hg_status cpu_kv_create(struct hg_backend *b, const struct hg_kv_desc *desc
         return hg_fail(err, HG_STATUS_NO_MEMORY, "kv cache");
     kv->desc = *desc;
     kv->dim_pad = (int)cpu_round_up(desc->head_dim, CPU_LANES);
-    enum hg_status status = cpu_scratch(&kv->k, (int64_t)n, hg_dtype_bytes(desc->type), err);
+    enum hg_status status = cpu_array(b, &kv->k, (int64_t)n, hg_dtype_bytes(desc->type), err);
     if (status == HG_STATUS_OK)
-        status = cpu_scratch(&kv->v, (int64_t)n, hg_dtype_bytes(desc->type), err);
+        status = cpu_array(b, &kv->v, (int64_t)n, hg_dtype_bytes(desc->type), err);
     if (status == HG_STATUS_OK && n_scales)
         status = cpu_scratch(&kv->k_scale, (int64_t)n_scales, sizeof(float), err);
     if (status == HG_STATUS_OK && n_scales)

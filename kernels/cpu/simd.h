@@ -41,8 +41,10 @@ struct cpu_tile {
     int64_t ld_acc; /* elements between rows */
     int n_k;        /* k groups: of 1, 2 (BF16), 4 (I8) or 8 (I4) inputs */
     int n_rows;
-    int width;  /* 1, or 2: the second panel lies 16 columns after the first in every k group */
-    bool first; /* true: start from 0 instead of acc */
+    int width;      /* 1, or 2 panels */
+    int64_t second; /* bytes from the first panel to the second, of forms that meet floats; 0, and
+                       in the other forms: it follows in every k group */
+    bool first;     /* true: start from 0 instead of acc */
     /* I4, from the first group of this call on */
     const uint16_t *w_scale; /* binary16 [groups][16 * width] */
     const float *x_scale;    /* [n_rows, ld_scale] per group */
@@ -76,6 +78,22 @@ typedef void cpu_strip_fn(const struct cpu_strip *s);
 #define CPU_EACH_ROW_1(M) M(0)
 #define CPU_EACH_ROW_6(M) CPU_EACH_ROW_1(M) M(1) M(2) M(3) M(4) M(5)
 #define CPU_EACH_ROW_12(M) CPU_EACH_ROW_6(M) M(6) M(7) M(8) M(9) M(10) M(11)
+
+/* The rows' inputs of a tile: every third row has its own pointer, the two after it are reached by
+ * [pointer + ldx] and [pointer + 2 ldx]. Given one pointer, compilers keep eleven multiples of ldx:
+ * more than there are registers, and gcc 12 then fetches some from vector registers in each turn,
+ * through the ports that multiply. The empty asm hides that the pointers are related. */
+#define CPU_HIDE(p) __asm__("" : "+r"(p))
+#define CPU_ROWS_BEGIN(x, rows, ld)                                                                \
+    int64_t ldx = (ld);                                                                            \
+    const char *x_0 = (x), *x_3 = (rows) > 3 ? x_0 + 3 * ldx : x_0;                                \
+    const char *x_6 = (rows) > 6 ? x_0 + 6 * ldx : x_0, *x_9 = (rows) > 9 ? x_0 + 9 * ldx : x_0;   \
+    CPU_HIDE(x_3);                                                                                 \
+    CPU_HIDE(x_6);                                                                                 \
+    CPU_HIDE(x_9)
+#define CPU_ROWS_NEXT(bytes) (x_0 += (bytes), x_3 += (bytes), x_6 += (bytes), x_9 += (bytes))
+#define CPU_ROW_AT(r)                                                                              \
+    (((r) < 3 ? x_0 : (r) < 6 ? x_3 : (r) < 9 ? x_6 : x_9) + (int64_t)((r) % 3) * ldx)
 
 /* What follows the tiles of a pair of panels: acc[r][c] becomes the float sum + bias[c]. int32 sums
  * of offset weights are (acc - 128 * x_sum[r]) * x_scale[r] * w_scale[c] first, those of F8 acc *

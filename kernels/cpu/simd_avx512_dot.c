@@ -34,14 +34,14 @@ ALWAYS_INLINE __m512i dot(__m512i acc, __m512i w, __m512i x, const int kind)
 #define BEGIN(r)                                                                                   \
     __m512i low_##r = _mm512_setzero_si512(), high_##r = low_##r;                                  \
     if ((r) < rows && !t->first) {                                                                 \
-        low_##r = _mm512_loadu_si512(acc + (r)*t->ld_acc);                                         \
+        low_##r = _mm512_loadu_si512(acc + (r)*ld_acc);                                            \
         if (width == 2)                                                                            \
-            high_##r = _mm512_loadu_si512(acc + (r)*t->ld_acc + CPU_LANES);                        \
+            high_##r = _mm512_loadu_si512(acc + (r)*ld_acc + CPU_LANES);                           \
     }
 #define STEP(r)                                                                                    \
     if ((r) < rows) {                                                                              \
         int32_t bits;                                                                              \
-        memcpy(&bits, x + (r)*t->ldx, sizeof bits);                                                \
+        memcpy(&bits, CPU_ROW_AT(r), sizeof bits);                                                 \
         __m512i s = _mm512_set1_epi32(bits);                                                       \
         low_##r = dot(low_##r, low, s, kind);                                                      \
         if (width == 2)                                                                            \
@@ -49,22 +49,25 @@ ALWAYS_INLINE __m512i dot(__m512i acc, __m512i w, __m512i x, const int kind)
     }
 #define END(r)                                                                                     \
     if ((r) < rows) {                                                                              \
-        _mm512_storeu_si512(acc + (r)*t->ld_acc, low_##r);                                         \
+        _mm512_storeu_si512(acc + (r)*ld_acc, low_##r);                                            \
         if (width == 2)                                                                            \
-            _mm512_storeu_si512(acc + (r)*t->ld_acc + CPU_LANES, high_##r);                        \
+            _mm512_storeu_si512(acc + (r)*ld_acc + CPU_LANES, high_##r);                           \
     }
 
 /* NOLINTNEXTLINE(readability-function-size): CPU_EACH_ROW_12 counts as its expansion */
 ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows, const int width,
                              const int kind)
 {
-    const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
-    float *acc = t->acc + row0 * t->ld_acc;
+    const char *w = t->w;
+    const int64_t ld_acc =
+        t->ld_acc; /* stores to acc might change *t, for all the compiler knows */
+    float *acc = t->acc + row0 * ld_acc;
+    CPU_ROWS_BEGIN((const char *)t->x + row0 * t->ldx, rows, t->ldx);
     CPU_EACH_ROW_12(BEGIN)
-    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
+    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, CPU_ROWS_NEXT(4)) {
         __m512i low = _mm512_loadu_si512(w);
         __m512i high = width == 2 ? _mm512_loadu_si512(w + 64) : low;
-        if (rows > 1 && rows < 12) { /* one row outruns the memory anyway, 12 are bound by sums */
+        if (rows > 1) { /* one row outruns the memory anyway */
             _mm_prefetch(w + AHEAD, _MM_HINT_T0);
             if (width == 2)
                 _mm_prefetch(w + AHEAD + 64, _MM_HINT_T0);
@@ -81,11 +84,11 @@ ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows,
 #define BEGIN(r)                                                                                   \
     __m512i low_##r = _mm512_setzero_si512(), high_##r = low_##r;                                  \
     if ((r) < rows)                                                                                \
-        low_##r = high_##r = _mm512_set1_epi32(-8 * x_sum[(r)*t->ld_scale + g]);
+        low_##r = high_##r = _mm512_set1_epi32(-8 * x_sum[(r)*ld_scale + g]);
 #define STEP(r)                                                                                    \
     if ((r) < rows) {                                                                              \
         int32_t bits[2];                                                                           \
-        memcpy(bits, x + (r)*t->ldx, sizeof bits);                                                 \
+        memcpy(bits, CPU_ROW_AT(r), sizeof bits);                                                  \
         __m512i first = _mm512_set1_epi32(bits[0]), second = _mm512_set1_epi32(bits[1]);           \
         low_##r = dot(dot(low_##r, low0, first, DOT_I4), low1, second, DOT_I4);                    \
         if (width == 2)                                                                            \
@@ -93,10 +96,10 @@ ALWAYS_INLINE void tile_rows(const struct cpu_tile *t, int row0, const int rows,
     }
 #define END(r)                                                                                     \
     if ((r) < rows) {                                                                              \
-        float *to = acc + (r)*t->ld_acc;                                                           \
-        add_group(to, low_##r, s_low, x_scale[(r)*t->ld_scale + g], fresh);                        \
+        float *to = acc + (r)*ld_acc;                                                              \
+        add_group(to, low_##r, s_low, x_scale[(r)*ld_scale + g], fresh);                           \
         if (width == 2)                                                                            \
-            add_group(to + CPU_LANES, high_##r, s_high, x_scale[(r)*t->ld_scale + g], fresh);      \
+            add_group(to + CPU_LANES, high_##r, s_high, x_scale[(r)*ld_scale + g], fresh);         \
     }
 
 /* to (+)= sum * w_scale * x_scale */
@@ -115,27 +118,29 @@ ALWAYS_INLINE __m512 load_scales(const uint16_t *p)
 /* As tile_group_rows of simd_tiles.h. NOLINTNEXTLINE(readability-function-size): as above */
 ALWAYS_INLINE void group_rows(const struct cpu_tile *t, int row0, const int rows, const int width)
 {
-    const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
-    const float *x_scale = t->x_scale + row0 * t->ld_scale;
-    const int32_t *x_sum = t->x_sum + row0 * t->ld_scale;
-    float *acc = t->acc + row0 * t->ld_acc;
+    const char *w = t->w;
+    const int64_t ld_scale = t->ld_scale, w_step = t->w_step;
+    const float *x_scale = t->x_scale + row0 * ld_scale;
+    const int32_t *x_sum = t->x_sum + row0 * ld_scale;
+    const int64_t ld_acc =
+        t->ld_acc; /* stores to acc might change *t, for all the compiler knows */
+    float *acc = t->acc + row0 * ld_acc;
+    CPU_ROWS_BEGIN((const char *)t->x + row0 * t->ldx, rows, t->ldx);
     const __m512i mask = _mm512_set1_epi8(15);
     for (int64_t k = 0, g = 0; k < t->n_k; g++) {
         int64_t end = k + CPU_I4_STEPS < t->n_k ? k + CPU_I4_STEPS : t->n_k;
         const uint16_t *w_scale = t->w_scale + g * width * CPU_LANES;
         bool fresh = t->first && g == 0;
         CPU_EACH_ROW_12(BEGIN)
-        for (; k < end; k++, w += t->w_step, x += 8) {
+        for (; k < end; k++, w += w_step, CPU_ROWS_NEXT(8)) {
             __m512i low = _mm512_loadu_si512(w);
             __m512i high = width == 2 ? _mm512_loadu_si512(w + 64) : low;
             __m512i low0 = _mm512_and_si512(low, mask), high0 = _mm512_and_si512(high, mask);
             __m512i low1 = _mm512_and_si512(_mm512_srli_epi16(low, 4), mask);
             __m512i high1 = _mm512_and_si512(_mm512_srli_epi16(high, 4), mask);
-            if (rows > 1 && rows < 12) {
-                _mm_prefetch(w + AHEAD, _MM_HINT_T0);
-                if (width == 2)
-                    _mm_prefetch(w + AHEAD + 64, _MM_HINT_T0);
-            }
+            _mm_prefetch(w + AHEAD, _MM_HINT_T0);
+            if (width == 2)
+                _mm_prefetch(w + AHEAD + 64, _MM_HINT_T0);
             CPU_EACH_ROW_12(STEP)
         }
         __m512 s_low = load_scales(w_scale), s_high = s_low;

@@ -17,15 +17,15 @@ ALWAYS_INLINE v16 load_column(const char *w, const int form)
 #define TILE_BEGIN(r)                                                                              \
     V low_##r = ZERO(), high_##r = ZERO();                                                         \
     if ((r) < rows && !t->first) {                                                                 \
-        low_##r = LOAD(acc + (r)*t->ld_acc);                                                       \
+        low_##r = LOAD(acc + (r)*ld_acc);                                                          \
         if (width == 2)                                                                            \
-            high_##r = LOAD(acc + (r)*t->ld_acc + CPU_LANES);                                      \
+            high_##r = LOAD(acc + (r)*ld_acc + CPU_LANES);                                         \
     }
 #define TILE_END(r)                                                                                \
     if ((r) < rows) {                                                                              \
-        STORE(acc + (r)*t->ld_acc, low_##r);                                                       \
+        STORE(acc + (r)*ld_acc, low_##r);                                                          \
         if (width == 2)                                                                            \
-            STORE(acc + (r)*t->ld_acc + CPU_LANES, high_##r);                                      \
+            STORE(acc + (r)*ld_acc + CPU_LANES, high_##r);                                         \
     }
 
 #define V v16
@@ -34,7 +34,7 @@ ALWAYS_INLINE v16 load_column(const char *w, const int form)
 #define STORE v_store
 #define STEP(r)                                                                                    \
     if ((r) < rows) {                                                                              \
-        v16 s = v_set1(*(const float *)(const void *)(x + (r)*t->ldx));                            \
+        v16 s = v_set1(*(const float *)(const void *)CPU_ROW_AT(r));                               \
         low_##r = v_fma(s, low, low_##r);                                                          \
         if (width == 2)                                                                            \
             high_##r = v_fma(s, high, high_##r);                                                   \
@@ -44,13 +44,17 @@ ALWAYS_INLINE v16 load_column(const char *w, const int form)
 ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int rows,
                                    const int width, const int form)
 {
-    const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
-    float *acc = t->acc + row0 * t->ld_acc;
-    const int second = form == CPU_FORM_F32                              ? 64
+    const char *w = t->w;
+    const int64_t ld_acc =
+        t->ld_acc; /* stores to acc might change *t, for all the compiler knows */
+    float *acc = t->acc + row0 * ld_acc;
+    CPU_ROWS_BEGIN((const char *)t->x + row0 * t->ldx, rows, t->ldx);
+    const int beside = form == CPU_FORM_F32                              ? 64
                        : form == CPU_FORM_F8 || form == CPU_FORM_I8_FLAT ? 16
                                                                          : 32;
+    const int64_t second = t->second ? t->second : beside;
     EACH_ROW(TILE_BEGIN)
-    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += sizeof(float)) {
+    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, CPU_ROWS_NEXT(sizeof(float))) {
         v16 low = load_column(w, form);
         v16 high = width == 2 ? load_column(w + second, form) : low;
         EACH_ROW(STEP)
@@ -63,7 +67,7 @@ ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int
 #define STEP(r)                                                                                    \
     if ((r) < rows) {                                                                              \
         uint32_t bits;                                                                             \
-        memcpy(&bits, x + (r)*t->ldx, sizeof bits);                                                \
+        memcpy(&bits, CPU_ROW_AT(r), sizeof bits);                                                 \
         v16 s_even = v_set1(hg_bits_float(bits << 16));                                            \
         v16 s_odd = v_set1(hg_bits_float(bits & 0xffff0000u));                                     \
         low_##r = v_fma(s_odd, odd, v_fma(s_even, even, low_##r));                                 \
@@ -75,10 +79,13 @@ ALWAYS_INLINE void tile_float_rows(const struct cpu_tile *t, int row0, const int
 ALWAYS_INLINE void tile_pair_rows(const struct cpu_tile *t, int row0, const int rows,
                                   const int width)
 {
-    const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
-    float *acc = t->acc + row0 * t->ld_acc;
+    const char *w = t->w;
+    const int64_t ld_acc =
+        t->ld_acc; /* stores to acc might change *t, for all the compiler knows */
+    float *acc = t->acc + row0 * ld_acc;
+    CPU_ROWS_BEGIN((const char *)t->x + row0 * t->ldx, rows, t->ldx);
     EACH_ROW(TILE_BEGIN)
-    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
+    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, CPU_ROWS_NEXT(4)) {
         v16i low = vi_load(w), high = width == 2 ? vi_load(w + 64) : low;
         v16 even = vi_bf16_even(low), odd = vi_bf16_odd(low);
         v16 high_even = vi_bf16_even(high), high_odd = vi_bf16_odd(high);
@@ -99,7 +106,7 @@ ALWAYS_INLINE void tile_pair_rows(const struct cpu_tile *t, int row0, const int 
 #define STEP(r)                                                                                    \
     if ((r) < rows) {                                                                              \
         int32_t bits;                                                                              \
-        memcpy(&bits, x + (r)*t->ldx, sizeof bits);                                                \
+        memcpy(&bits, CPU_ROW_AT(r), sizeof bits);                                                 \
         v16i s = vi_set1(bits);                                                                    \
         low_##r = vi_dot4(low_##r, low, s);                                                        \
         if (width == 2)                                                                            \
@@ -110,10 +117,13 @@ ALWAYS_INLINE void tile_pair_rows(const struct cpu_tile *t, int row0, const int 
 ALWAYS_INLINE void tile_int_rows(const struct cpu_tile *t, int row0, const int rows,
                                  const int width)
 {
-    const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
-    float *acc = t->acc + row0 * t->ld_acc;
+    const char *w = t->w;
+    const int64_t ld_acc =
+        t->ld_acc; /* stores to acc might change *t, for all the compiler knows */
+    float *acc = t->acc + row0 * ld_acc;
+    CPU_ROWS_BEGIN((const char *)t->x + row0 * t->ldx, rows, t->ldx);
     EACH_ROW(TILE_BEGIN)
-    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, x += 4) {
+    for (int64_t k = 0; k < t->n_k; k++, w += t->w_step, CPU_ROWS_NEXT(4)) {
         v16i low = vi_load(w), high = width == 2 ? vi_load(w + 64) : low;
         EACH_ROW(STEP)
     }
@@ -125,11 +135,11 @@ ALWAYS_INLINE void tile_int_rows(const struct cpu_tile *t, int row0, const int r
 #define BEGIN(r)                                                                                   \
     v16i low_##r = vi_zero(), high_##r = low_##r;                                                  \
     if ((r) < rows)                                                                                \
-        low_##r = high_##r = vi_set1(-8 * x_sum[(r)*t->ld_scale + g]);
+        low_##r = high_##r = vi_set1(-8 * x_sum[(r)*ld_scale + g]);
 #define STEP(r)                                                                                    \
     if ((r) < rows) {                                                                              \
         int32_t bits[2];                                                                           \
-        memcpy(bits, x + (r)*t->ldx, sizeof bits);                                                 \
+        memcpy(bits, CPU_ROW_AT(r), sizeof bits);                                                  \
         v16i first = vi_set1(bits[0]), second = vi_set1(bits[1]);                                  \
         low_##r = vi_dot8(low_##r, vi_low4(low), first, vi_high4(low), second);                    \
         if (width == 2)                                                                            \
@@ -137,8 +147,8 @@ ALWAYS_INLINE void tile_int_rows(const struct cpu_tile *t, int row0, const int r
     }
 #define END(r)                                                                                     \
     if ((r) < rows) {                                                                              \
-        float *to = acc + (r)*t->ld_acc;                                                           \
-        v16 s = v_set1(x_scale[(r)*t->ld_scale + g]), was = fresh ? v_zero() : v_load(to);         \
+        float *to = acc + (r)*ld_acc;                                                              \
+        v16 s = v_set1(x_scale[(r)*ld_scale + g]), was = fresh ? v_zero() : v_load(to);            \
         v_store(to, v_fma(vi_to_float(low_##r), v_mul(s, s_low), was));                            \
         if (width == 2) {                                                                          \
             was = fresh ? v_zero() : v_load(to + CPU_LANES);                                       \
@@ -150,10 +160,14 @@ ALWAYS_INLINE void tile_int_rows(const struct cpu_tile *t, int row0, const int r
 ALWAYS_INLINE void tile_group_rows(const struct cpu_tile *t, int row0, const int rows,
                                    const int width)
 {
-    const char *w = t->w, *x = (const char *)t->x + row0 * t->ldx;
-    const float *x_scale = t->x_scale + row0 * t->ld_scale;
-    const int32_t *x_sum = t->x_sum + row0 * t->ld_scale;
-    float *acc = t->acc + row0 * t->ld_acc;
+    const char *w = t->w;
+    const int64_t ld_scale = t->ld_scale, w_step = t->w_step;
+    const float *x_scale = t->x_scale + row0 * ld_scale;
+    const int32_t *x_sum = t->x_sum + row0 * ld_scale;
+    const int64_t ld_acc =
+        t->ld_acc; /* stores to acc might change *t, for all the compiler knows */
+    float *acc = t->acc + row0 * ld_acc;
+    CPU_ROWS_BEGIN((const char *)t->x + row0 * t->ldx, rows, t->ldx);
     for (int64_t k = 0, g = 0; k < t->n_k; g++) {
         int64_t end = k + CPU_I4_STEPS < t->n_k ? k + CPU_I4_STEPS : t->n_k;
         const uint16_t *w_scale = t->w_scale + g * width * CPU_LANES;
@@ -162,7 +176,7 @@ ALWAYS_INLINE void tile_group_rows(const struct cpu_tile *t, int row0, const int
         if (width == 2)
             s_high = v_load_f16(w_scale + CPU_LANES);
         EACH_ROW(BEGIN)
-        for (; k < end; k++, w += t->w_step, x += 8) {
+        for (; k < end; k++, w += w_step, CPU_ROWS_NEXT(8)) {
             v16i low = vi_load(w), high = width == 2 ? vi_load(w + 64) : low;
             EACH_ROW(STEP)
         }

@@ -65,15 +65,17 @@ static enum hg_status read_vqgan(const struct hg_json_view *v, struct hg_model_c
 static enum hg_status read_task(const struct hg_json_view *tasks, int i, struct hg_model_card *c,
                                 struct hg_error *err)
 {
-    static const char *const keys[] = {"hlora",          "fusion", "alpha",       "vision_layer",
-                                       "max_new_tokens", "can",    "unpublished", NULL};
+    static const char *const keys[] = {"hlora",        "fusion",      "alpha",
+                                       "vision_layer", "temperature", "max_new_tokens",
+                                       "can",          "unpublished", NULL};
     struct hg_json_view v;
     struct hg_task_card *t = &c->tasks[i];
-    double alpha = 0;
+    double alpha = 0, temperature = -1;
     HG_TRY(hg_json_object(tasks, task_names[i], HG_JSON_OPTIONAL, &v, err));
     if (!v.obj)
         return HG_STATUS_OK;
-    *t = (struct hg_task_card){.present = true, .vision_layer = i ? 1 : -2, .max_new_tokens = 1024};
+    *t = (struct hg_task_card){
+        .present = true, .vision_layer = i ? 1 : -2, .max_new_tokens = 1024, .temperature = -1};
     HG_TRY(hg_json_known_keys(&v, keys, err));
     HG_TRY(read_path(&v, "hlora", HG_JSON_OPTIONAL, t->hlora, err));
     HG_TRY(read_path(&v, "fusion", HG_JSON_OPTIONAL, t->fusion, err));
@@ -81,6 +83,8 @@ static enum hg_status read_task(const struct hg_json_view *tasks, int i, struct 
     HG_TRY(hg_json_real(&v, "alpha", t->hlora[0] ? HG_JSON_REQUIRED : HG_JSON_OPTIONAL, 0, 65536,
                         &alpha, err));
     t->alpha = (float)alpha;
+    HG_TRY(hg_json_real(&v, "temperature", HG_JSON_OPTIONAL, 0, 2, &temperature, err));
+    t->temperature = (float)temperature;
     HG_TRY(read_text(&v, "can", HG_JSON_OPTIONAL, t->can, sizeof t->can, err));
     HG_TRY(
         read_text(&v, "unpublished", HG_JSON_OPTIONAL, t->unpublished, sizeof t->unpublished, err));

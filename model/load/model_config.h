@@ -88,6 +88,7 @@ struct hg_task_card {
     float alpha;      /* H-LoRA; 0 without plug-in weights */
     int vision_layer; /* -2: the last but one hidden state */
     int max_new_tokens;
+    float temperature;     /* of requests that bring none; -1: not said */
     char can[256];         /* what its published weights can do, in a sentence; "": not said */
     char unpublished[200]; /* "": they are published. Else why not: the task is present when its
                               plug-in file is found, and absent without an error when it is not */

@@ -335,6 +335,11 @@ const char *hg_tensor_file_container(const struct hg_tensor_file *f)
     return f->container;
 }
 
+size_t hg_tensor_file_bytes(const struct hg_tensor_file *f)
+{
+    return f->map.n;
+}
+
 size_t hg_tensor_file_count(const struct hg_tensor_file *f)
 {
     return f->n;

@@ -68,6 +68,7 @@ void hg_tensor_file_forget(const struct hg_tensor_file *f, const struct hg_tenso
 void hg_tensor_file_sample(const struct hg_tensor_file *f, const struct hg_tensor *t, bool random);
 
 const char *hg_tensor_file_container(const struct hg_tensor_file *f); /* "safetensors", ... */
+size_t hg_tensor_file_bytes(const struct hg_tensor_file *f);          /* of the whole file */
 size_t hg_tensor_file_count(const struct hg_tensor_file *f);
 const struct hg_tensor *hg_tensor_file_at(const struct hg_tensor_file *f,
                                           size_t i); /* file order */

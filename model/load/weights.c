@@ -1,42 +1,45 @@
 /* model/load/weights.c - files, shards and overlays under one sorted list of normalised names. */
 #include "model/load/weights.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/arena.h"
 #include "common/checksum.h"
-#include "common/file.h"
-#include "common/json_read.h"
+#include "common/log.h"
 #include "model/load/finite.h"
-#include "model/load/json_check.h"
 
 enum {
     NAME_CAP = 320, /* a name of a file (256) and what normalising adds */
-    PATH_CAP = 4096,
     MAX_FILES = 1024,
-    MAX_INDEX_BYTES = 16 << 20,
-    MAX_INDEX_VALUES = 400000,
-    MAX_INDEX_DEPTH = 8,
 };
 
 struct entry {
-    struct hg_tensor *t; /* in the arena, under the normalised name */
-    uint32_t file, crc32c;
+    struct hg_tensor *t;         /* in the arena, under the normalised name */
+    const struct hg_tensor *raw; /* as the file has it */
+    uint32_t file, crc32c, wanted;
     bool used, done; /* fetched or ignored; read, so that crc32c holds */
+    bool locked;     /* crc32c must be `wanted` */
+};
+
+struct source {
+    const char *name; /* without its folder, in the arena */
+    int64_t mtime_ns;
 };
 
 struct hg_weights {
     struct hg_tensor_file **files;
     const char **paths; /* in the arena: folder and name, for messages */
+    struct source *sources;
     size_t n_files;
     struct entry *entries; /* sorted by name */
     size_t n, cap;
     struct hg_arena arena;
     struct hg_load_meter *meter;
-    bool finite_only; /* see hg_weights_refuse_not_finite */
+    const struct entry *spoilt; /* the first whose sum is not the wanted one */
+    bool finite_only;           /* see hg_weights_refuse_not_finite */
 };
 
 enum hg_status hg_weights_create(struct hg_weights **out, struct hg_error *err)
@@ -53,6 +56,7 @@ void hg_weights_free(struct hg_weights *w)
         hg_tensor_file_close(w->files[i]);
     free(w->files);
     free(w->paths);
+    free(w->sources);
     free(w->entries);
     hg_arena_deinit(&w->arena);
     free(w);
@@ -77,6 +81,8 @@ static bool ends_with(const char *s, const char *suffix)
 static void normalise(const char *raw, char out[NAME_CAP])
 {
     const char *s = skip_prefix(skip_prefix(raw, "module."), "base_model.model.");
+    if (strncmp(s, "model.model.", 12) == 0 || strncmp(s, "model.lm_head.", 14) == 0)
+        s += 6; /* of non_lora_trainables.bin when "base_model." alone was taken off */
     snprintf(out, NAME_CAP, "%s%s", strncmp(s, "mm_projector.", 13) == 0 ? "model." : "", s);
     char *inserted = strstr(out, ".default");
     if (inserted && (inserted[8] == '.' || inserted[8] == '\0'))
@@ -156,12 +162,13 @@ static enum hg_status add_entries(struct hg_weights *w, const struct hg_tensor_f
         struct hg_tensor *t = hg_arena_alloc(&w->arena, sizeof *t);
         if (!t)
             return HG_STATUS_NO_MEMORY;
-        *t = *hg_tensor_file_at(f, i);
+        const struct hg_tensor *raw = hg_tensor_file_at(f, i);
+        *t = *raw;
         normalise(t->name, name);
         t->name = hg_arena_strndup(&w->arena, name, strlen(name));
         if (!t->name)
             return HG_STATUS_NO_MEMORY;
-        w->entries[w->n++] = (struct entry){.t = t, .file = file};
+        w->entries[w->n++] = (struct entry){.t = t, .raw = raw, .file = file};
     }
     return HG_STATUS_OK;
 }
@@ -176,20 +183,28 @@ static enum hg_status add_open(struct hg_weights *w, struct hg_tensor_file *f, c
     const char **paths = realloc(w->paths, (w->n_files + 1) * sizeof(void *));
     if (paths)
         w->paths = paths;
-    const char *shown = short_path(w, path);
-    if (!files || !paths || !shown) {
+    struct source *sources = realloc(w->sources, (w->n_files + 1) * sizeof *sources);
+    if (sources)
+        w->sources = sources;
+    const char *shown = short_path(w, path), *slash = strrchr(path, '/');
+    const char *name =
+        hg_arena_strndup(&w->arena, slash ? slash + 1 : path, strlen(slash ? slash + 1 : path));
+    struct stat st = {0};
+    if (!files || !paths || !sources || !shown || !name || stat(path, &st) != 0) {
         hg_tensor_file_close(f);
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", path);
     }
     w->files[w->n_files] = f;
     w->paths[w->n_files] = shown;
+    w->sources[w->n_files] =
+        (struct source){name, (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
     w->n_files++;
     if (add_entries(w, f, (uint32_t)(w->n_files - 1)) != HG_STATUS_OK)
         return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", path);
     return merge(w, err);
 }
 
-enum hg_status hg_weights_add_file(struct hg_weights *w, const char *path, struct hg_error *err)
+static enum hg_status add_file(struct hg_weights *w, const char *path, struct hg_error *err)
 {
     struct hg_tensor_file *f;
     if (w->n_files >= MAX_FILES)
@@ -198,113 +213,11 @@ enum hg_status hg_weights_add_file(struct hg_weights *w, const char *path, struc
     return add_open(w, f, path, err);
 }
 
-/* A shard is a plain file name beside its index. */
-static bool shard_name_is_plain(const char *s)
+enum hg_status hg_weights_add_file(struct hg_weights *w, const char *path, struct hg_error *err)
 {
-    return s && s[0] && s[0] != '.' && !strchr(s, '/') && !strchr(s, '\\') && !strstr(s, "..");
-}
-
-static enum hg_status add_shard(struct hg_weights *w, const char *dir, json_t *map,
-                                const char *shard, struct hg_error *err)
-{
-    char path[PATH_CAP];
-    const char *name;
-    json_t *value;
-    if (hg_path_join(path, sizeof path, dir, shard) != HG_STATUS_OK)
-        return hg_fail(err, HG_STATUS_BAD_FILE, "%.80s: path is too long", shard);
-    enum hg_status status = hg_weights_add_file(w, path, err);
-    if (status == HG_STATUS_NOT_FOUND)
-        return hg_fail(err, status, "%s: missing, though the index of shards beside it names it",
-                       short_path(w, path));
-    HG_TRY(status);
-    const struct hg_tensor_file *f = w->files[w->n_files - 1];
-    json_object_foreach(map, name, value)
-    {
-        if (strcmp(json_string_value(value), shard) == 0 && !hg_tensor_file_find(f, name))
-            return hg_fail(err, HG_STATUS_BAD_FILE,
-                           "%s: tensor %.80s: missing, though the index places it here",
-                           w->paths[w->n_files - 1], name);
-    }
-    return HG_STATUS_OK;
-}
-
-/* Each shard once, in the order of first mention. */
-static enum hg_status add_shards(struct hg_weights *w, const char *dir, const char *index,
-                                 json_t *root, struct hg_error *err)
-{
-    enum hg_status status = HG_STATUS_OK;
-    const char *name;
-    json_t *value, *map = json_object_get(root, "weight_map"), *seen = json_object();
-    if (!seen || !json_object_size(map)) {
-        status =
-            hg_fail(err, HG_STATUS_BAD_FILE, "%s: weight_map: expected a filled object", index);
-        goto out;
-    }
-    json_object_foreach(map, name, value)
-    {
-        if (!shard_name_is_plain(json_string_value(value))) {
-            status = hg_fail(err, HG_STATUS_BAD_FILE,
-                             "%s: weight_map.%.60s: expected a plain file name, got \"%.60s\"",
-                             index, name, json_is_string(value) ? json_string_value(value) : "?");
-            goto out;
-        }
-    }
-    json_object_foreach(map, name, value)
-    {
-        const char *shard = json_string_value(value);
-        if (json_object_get(seen, shard))
-            continue;
-        if (json_object_set_new(seen, shard, json_true()) != 0) {
-            status = hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", index);
-            goto out;
-        }
-        HG_TRY_OUT(add_shard(w, dir, map, shard, err));
-    }
-out:
-    json_decref(seen);
-    return status;
-}
-
-static enum hg_status add_index(struct hg_weights *w, const char *dir, const char *path,
-                                struct hg_error *err)
-{
-    struct hg_buf text = {0};
-    json_t *root = NULL;
-    json_error_t why;
-    const char *index = short_path(w, path);
-    enum hg_status status = HG_STATUS_OK;
-    if (!index)
-        return hg_fail(err, HG_STATUS_NO_MEMORY, "%s: out of memory", path);
-    HG_TRY_OUT(hg_file_read(path, MAX_INDEX_BYTES, &text, err));
-    HG_TRY_OUT(hg_json_check(index, text.data, text.len, MAX_INDEX_VALUES, MAX_INDEX_DEPTH, err));
-    status = hg_json_read(text.data, text.len, JSON_REJECT_DUPLICATES, &root, &why);
-    if (status == HG_STATUS_OK)
-        status = add_shards(w, dir, index, root, err);
-    else if (status == HG_STATUS_NO_MEMORY)
-        hg_fail(err, status, "%s: out of memory", index);
-    else
-        status = hg_fail(err, HG_STATUS_BAD_FILE, "%s: line %d: %s", index, why.line, why.text);
-out:
-    json_decref(root);
-    hg_buf_deinit(&text);
-    return status;
-}
-
-enum hg_status hg_weights_add_dir(struct hg_weights *w, const char *dir, struct hg_error *err)
-{
-    static const char *const names[] = {"model.safetensors.index.json", "model.safetensors",
-                                        "pytorch_model.bin.index.json", "pytorch_model.bin"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        char path[PATH_CAP];
-        if (hg_path_join(path, sizeof path, dir, names[i]) != HG_STATUS_OK)
-            return hg_fail(err, HG_STATUS_BAD_FILE, "%.80s: path is too long", dir);
-        if (!hg_file_exists(path))
-            continue;
-        return ends_with(path, ".json") ? add_index(w, dir, path, err)
-                                        : hg_weights_add_file(w, path, err);
-    }
-    return hg_fail(err, HG_STATUS_NOT_FOUND,
-                   "%.100s: has no model.safetensors, pytorch_model.bin or index of shards", dir);
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode) ? hg_weights_add_adapter_dir(w, path, err)
+                                                       : add_file(w, path, err);
 }
 
 /* ---- use ------------------------------------------------------------------------------ */
@@ -345,6 +258,7 @@ enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims
 {
     struct entry *x = find_entry(w, name);
     *out = NULL;
+    HG_TRY(hg_weights_check_lock(w, err)); /* not one byte more of files that were changed */
     if (!x)
         return hg_fail(err, HG_STATUS_BAD_FILE, "%s: tensor %.100s: missing",
                        w->n_files ? w->paths[w->n_files - 1] : "weights", name);
@@ -365,19 +279,105 @@ enum hg_status hg_weights_get(struct hg_weights *w, const char *name, int n_dims
     return HG_STATUS_OK;
 }
 
+static uint64_t bytes_of(const struct hg_tensor *t)
+{
+    return (uint64_t)hg_tensor_count(t) * hg_tensor_type_bytes(t->type);
+}
+
+static void sum_is(struct hg_weights *w, struct entry *x, uint32_t crc32c)
+{
+    x->crc32c = crc32c;
+    x->done = true;
+    if (x->locked && x->wanted != crc32c && !w->spoilt)
+        w->spoilt = x;
+}
+
 void hg_weights_done(struct hg_weights *w, const struct hg_tensor *t)
 {
     struct entry *x = find_entry(w, t->name);
     if (!x || x->t != t)
         return;
     if (!x->done) {
-        x->crc32c = hg_tensor_crc32c(t);
-        x->done = true;
+        sum_is(w, x, hg_tensor_crc32c(t));
         if (w->meter)
-            hg_load_meter_add(w->meter,
-                              (uint64_t)hg_tensor_count(t) * hg_tensor_type_bytes(t->type));
+            hg_load_meter_add(w->meter, bytes_of(t));
     }
     hg_tensor_file_forget(w->files[x->file], t);
+}
+
+void hg_weights_vouch(struct hg_weights *w, const struct hg_tensor *t, uint32_t crc32c,
+                      uint64_t bytes)
+{
+    struct entry *x = find_entry(w, t->name);
+    if (!x || x->t != t || x->done)
+        return;
+    sum_is(w, x, crc32c);
+    if (!w->meter)
+        return;
+    w->meter->total += bytes - bytes_of(t);
+    hg_load_meter_add(w->meter, bytes);
+}
+
+bool hg_weights_sum(const struct hg_weights *w, const char *name, uint32_t *crc32c)
+{
+    const struct entry *x = find_entry(w, name);
+    if (x && x->done)
+        *crc32c = x->crc32c;
+    return x && x->done;
+}
+
+/* ---- files and what a lock wants of them ----------------------------------------------- */
+
+size_t hg_weights_n_files(const struct hg_weights *w)
+{
+    return w->n_files;
+}
+
+struct hg_weights_file hg_weights_file_at(const struct hg_weights *w, size_t i)
+{
+    return (struct hg_weights_file){.name = w->sources[i].name,
+                                    .bytes = hg_tensor_file_bytes(w->files[i]),
+                                    .mtime_ns = w->sources[i].mtime_ns,
+                                    .tensors = w->files[i]};
+}
+
+bool hg_weights_lock(struct hg_weights *w, size_t file, const char *raw, uint32_t crc32c)
+{
+    char name[NAME_CAP];
+    normalise(raw, name);
+    struct entry *x = find_entry(w, name);
+    if (!x || x->file != file || strcmp(x->raw->name, raw) != 0)
+        return false; /* a later file has its place */
+    x->wanted = crc32c;
+    x->locked = true;
+    return true;
+}
+
+bool hg_weights_locked(const struct hg_weights *w, const char *name, uint32_t *crc32c)
+{
+    const struct entry *x = find_entry(w, name);
+    if (x && x->locked)
+        *crc32c = x->wanted;
+    return x && x->locked;
+}
+
+enum hg_status hg_weights_check_lock(const struct hg_weights *w, struct hg_error *err)
+{
+    const struct entry *x = w->spoilt;
+    if (!x)
+        return HG_STATUS_OK;
+    return hg_fail(err, HG_STATUS_BAD_FILE,
+                   "%s: tensor %.80s: model.lock says crc32c %08x, the file has %08x (changed or "
+                   "damaged)",
+                   w->paths[x->file], x->raw->name, (unsigned)x->wanted, (unsigned)x->crc32c);
+}
+
+void hg_weights_count_locked(const struct hg_weights *w, size_t *verified, size_t *all)
+{
+    for (size_t i = 0; i < w->n; i++) {
+        *all += w->entries[i].locked;
+        *verified += w->entries[i].locked && w->entries[i].done;
+    }
 }
 
 void hg_weights_forget(struct hg_weights *w, const struct hg_tensor *t)
@@ -423,8 +423,7 @@ uint64_t hg_weights_bytes(const struct hg_weights *w)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < w->n; i++)
-        n += (uint64_t)hg_tensor_count(w->entries[i].t) *
-             hg_tensor_type_bytes(w->entries[i].t->type);
+        n += bytes_of(w->entries[i].t);
     return n;
 }
 
@@ -457,6 +456,27 @@ void hg_weights_ignore_outside(struct hg_weights *w, const char *prefix)
     for (size_t i = 0; i < w->n; i++)
         if (strncmp(w->entries[i].t->name, prefix, n) != 0)
             w->entries[i].used = true;
+}
+
+enum hg_status hg_weights_warn_unused(const struct hg_weights *w, bool tell, struct hg_error *err)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < w->n; i++) {
+        const struct entry *x = &w->entries[i];
+        if (x->used)
+            continue;
+        if (strstr(x->t->name, ".lora_"))
+            return hg_fail(err, HG_STATUS_BAD_FILE,
+                           "%s: tensor %.80s: not expected by this model: an adapter of no layer",
+                           w->paths[x->file], x->raw->name);
+        if (tell && n++ < HG_WEIGHTS_WARNINGS)
+            hg_log(HG_LOG_WARN, "%s: tensor %.200s: not used by this model", w->paths[x->file],
+                   x->raw->name);
+    }
+    if (n > HG_WEIGHTS_WARNINGS)
+        hg_log(HG_LOG_WARN, "%s: %zu tensors more are not used by this model",
+               w->paths[w->n_files - 1], n - HG_WEIGHTS_WARNINGS);
+    return HG_STATUS_OK;
 }
 
 enum hg_status hg_weights_check_all_used(const struct hg_weights *w, struct hg_error *err)

@@ -248,7 +248,8 @@ const struct hg_field hg_fields[] = {
      "Tokens of the answer at most; else the model's own limit.", NULL, false},
     {"max_completion_tokens", INT, CHAT, 1, MAX_COUNT, set_max_tokens, "The same.", NULL, false},
     {"temperature", REAL, OWN | TALK, 0, 2, set_temperature,
-     "0 is greedy. Without it answers are greedy and pictures from text alone are drawn at 0.9.",
+     "0 is greedy. Without it, unless the model's card has one, answers are greedy and pictures "
+     "from text alone are drawn at 0.9.",
      NULL, false},
     {"top_p", REAL, OWN | TALK, 0.0001, 1, set_top_p, "Nucleus sampling.", "1", false},
     {"top_k", INT, OWN, 0, 1000000, set_top_k, "0: off.", "0", false},

@@ -21,6 +21,7 @@ static void put_abilities(struct hg_json_out *o, const struct hg_model_info *inf
     for (int t = 0; t < HG_TASK_COUNT; t++) {
         hg_out_open(o, hg_task_name((enum hg_task)t), '{');
         hg_out_bool(o, "available", info->has_task[t]);
+        hg_out_int(o, "max_new_tokens", info->max_new_tokens[t]);
         hg_out_string(o, "can", info->can[t] && info->can[t][0] ? info->can[t] : NULL);
         hg_out_string(o, "unpublished",
                       info->unpublished[t] && info->unpublished[t][0] ? info->unpublished[t]

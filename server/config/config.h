@@ -46,6 +46,10 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
       "storage of the base weights; auto: as in the files")                                        \
     E(kv_dtype, "auto", "TYPE", "auto|f32|f16|bf16|int8",                                          \
       "storage of the KV cache; auto: f16, or f32 with dtype f32")                                 \
+    E(lock, "auto", "MODE", "auto|require|off",                                                    \
+      "model.lock beside the weights: verified when it is there, must be there, not looked at")    \
+    T(quant_cache, "", "DIR",                                                                      \
+      "folder that keeps base weights of int8, fp8, int4 for the next start; \"\": none")          \
     E(plugin_dtype, "auto", "TYPE", "auto|f32|f16|bf16|int8",                                      \
       "storage of the plug-ins; auto: bf16 beside int8, fp8 and int4, else as dtype")              \
     E(numerics, "default", "MODE", "default|strict",                                               \

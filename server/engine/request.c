@@ -49,12 +49,13 @@ static uint64_t random_seed(void)
     return seed >> 11;
 }
 
-static struct hg_sampling sampling_of(const struct hg_ask *ask)
+static struct hg_sampling sampling_of(const struct hg_model *m, const struct hg_ask *ask)
 {
     struct hg_sampling s = ask->sampling;
+    float of_card = hg_model_temperature(m, ask->task);
+    bool from_text = ask->task == HG_TASK_GENERATION && ask->n_images == 0;
     if (!ask->has_temperature)
-        s.temperature =
-            ask->task == HG_TASK_GENERATION && ask->n_images == 0 ? draw_temperature : 0;
+        s.temperature = of_card >= 0 ? of_card : from_text ? draw_temperature : 0;
     if (!ask->has_seed)
         s.seed = s.temperature > 0 ? random_seed() : 0;
     return s;
@@ -142,7 +143,7 @@ static enum hg_status create(const struct hg_model *m, const struct hg_ask *ask,
         take_fingerprints(ask, &r->fingerprints);
     r->timeout_ms = ask->timeout_ms;
     r->n_previews = ask->stream && ask->task == HG_TASK_GENERATION ? ask->previews : 0;
-    r->sampling = sampling_of(ask);
+    r->sampling = sampling_of(m, ask);
     r->stop = ask->stop;
     r->no_plugin = ask->no_plugin;
     r->streams = ask->stream;
@@ -172,7 +173,7 @@ enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *
 enum hg_status hg_request_create_choices(const struct hg_model *m, struct hg_ask *ask,
                                          struct hg_request **out, struct hg_error *err)
 {
-    ask->sampling = sampling_of(ask);
+    ask->sampling = sampling_of(m, ask);
     ask->has_temperature = ask->has_seed = true;
     for (int i = 0; i < ask->n_choices; i++) {
         enum hg_status status = create(m, ask, i > 0 ? out[0] : NULL, &out[i], err);

@@ -127,7 +127,8 @@ struct hg_request {
 
 /* Fill in what the client left open, then tokenise and preprocess (hg_model_prepare). Defaults:
  * answers and images drawn from an image are greedy; an image drawn from text alone is sampled at
- * temperature 0.9, because greedy drawing knows one picture per prompt. A seed that was not given
+ * temperature 0.9, because greedy drawing knows one picture per prompt; a task whose card has a
+ * temperature takes that. A seed that was not given
  * is random and is reported back. `ask` may be released afterwards. */
 enum hg_status hg_request_create(const struct hg_model *m, const struct hg_ask *ask,
                                  struct hg_request **out, struct hg_error *err);

@@ -1,4 +1,5 @@
 """tools/eval: runs against a server that makes trouble, resumption, scores and tables, and the demo model."""
+import email.utils
 import hashlib
 import importlib.util
 import io
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 from eval_tool import EVAL, MIXED, VQA, Set, lines_of, number_of, read, results_of, right, scored, tool
 from fake_vqa import FakeServer, error, text
@@ -18,6 +20,7 @@ from harness import ROOT, SHARED, Daemon, Skip, equal, png_rows, require, until
 import pneumonia_mnist  # of tools/eval
 import progress
 import run as eval_run
+from client import Client
 
 NPZ = os.path.join(SHARED, "data", "medmnist", "pneumoniamnist.npz")
 
@@ -100,6 +103,41 @@ def check_trouble_is_tried_again(build):
         out, said = s.run(server.url, "b", "--concurrency", "8")
         equal(results_of(out), first, "results")
         require("retries" in said, said)
+
+
+class Waits(threading.Event):
+    """An event that tells how long was waited for it, and does not wait."""
+    def __init__(self):
+        super().__init__()
+        self.seconds = []
+
+    def wait(self, timeout=None):
+        self.seconds.append(timeout)
+        return False
+
+
+def check_waits_are_those_of_the_server(build):
+    at = email.utils.formatdate(time.time() + 30, usegmt=True)
+    said = ("7", "0.25", at, None, "soon", "1000", "-3", None)
+    expected = (7, 0.25, 30, 4, 8, 120, 0, 30)      # without one: 0.5 s doubled each time, at most 30
+
+    def busy(body, times):
+        if times == len(said):
+            return text("done")
+        return error(503, "busy", **({"Retry_After": said[times]} if said[times] else {}))
+    with FakeServer(busy) as server:
+        c = Client(server.url, retries=len(said))
+        c.stop = Waits()
+        equal(c.call("POST", "/v1/vqa", {"question": "q"})["text"], "done", "answer")
+        require(len(c.stop.seconds) == len(said) and all(abs(a - b) < 3 for a, b in zip(c.stop.seconds, expected)), "%r" % c.stop.seconds)
+        equal([s for s, v in zip(c.stop.seconds, said) if v != at], [e for e, v in zip(expected, said) if v != at], "waits")
+
+
+def check_closed_connections_are_no_trouble(build):
+    with Set(MIXED) as s, FakeServer(right) as server:
+        server.drops = True
+        _, said = s.run(server.url, "a", "--retries", "0")
+        require("retries" not in said, said)
 
 
 def check_refusals_are_results(build):
@@ -231,6 +269,7 @@ def check_limits_and_shards_add_up(build):
         s.run(server.url, "steps")
         equal(results_of(out), results_of(whole), "a limit that is raised")
         shards = [s.run(server.url, "shard%d" % k, "--shard", "%d/3" % k)[0] for k in (1, 2, 3)]
+        equal([x["index"] for x in lines_of(shards[1])[1:]], list(range(1, 40, 3)), "every third from the second")
         equal(sorted(b"".join(map(results_of, shards)).splitlines()), sorted(results_of(whole).splitlines()), "shards")
         equal(scored(*shards)[1], scored(whole)[1], "metrics of shards and of the whole")
         _, said = tool("score", shards[0], shards[0], expect=2)
@@ -262,8 +301,9 @@ def check_tables(build):
         _, m = scored(out)
         equal(m["option_macro", ""]["value"], 62.5, "mean of 50 and 75")
         page, _ = tool("table", out + ".score.json")
+    name = "this run: fake, fp_1, seed 0"
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| this run")]
-    equal(rows, [["this run: fake", "", "", "", "", "", "", "", "62.5", ""], ["this run: fake", "50.0", "75.0", "", "", "", "", ""]], "rows")
+    equal(rows, [[name, "", "", "", "", "", "", "", "62.5", ""], [name, "50.0", "75.0", "", "", "", "", ""]], "rows")
     require("| HealthGPT-M3 | 73.7 | 55.9 | 74.6 | 56.4 | 78.7 | 39.7 | 43.3 | 68.5 | 61.3 |" in page, page)
 
 

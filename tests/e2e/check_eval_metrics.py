@@ -90,6 +90,9 @@ def check_intervals(build):
     for hits, n, low, high in [(45, 50, 0.78640, 0.95652), (0, 10, 0.0, 0.27753), (10, 10, 0.72247, 1.0), (564, 624, 0.87818, 0.92457)]:
         a, b = stats.wilson(hits, n)
         close(a, low, "low of %d/%d" % (hits, n), 1e-5), close(b, high, "high of %d/%d" % (hits, n), 1e-5)
+    # shares 0.5 of 100 and 0.9 of 50: variance (0.0025 + 0.0018) / 4
+    mean, low, high = stats.mean_of_shares([(50, 100), (45, 50)])
+    close(mean, 0.7, "mean of shares"), close(high - mean, 1.959964 * math.sqrt(0.0043 / 4), "half width", 1e-6), close(mean - low, high - mean, "low")
     equal(stats.bootstrap([0.5] * 9, stats.mean, 1), (0.5, 0.5), "of equal values")
     values = [i / 99 for i in range(100)]
     first = stats.bootstrap(values, stats.mean, 7)

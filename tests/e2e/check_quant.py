@@ -109,19 +109,18 @@ def check_stories_without_a_tokenizer(build):
 
 def check_all_types_combine_on_every_backend(build):
     """Each weight type with an int8 cache and int8 plug-ins; greedy answers may part at near ties only."""
-    lines, notes = [], []
-    for picture, question in (("chest_right", "Describe the image."), ("brain_left", "How large is the lesion?")):
-        lines.append({"id": len(lines), "task": "ask", "images": [FOLDER + picture + ".png"], "question": question,
-                      "max_tokens": 24, "top_logprobs": 20})
-    backends = ["ref"]
+    notes, backends = [], ["ref"]
     if not is_sanitized(build):
         needs_simt(build)
         backends.append("simt")
     for dtype in ("f32", "f16", "bf16", "int8", "fp8", "int4"):
+        line = {"id": 0, "task": "ask", "question": "Who are you?", "max_tokens": 8, "top_logprobs": 20}
+        if dtype == "int8":  # the emulation takes its time for a picture
+            line = dict(line, images=[FOLDER + "chest_right.png"], question="What organ is shown?")
         types = ("--dtype", dtype, "--kv-dtype", "int8", "--plugin-dtype", "int8")
-        cpu, worst = answers(build, lines, "--backend", "cpu", *types), 0
+        cpu, worst = answers(build, [line], "--backend", "cpu", *types), 0
         for backend in backends:
-            worst = max(worst, compare(cpu, answers(build, lines, "--backend", backend, *types))[3])
+            worst = max(worst, compare(cpu, answers(build, [line], "--backend", backend, *types))[3])
         notes.append("%s %.0e" % (dtype, worst))
     return "%s beside cpu, log probabilities: %s" % (" and ".join(backends), ", ".join(notes))
 

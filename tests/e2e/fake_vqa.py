@@ -15,6 +15,7 @@ class FakeServer:
     def __init__(self, answer):
         self.answer, self.asked, self.lock = answer, {}, threading.Lock()
         self.card, self.auth = dict(CARD), []
+        self.drops = False      # close kept connections without a word
         fake = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -49,6 +50,7 @@ class FakeServer:
                     self.connection.close()
                     return
                 self.send(*reply)
+                self.close_connection = fake.drops
 
         class Server(http.server.ThreadingHTTPServer):
             daemon_threads = True

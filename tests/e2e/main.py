@@ -49,6 +49,8 @@ check_memory
 check_memory_runs_out
 check_io_fails
 check_kv_dtype
+check_lock
+check_numerics
 check_quant
 check_ops
 check_metrics
@@ -57,6 +59,7 @@ check_lifecycle
 check_nginx
 check_simt
 check_gpu_programme
+check_beside
 check_eval_formats
 check_eval_metrics
 check_eval

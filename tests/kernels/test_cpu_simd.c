@@ -177,6 +177,52 @@ static void tile_row_is_the_same_alone_in_any_batch_and_for_any_cut_of_k(void **
                 one_form(&t[i], &t[0], (enum cpu_form)form, width);
 }
 
+/* Two panels anywhere in memory, the second before or after the first, as attention reads them. */
+static void distant_panels(const struct cpu_simd *s, enum cpu_form form)
+{
+    enum { N_K = 21, GAP = 4096 };
+    static char w[3 * GAP], x[N_K * 4 * MOST_ROWS];
+    static float got[MOST_ROWS * LD], want[MOST_ROWS * LD];
+    fill(w, sizeof w, form, true, 3);
+    fill(x, sizeof x, form, false, 4);
+    for (int rows = 1; rows <= MOST_ROWS; rows++)
+        for (int64_t second = -GAP; second <= GAP; second += 2 * (int64_t)GAP) {
+            struct cpu_tile t = {.w = w + GAP,
+                                 .w_step = cpu_group_bytes(form),
+                                 .x = x,
+                                 .ldx = N_K * 4,
+                                 .acc = want,
+                                 .ld_acc = LD,
+                                 .n_k = N_K,
+                                 .n_rows = rows,
+                                 .width = 1,
+                                 .first = true};
+            s->tile[form](&t);
+            t.w = w + GAP + second;
+            t.acc = want + CPU_LANES;
+            s->tile[form](&t);
+            t.w = w + GAP;
+            t.acc = got;
+            t.width = 2;
+            t.second = second;
+            s->tile[form](&t);
+            for (int r = 0; r < rows; r++)
+                kt_identical("distant panels", s->name, got + r * LD, want + r * LD, CPU_PAIR);
+        }
+}
+
+static void two_distant_panels_are_two_tiles(void **state)
+{
+    static const enum cpu_form forms[] = {CPU_FORM_F32, CPU_FORM_F16, CPU_FORM_F8,
+                                          CPU_FORM_BF16_FLAT, CPU_FORM_I8_FLAT};
+    struct cpu_simd t[MAX_TABLES];
+    int n = tables(t);
+    (void)state;
+    for (int i = 0; i < n; i++)
+        for (size_t f = 0; f < sizeof forms / sizeof *forms; f++)
+            distant_panels(&t[i], forms[f]);
+}
+
 static void exponential_is_within_two_ulp(void **state)
 {
     struct cpu_simd t[MAX_TABLES];
@@ -232,6 +278,7 @@ int main(void)
         cmocka_unit_test(path_is_refused_where_the_processor_lacks_it),
         cmocka_unit_test(auto_takes_the_best_that_is_there),
         cmocka_unit_test(tile_row_is_the_same_alone_in_any_batch_and_for_any_cut_of_k),
+        cmocka_unit_test(two_distant_panels_are_two_tiles),
         cmocka_unit_test(exponential_is_within_two_ulp),
         cmocka_unit_test(quantisation_is_exact_on_every_path),
     };

@@ -44,13 +44,14 @@ static float *run_linear(struct hg_backend *b, struct hg_weight_desc *desc,
 {
     struct hg_weight *w = NULL;
     struct hg_error err = {0};
+    size_t n = ROWS * (size_t)n_y;
     desc->name = "w";
     desc->n_in = K;
     desc->n_parts = 1;
     desc->store = HG_DTYPE_F16;
     HG_TEST_OK(b->ops->weight_create(b, desc, &w, &err), err);
-    void *dx = kt_upload_act(b, x, ROWS * K), *dy = kt_alloc_act(b, (size_t)(ROWS * n_y));
-    float *y = calloc((size_t)(ROWS * n_y), sizeof *y);
+    void *dx = kt_upload_act(b, x, ROWS * K), *dy = kt_alloc_act(b, n);
+    float *y = calloc(n, sizeof *y);
     a->w = w;
     a->n_rows = ROWS;
     a->x = dx;
@@ -59,7 +60,7 @@ static float *run_linear(struct hg_backend *b, struct hg_weight_desc *desc,
     a->ldy = n_y;
     a->rounding = HG_ROUND_FP16;
     assert_int_equal(b->ops->linear(b, a), HG_STATUS_OK);
-    kt_download_act(b, y, dy, (size_t)(ROWS * n_y));
+    kt_download_act(b, y, dy, n);
     b->ops->free(b, dx);
     b->ops->free(b, dy);
     b->ops->weight_free(b, w);
@@ -217,7 +218,7 @@ static void epilogues_round_between_their_kernels(void **state)
         float *y = run_linear(b, &d, &a, x, n);
         char label[32];
         snprintf(label, sizeof label, "epilogue %d", e);
-        same(label, y, want, (size_t)(ROWS * n));
+        same(label, y, want, ROWS * (size_t)n);
         free(y);
     }
     b->ops->free(b, dr);

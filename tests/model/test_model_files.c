@@ -135,7 +135,8 @@ static void wrong_tensors_are_named(void **state)
         {"vision/model.safetensors", NULL, "vision_model.x", "vision_model.x: not expected"},
         {"vqgan/last.ckpt", NULL, "decoder.x", "decoder.x: not expected"},
         {"vqgan/last.ckpt", NULL, "encoder.down.0.block.7.conv1.bias", "block.7.conv1.bias: not"},
-        {"com_hlora_weights.bin", NULL, "lora_x", "lora_x: not expected"},
+        {"com_hlora_weights.bin", NULL, "base_model.model.model.layers.3.mlp.x.lora_A.weight",
+         "x.lora_A.weight: not expected by this model: an adapter of no layer"},
         {"com_hlora_weights.bin", "base_model.model.model.mm_projector.2.bias", NULL,
          "mm_projector.2.bias: missing"},
         {"com_hlora_weights.bin", "base_model.model.model.layers.3.mlp.down_proj.lora_B.weight",
@@ -155,6 +156,20 @@ static void wrong_tensors_are_named(void **state)
         assert_null(m);
         writer_remove(dir);
     }
+}
+
+/* reference.md 2.3: in a plug-in's file unknown names are warnings. */
+static void other_surplus_of_a_plugin_is_no_error(void **state)
+{
+    (void)state;
+    char dir[256];
+    struct hg_model *m;
+    struct hg_error err = {0};
+    demo_copy(dir);
+    edit_tensors(dir, "com_hlora_weights.bin", NULL, "model.vision_tower.x");
+    HG_TEST_OK(load(dir, &m, &err), err);
+    hg_model_free(m);
+    writer_remove(dir);
 }
 
 static void wrong_texts_are_named(void **state)
@@ -264,6 +279,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wrong_tensors_are_named),
+        cmocka_unit_test(other_surplus_of_a_plugin_is_no_error),
         cmocka_unit_test(wrong_texts_are_named),
         cmocka_unit_test(comprehension_may_have_tables_of_its_own),
     };

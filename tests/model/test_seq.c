@@ -250,6 +250,58 @@ static void without_its_plug_in_a_request_runs_the_base_model(void **state)
     writer_remove(dir);
 }
 
+/* The logits of the step begun last. */
+static void last_logits(struct hg_model *m, float *to, size_t cap, size_t *n)
+{
+    int32_t first;
+    struct hg_error err = {0};
+    HG_TEST_OK(hg_model_last_logits(m, 0, to, cap, n, &first, &err), err);
+}
+
+/* After a forced token a sequence goes on as if it had been the last of the prompt. */
+static void a_forced_token_is_followed_like_a_prompt(void **state)
+{
+    (void)state;
+    enum { CAP = 4096 };
+    static float forced[CAP], asked[CAP];
+    char dir[256];
+    struct hg_error err = {0};
+    struct hg_token t;
+    size_t n = 0, n_asked = 0;
+    write_spec(1, dir);
+    struct hg_model *m = load(dir);
+    struct hg_seq *s = NULL, *other = NULL;
+    HG_TEST_OK(hg_seq_create(m, prepare(m, HG_TASK_COMPREHENSION, false, 4), &s, &err), err);
+    assert_int_equal(hg_seq_force(s, 1, &err), HG_STATUS_INTERNAL); /* nothing was said yet */
+    struct hg_step_item item = {s, 7};
+    HG_TEST_OK(hg_model_step(m, &item, 1, &t, &err), err);
+    int32_t id = t.id == 20 ? 21 : 20;
+    assert_int_equal(hg_seq_force(s, -1, &err), HG_STATUS_BAD_REQUEST);
+    assert_int_equal(hg_seq_force(s, 1 << 20, &err), HG_STATUS_BAD_REQUEST);
+    HG_TEST_OK(hg_seq_force(s, id, &err), err);
+    assert_int_equal(hg_seq_generated(s)[0], id);
+    item.n_tokens = 1;
+    HG_TEST_OK(hg_model_step(m, &item, 1, &t, &err), err);
+    last_logits(m, forced, CAP, &n);
+
+    const int32_t prompt[] = {5, 17, 3, 60, 44, 44, 9, id};
+    struct hg_request_input in = {.task = HG_TASK_COMPREHENSION};
+    struct hg_prepared *p = NULL;
+    hg_sampling_default(&in.sampling);
+    in.sampling.max_tokens = 4;
+    HG_TEST_OK(hg_model_prepare_ids(m, &in, prompt, 8, &p, &err), err);
+    HG_TEST_OK(hg_seq_create(m, p, &other, &err), err);
+    item = (struct hg_step_item){other, hg_seq_n_waiting(other)};
+    HG_TEST_OK(hg_model_step(m, &item, 1, &t, &err), err);
+    last_logits(m, asked, CAP, &n_asked);
+    assert_int_equal(n, n_asked);
+    assert_memory_equal(forced, asked, n * sizeof *forced);
+    hg_seq_free(s);
+    hg_seq_free(other);
+    hg_model_free(m);
+    writer_remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +310,7 @@ int main(void)
         cmocka_unit_test(a_context_of_4096_positions_ends_there),
         cmocka_unit_test(a_number_that_is_not_finite_ends_only_its_own_sequence),
         cmocka_unit_test(without_its_plug_in_a_request_runs_the_base_model),
+        cmocka_unit_test(a_forced_token_is_followed_like_a_prompt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,7 +2,7 @@
  * limits.
  *
  *   build/release/kernel-bench [backend [MiB of weights [rounds]]]       default: cpu 384 5
- *   build/release/kernel-bench limits                    the machine's limits alone, as JSON
+ *   build/release/kernel-bench limits [threads]          the machine's limits alone, as JSON
  *   build/release/kernel-bench cases BACKEND [MiB [rounds [tiny|one|brief]]]  see kernel_cases.h;
  * JSON lines
  *
@@ -67,7 +67,7 @@ static double median(double *v, int n)
 
 static enum hg_status make_set(struct bench *s, int t, struct hg_error *err)
 {
-    struct hg_host_tensor host = {s->host, HG_DTYPE_BF16};
+    struct hg_host_tensor host = {.data = s->host, .type = HG_DTYPE_BF16};
     struct hg_weight_desc d = {.name = "bench",
                                .n_in = K,
                                .n_parts = 1,
@@ -223,13 +223,13 @@ static void report(struct bench *s)
 }
 
 /* What bench.py divides by; needs no weights. */
-static int print_limits(void)
+static int print_limits(int n_threads)
 {
     struct hg_error err = {0};
     struct hg_pool *pool = NULL;
     size_t bytes = (size_t)256 << 20;
     uint8_t *data = malloc(bytes);
-    enum hg_status status = hg_pool_create(0, &pool, &err);
+    enum hg_status status = hg_pool_create(n_threads, &pool, &err);
     if (!data) {
         status = hg_fail(&err, HG_STATUS_NO_MEMORY, "limits: no memory for a read buffer");
     } else if (status == HG_STATUS_OK) {
@@ -256,8 +256,8 @@ static int number(const char *text, int lo, int hi, int otherwise)
 int main(int argc, char **argv)
 {
     struct hg_error err = {0};
-    if (argc == 2 && strcmp(argv[1], "limits") == 0)
-        return print_limits();
+    if (argc > 1 && argc < 4 && strcmp(argv[1], "limits") == 0)
+        return print_limits(argc > 2 ? number(argv[2], 1, 64, 0) : 0);
     if (argc > 2 && strcmp(argv[1], "cases") == 0) {
         enum hg_status done =
             kernel_cases(argv[2], (size_t)(argc > 3 ? number(argv[3], 1, 65536, 384) : 384),

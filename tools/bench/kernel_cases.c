@@ -126,7 +126,7 @@ struct set {
 static enum hg_status make_weight(struct bench *s, const struct shape *p, enum hg_dtype type,
                                   struct hg_weight **out, struct hg_error *err)
 {
-    struct hg_host_tensor host = {s->host, HG_DTYPE_BF16};
+    struct hg_host_tensor host = {.data = s->host, .type = HG_DTYPE_BF16};
     struct hg_weight_desc d = {.name = p->name,
                                .n_in = p->k,
                                .n_parts = 1,

@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     q.add_argument("--system", default="", help="system prompt (default: the model's)")
     q.add_argument("--seed", type=int, default=0, help="question i is asked with seed + i")
     q.add_argument("--temperature", type=float, default=0.0)
-    q.add_argument("--max-tokens", type=positive, default=64)
+    q.add_argument("--max-tokens", type=positive, default=None, help="of an answer (default: what the model's card says)")
     q.add_argument("--concurrency", type=positive, default=4)
     q.add_argument("--limit", type=positive, default=0, metavar="N", help="the first N (of the shard) only")
     q.add_argument("--shard", default="", metavar="K/N", help="every N-th question from the K-th")

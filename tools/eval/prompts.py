@@ -24,19 +24,19 @@ def fill(template: str, item: Item) -> str:
 
 def body_of(item: Item, images: list[bytes], prompt: str, o: dict[str, Any], seed: int) -> tuple[str, dict[str, Any]]:
     """(path, JSON) of the request. `o`: route, model, system, temperature, max_tokens."""
+    more = {k: v for k, v in (("system", o["system"]), ("max_tokens", o["max_tokens"])) if v}
     b64 = [base64.b64encode(i).decode() for i in images]
     if item.kind == "picture":
-        return "/v1/draw", {"prompt": prompt, "image": b64, "temperature": o["temperature"], "seed": seed,
-                            **({"system": o["system"]} if o["system"] else {})}
+        more.pop("max_tokens", None)    # a picture has the tokens that it has
+        return "/v1/draw", {"prompt": prompt, "image": b64, "temperature": o["temperature"], "seed": seed, **more}
     if o["route"] == "vqa":
-        return "/v1/vqa", {"question": prompt, "image": b64, "temperature": o["temperature"], "seed": seed,
-                           "max_tokens": o["max_tokens"], **({"system": o["system"]} if o["system"] else {})}
+        return "/v1/vqa", {"question": prompt, "image": b64, "temperature": o["temperature"], "seed": seed, **more}
     parts = [{"type": "image_url", "image_url": {"url": "data:%s;base64,%s" % (_mime(i), b)}} for i, b in zip(images, b64)]
     messages = [{"role": "user", "content": parts + [{"type": "text", "text": prompt}]}]
-    if o["system"]:
-        messages.insert(0, {"role": "system", "content": o["system"]})
+    if "system" in more:
+        messages.insert(0, {"role": "system", "content": more.pop("system")})
     return "/v1/chat/completions", {"model": o["model"], "messages": messages, "temperature": o["temperature"], "seed": seed,
-                                    "max_tokens": o["max_tokens"]}
+                                    **more}
 
 
 def _mime(data: bytes) -> str:

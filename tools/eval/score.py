@@ -159,8 +159,11 @@ class Scorer:
         self.share("option", "option accuracy", [r[0] for r in rows])
         meant = [r for r in rows if r[2] and (paper != "omnimedvqa" or published.modality(r[2]))]
         if len(groups) > 1 and meant:
-            n = len({r[2] for r in meant})
-            self.statistic("option_macro", "option accuracy, mean over %d groups" % n, meant, macro, len(meant))
+            by: dict[str, list[float]] = collections.defaultdict(list)
+            for hit, _, group in meant:
+                by[group].append(hit)
+            value, low, high = stats.mean_of_shares([(sum(v), len(v)) for v in by.values()])
+            self._add("option_macro", "option accuracy, mean over %d groups" % len(by), value, low, high, len(meant), "normal", "")
         for rule in ("letter", "text", "fuzzy", "none"):
             self.share("rule_" + rule, "answers matched by rule: " + rule, [float(r[1] == rule) for r in rows])
         for g in groups:
@@ -203,14 +206,6 @@ class Scorer:
             for key, name, unit in (("ssim", "SSIM (7x7), x100", "x100"), ("psnr", "PSNR", "dB"), ("mse", "MSE, 0..255", ""),
                                     ("ssim_gauss", "SSIM (11x11 Gaussian), x100", "x100")):
                 self.plain(key, name, [f[key] for f in mine], unit, group)
-
-
-def macro(rows: Sequence[tuple[float, str, str]]) -> float:
-    """Unweighted mean over the groups that are there."""
-    by: dict[str, list[float]] = collections.defaultdict(list)
-    for hit, _, group in rows:
-        by[group].append(hit)
-    return stats.mean([stats.mean(v) for v in by.values()])
 
 
 def groups_of(answers: list[Answer]) -> list[str]:

@@ -18,6 +18,15 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def mean_of_shares(groups: Sequence[tuple[float, int]]) -> tuple[float, float, float]:
+    """(mean, low, high) of the unweighted mean of shares, (hits, n) by group: normal approximation, variance
+    sum p (1 - p) / n over the groups / groups^2."""
+    shares = [(hits / n, n) for hits, n in groups]
+    middle = mean([p for p, _ in shares])
+    half = Z * math.sqrt(math.fsum(p * (1 - p) / n for p, n in shares)) / len(shares)
+    return middle, max(0.0, middle - half), min(1.0, middle + half)
+
+
 def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else 0.0
 

@@ -38,8 +38,8 @@ def report(doc: dict[str, Any]) -> str:
     out += [""] + ["Not computed: " + x for x in doc["left_out"]]
     out += ["Set %s, SHA-256 %s, %d of %d questions (%d refused, %d empty answers). " % (
         c["set"]["file"], c["set"]["sha256"][:16], doc["answered"], doc["of"], doc["refused"], doc["empty"]) +
-        "Model card SHA-256 %s, fingerprint %s. Seed %d, temperature %g, at most %d tokens, route %s, template %r, system %r. " % (
-            c["card_sha256"][:16], c["fingerprint"], c["seed"], c["temperature"], c["max_tokens"], c["route"],
+        "Model card SHA-256 %s, fingerprint %s. Seed %d, temperature %g, at most %s tokens, route %s, template %r, system %r. " % (
+            c["card_sha256"][:16], c["fingerprint"], c["seed"], c["temperature"], c["max_tokens"] or "the card's number of", c["route"],
             c["template"] or "default", c["system"] or "default") +
         "Run %s at %s by server %s; scored %s at %s, Python %s, %s; bootstrap of %d with seed %d." % (
             made["date"], made["commit"] or "no commit", made["server"], doc["scored"]["date"], doc["scored"]["commit"] or "no commit",
@@ -50,7 +50,7 @@ def report(doc: dict[str, Any]) -> str:
 
 def label(doc: dict[str, Any]) -> str:
     partial = "" if doc["answered"] == doc["of"] else " (partial)"
-    return "this run: %s%s" % (doc["config"]["model"], partial)
+    return "this run: %s, %s, seed %d%s" % (doc["config"]["model"], doc["config"]["fingerprint"], doc["config"]["seed"], partial)
 
 
 def find(doc: dict[str, Any], key: str, group: str = "") -> dict[str, Any] | None:

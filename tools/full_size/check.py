@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""check.py BUILD [--dir DIR] [--only m3,l14,xl32] [--dtypes int4,int8,bf16] [--draw int4] [--keep m3] [--results FILE] - random models of full size in
-the published formats are written (or found in DIR from before), loaded and asked on the CPU backend. docs/models.md says what is
-checked and what it took. Every check that cannot be done here is counted as skipped, with the reason."""
+"""check.py BUILD [--dir DIR] [--only m3,l14,xl32] [--dtypes int4,int8,bf16] [--draw int4] [--keep m3] [--results FILE] - random
+models of full size in the published formats are written (or found in DIR from before), loaded and asked on the CPU backend.
+docs/models.md says what is checked and what it took. What cannot be done here is counted as skipped, with the reason."""
 import argparse
 import json
 import os
@@ -19,6 +19,7 @@ sys.path[:0] = [HERE, os.path.join(ROOT, "tests", "e2e")]
 import harness
 import models
 import session
+import vocabularies
 from harness import Fail, Skip, equal, require
 from session import Session
 
@@ -59,17 +60,19 @@ def write(ctx, variant, folder, need, *options):
     stamp, want = os.path.join(folder, "written"), " ".join((variant, "seed 1") + options)
     if os.path.exists(stamp) and open(stamp).read() == want:
         return "from before"
+    data = os.path.join(harness.SHARED, "data")
+    if not vocabularies.available(variant, data):
+        raise Skip("no tokenizer: HG_SHARED/data/tokenizers is not there")
     os.makedirs(ctx.dir, exist_ok=True)
     free = shutil.disk_usage(ctx.dir).free
     if free < need + 5 * GB:
         raise Skip("%.0f GB of disk wanted, %.0f free" % (need / GB + 5, free / GB))
     shutil.rmtree(folder, ignore_errors=True)
     fill = () if "--holes" in options else ("--fill", os.path.join(ROOT, ctx.build, "full-size-fill"))
-    p = subprocess.run([sys.executable, os.path.join(HERE, "write.py"), variant, folder, *fill] + [o for o in options if o != "--holes"],
-                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    more = [o for o in options if o != "--holes"]
+    p = subprocess.run([sys.executable, os.path.join(HERE, "write.py"), variant, folder, "--data", data, *fill, *more], stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, text=True)
     require(p.returncode == 0, p.stdout[-500:])
-    if "no tokenizer" in p.stdout:
-        raise Skip("no tokenizer: HG_SHARED/data/tokenizers is not there")
     with open(stamp, "w") as f:
         f.write(want)
     return p.stdout.strip().split(": ", 1)[-1]
@@ -78,14 +81,14 @@ def write(ctx, variant, folder, need, *options):
 def remove(ctx, folder):
     if os.path.isdir(folder) and os.path.basename(folder) not in ctx.keep:
         shutil.rmtree(folder)
-    return None
 
 
 # ---- inspect, doctor --------------------------------------------------------------------------------------------------------------
 
 
 def inspect(ctx, folder):
-    out = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "inspect", "--json", folder], stdout=subprocess.PIPE, text=True)
+    out = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "inspect", "--json", "--weights", folder, session.card_of(folder)],
+                         stdout=subprocess.PIPE, text=True)
     require(out.returncode == 0, "inspect: exit %d" % out.returncode)
     return json.loads(out.stdout)
 
@@ -144,14 +147,16 @@ def check_ids(ctx, variant, folder):
 
 
 def check_doctor(ctx, variant, folder):
-    p = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "doctor", "--json", "--model", folder], stdout=subprocess.PIPE, text=True)
+    p = subprocess.run([os.path.join(ROOT, ctx.build, "healthgpt"), "doctor", "--json", "--model", session.card_of(folder), "--weights", folder],
+                       stdout=subprocess.PIPE, text=True)
     text = p.stdout
     json.loads(text)
-    lines = re.findall(r"--dtype (bf16|int8|int4): ([\d.]+) GB \(weights ([\d.]+) GB[^\"]*?cards that it fits, in GB: ([\d, ]+|none)", text)
+    lines = re.findall(r"--dtype (bf16|int8|int4): ([\d.]+) GB \(weights ([\d.]+) GB[^\"]*?fits, in GB: ([\d, ]+|none)", text)
     require(len(lines) == 3, "memory lines: %r" % text[-800:])
     d = inspect(ctx, folder)
     for dtype, _, weights, _ in lines:
-        require(abs(float(weights) * GB / d["memory"][dtype] - 1) < 0.01, "%s: doctor %s GB, inspect %d bytes" % (dtype, weights, d["memory"][dtype]))
+        require(abs(float(weights) * GB / d["memory"][dtype] - 1) < 0.01,
+                "%s: doctor %s GB, inspect %d bytes" % (dtype, weights, d["memory"][dtype]))
     return "; ".join("%s %s GB fits %s" % (d, w, cards.strip(", ")) for d, w, _, cards in lines)
 
 
@@ -193,7 +198,7 @@ def run_m3(ctx):
                 check("m3 %s: a new process answers the same" % dtype, warm.check_same, one)
         finally:
             warm.stop()
-    check("m3: removed", remove, ctx, folder)
+    remove(ctx, folder)
 
 
 def run_l14(ctx):
@@ -208,10 +213,10 @@ def run_l14(ctx):
         if check("l14 int4: loads from the disk", one.start, True):
             check("l14 int4: a question about an X-ray, twice the same", one.check_answer, xray)
             check("l14 int4: refuses to draw", one.check_no_drawing)
-            check("l14 int4: peak memory within 3 % of its parts, and within 24 GB", one.check_memory, 24 * GB)
+            check("l14 int4: peak memory within 3 % of its parts, and within 24 GB", one.check_memory, 0.03, 24 * GB)
     finally:
         one.stop()
-    check("l14: removed", remove, ctx, folder)
+    remove(ctx, folder)
 
 
 def run_xl32(ctx):
@@ -220,7 +225,7 @@ def run_xl32(ctx):
         check("xl32: inspect, 64 layers", check_inspect, ctx, "xl32", whole, 64)
         check("xl32: ids", check_ids, ctx, "xl32", whole)
         check("xl32: doctor, 64 layers", check_doctor, ctx, "xl32", whole)
-    check("xl32: shapes removed", remove, ctx, whole)
+    remove(ctx, whole)
     if not check("xl32: 4 layers at full width in 17 shards", write, ctx, "xl32", cut, 9 * GB, "--layers", "4"):
         return
     check("xl32: inspect, 4 layers", check_inspect, ctx, "xl32", cut, 4)
@@ -234,10 +239,11 @@ def run_xl32(ctx):
             check("xl32 %s: a question about an X-ray, twice the same" % dtype, one.check_answer, xray)
             check("xl32 %s: refuses to draw" % dtype, one.check_no_drawing)
             check("xl32 %s: repetition penalty 1.05 of the file is active" % dtype, one.check_penalty)
-            check("xl32 %s: peak memory within 3 %% of its parts" % dtype, one.check_memory)
+            # Of 4 layers, the 0.57 GB of the file that are there while the last is packed are more than 3 %.
+            check("xl32 %s: peak memory within 8 %% of its parts" % dtype, one.check_memory, 0.08)
         finally:
             one.stop()
-    check("xl32: removed", remove, ctx, cut)
+    remove(ctx, cut)
 
 
 def report(ctx):
@@ -246,7 +252,7 @@ def report(ctx):
             json.dump({"machine": {"cpu": session.cpu_name(), "cores": os.cpu_count(), "memory_gb": round(session.memory("MemTotal") / GB, 1),
                                    "system": platform.system()}, "checks": RESULTS, "measured": session.MEASURED}, f, indent=1)
             f.write("\n")
-    columns = (("cold load", "cold_s", "%.1f s"), ("warm load", "warm_s", "%.1f s"), ("ready", "ready_s", "%.1f s"),
+    columns = (("cold load", "cold_s", "%.1f s"), ("warm load", "warm_s", "%.1f s"), ("ready", "ready_warm_s", "%.1f s"),
                ("parts", "parts_gb", "%.2f GB"), ("peak", "peak_gb", "%.2f GB"), ("first token", "first_token_s", "%.1f s"),
                ("token", "token_ms", "%.0f ms"), ("picture", "picture_s", "%.0f s"))
     rows = [(name, m) for name, m in session.MEASURED.items() if m]

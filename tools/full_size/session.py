@@ -26,6 +26,11 @@ def cpu_name():
     return m.group(1) if m else "?"
 
 
+def card_of(folder):
+    """The published model's card; the folder is one of write.py."""
+    return os.path.join(harness.ROOT, "config", "models", "healthgpt-%s.json" % os.path.basename(folder).split("-")[0])
+
+
 def forget_pages(folder):
     """Out of the page cache, so that the next load reads the disk."""
     for root, _, names in os.walk(folder):
@@ -58,15 +63,15 @@ class Session:
         if cold:
             forget_pages(self.folder)
         begin = time.monotonic()
-        self.daemon = Daemon(self.ctx.build, "--model", self.folder, "--dtype", self.dtype, "--backend", "cpu", "--kv-tokens",
-                             str(self.kv_tokens), "--max-batch", "4", "--timeout-s", str(TIMEOUT_S), "--step-timeout-s", "900")
+        self.daemon = Daemon(self.ctx.build, "--model", card_of(self.folder), "--weights", self.folder, "--dtype", self.dtype, "--backend",
+                             "cpu", "--kv-tokens", str(self.kv_tokens), "--max-batch", "4", "--timeout-s", str(TIMEOUT_S), "--step-timeout-s", "900")
         ready = time.monotonic() - begin
         load = float(re.search(r"loaded: .* in ([\d.]+) s", self.daemon.log_text()).group(1))
         with open("/proc/%d/stat" % self.daemon.process.pid) as f:
             fields = f.read().rsplit(")", 1)[1].split()
         cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        self.row["cold_s" if cold else "warm_s"] = load
-        self.row["ready_s"], self.row["cpu_s_cold" if cold else "cpu_s_warm"] = ready, cpu
+        for key, value in (("", load), ("ready_", ready), ("cpu_", cpu)):
+            self.row["%s%s_s" % (key, "cold" if cold else "warm")] = value
         busy = os.getloadavg()[0]
         return "loaded in %.1f s, ready after %.1f s, %.1f s of CPU time, load average %.1f" % (load, ready, cpu, busy)
 
@@ -78,11 +83,13 @@ class Session:
 
     # ---- checks ---------------------------------------------------------------------------------------------------------------
 
-    def check_memory(self, limit=None):
-        parts = float(re.search(r"memory: weights .* = ([\d.]+) MB", self.daemon.log_text()).group(1)) * 1e6
+    def check_memory(self, share=0.03, limit=None):
+        log = self.daemon.log_text()
+        parts = sum(float(re.search(form, log).group(1)) * 1e6 for form in (
+            r"memory: weights .* = ([\d.]+) MB", r"memory: and ([\d.]+) MB for the backend's own work"))
         peak = self.daemon.status_kb("VmHWM") * 1024
         self.row["parts_gb"], self.row["peak_gb"] = parts / GB, peak / GB
-        require(abs(peak / parts - 1) <= 0.03, "peak %.3f GB, parts %.3f GB: %+.1f %%" % (peak / GB, parts / GB, 100 * (peak / parts - 1)))
+        require(abs(peak / parts - 1) <= share, "peak %.3f GB, parts %.3f GB: %+.1f %%" % (peak / GB, parts / GB, 100 * (peak / parts - 1)))
         require(not limit or peak < limit, "peak %.3f GB" % (peak / GB))
         return "%.3f GB, parts %.3f GB: %+.2f %%" % (peak / GB, parts / GB, 100 * (peak / parts - 1))
 

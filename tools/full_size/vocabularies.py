@@ -47,18 +47,24 @@ def from_ranks(path, folder):
     return len(ranks)
 
 
+def files(variant, data):
+    at = lambda *name: os.path.join(data, "tokenizers", *name)
+    return {
+        "m3": [at("ort-ext", "phi-3-mini", n) for n in ("tokenizer.json", "tokenizer_config.json")],
+        "l14": [at("ort-ext", "phi-4-base", "tokenizer_config.json"), at("tiktoken", "cl100k_base.tiktoken")],
+        "xl32": [at("ort-ext", "qwen2.5", "tokenizer_config.json"), at("qwen", "qwen.tiktoken")],
+    }[variant]
+
+
+def available(variant, data):
+    return all(os.path.exists(n) for n in files(variant, data))
+
+
 def install(variant, data, folder):
     """The variant's tokenizer into folder; False where the data is not there."""
-    at = lambda *name: os.path.join(data, "tokenizers", *name)
-    if variant == "m3":
-        names = [at("ort-ext", "phi-3-mini", n) for n in ("tokenizer.json", "tokenizer_config.json")]
-    elif variant == "l14":
-        names = [at("ort-ext", "phi-4-base", "tokenizer_config.json"), at("tiktoken", "cl100k_base.tiktoken")]
-    else:
-        names = [at("ort-ext", "qwen2.5", "tokenizer_config.json"), at("qwen", "qwen.tiktoken")]
-    if not all(os.path.exists(n) for n in names):
+    if not available(variant, data):
         return False
-    for n in names:
+    for n in files(variant, data):
         if n.endswith(".json"):
             shutil.copyfile(n, os.path.join(folder, os.path.basename(n)))
         else:

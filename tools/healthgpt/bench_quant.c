@@ -143,7 +143,7 @@ static enum hg_status on_position(void *ctx, size_t item, size_t k, int32_t own,
 static enum hg_status open_kept(struct bench *b, int yardstick, struct hg_error *err)
 {
     struct kept *k = &b->kept[yardstick];
-    k->at = calloc(b->set.n, sizeof *k->at);
+    k->at = calloc(b->set.n, sizeof(struct hg_quant_dist *));
     if (!k->at)
         return no_memory(err);
     for (size_t i = 0; i < b->set.n; i++) {
@@ -429,6 +429,8 @@ static enum hg_status run_types(struct bench *b, struct hg_error *err)
         bf16 = strcmp(r->rows[i].name, "bf16") == 0 ? &r->rows[i] : bf16;
         f32 = strcmp(r->rows[i].name, "f32") == 0 ? &r->rows[i] : f32;
     }
+    if (!bf16)
+        return hg_fail(err, HG_STATUS_INTERNAL, "bench: no bf16");
     HG_TRY(run_type(b, bf16, err));
     if (f32 && fits(b, bf16, f32))
         HG_TRY(run_type(b, f32, err));

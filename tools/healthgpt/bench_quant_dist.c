@@ -95,7 +95,7 @@ enum hg_status hg_quant_dist_set(struct hg_quant_dist *d, int32_t own, const flo
  * float would. */
 static double term(double p, double q)
 {
-    const double least = log(FLT_TRUE_MIN);
+    const double least = log((double)FLT_TRUE_MIN);
     return p == -INFINITY ? 0 : exp(p) * (p - (q > least ? q : least));
 }
 

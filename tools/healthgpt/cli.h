@@ -16,7 +16,8 @@
 enum { HG_CLI_MAX_IMAGES = 4, HG_CLI_USAGE = 64 };
 
 struct hg_cli {
-    const char *model, *weights, *backend, *dtype, *kv_dtype, *plugin_dtype, *numerics;
+    const char *model, *weights, *backend, *dtype, *kv_dtype, *plugin_dtype, *numerics,
+        *quant_cache, *lock;
     int64_t threads, max_batch, kv_tokens;
     double gpu_memory_utilization;
     bool verbose;
@@ -26,6 +27,7 @@ struct hg_cli {
     int64_t max_tokens, top_k, top_logprobs, seed;
     double temperature, top_p;
     bool has_temperature, has_seed;
+    bool write_lock; /* inspect */
     bool json, tensors, checksums, special, json_lines, timed, no_plugin;
     int64_t prompt_tokens;
     const char *batches, *plugins, *plot; /* bench */

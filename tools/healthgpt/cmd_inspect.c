@@ -17,6 +17,7 @@
 #include "tools/healthgpt/estimate.h"
 #include "tools/healthgpt/inspect_file.h"
 #include "tools/healthgpt/inspect_llm.h"
+#include "tools/healthgpt/inspect_lock.h"
 #include "tools/healthgpt/inspect_text.h"
 #include "tools/healthgpt/terminal.h"
 
@@ -271,6 +272,7 @@ static void put_card(struct hg_json_out *o, const struct hg_model_card *c)
         hg_out_real(o, "alpha", (double)t->alpha, 1);
         hg_out_int(o, "vision_layer", t->vision_layer);
         hg_out_int(o, "max_new_tokens", t->max_new_tokens);
+        hg_out_real(o, "temperature", t->temperature >= 0 ? (double)t->temperature : 0, 3);
         hg_out_string(o, "can", t->can[0] ? t->can : NULL);
         hg_out_close(o, '}');
     }
@@ -387,7 +389,7 @@ static void check_model(struct inspect *in, const struct hg_model_place *place,
 {
     const int64_t seconds = 20;
     struct hg_expect_facts facts = {.llm = config};
-    struct hg_model_options o = {.path = place->card, .weights = place->root};
+    struct hg_model_options o = {.path = place->card, .weights = place->root, .lock = "off"};
     hg_out_open(in->o, "warnings", '[');
     if (in->n_missing > 0 || in->part.all.n_bad > 0)
         hg_expect_compare(in->card, &facts, expected, in);
@@ -416,6 +418,8 @@ static void card_folder(struct inspect *in, struct hg_model_card *card,
         check_llm(in, card->llm, &config);
     put_memory(in, has_config ? &config : NULL);
     check_model(in, place, has_config ? &config : NULL);
+    if (!hg_inspect_put_lock(place->card, place->root, in->detail == HG_INSPECT_CHECKSUMS, in->o))
+        miss(in, "model.lock does not hold");
 }
 
 /* A folder without a (valid) card: every weight file in it, and a config.json when there is one. */
@@ -485,6 +489,8 @@ int hg_cli_inspect(const struct hg_cli *cli)
     struct hg_json_out o;
     if (cli->n_args != 1)
         return hg_cli_usage_error("inspect", "expected one folder or file");
+    if (cli->write_lock)
+        return hg_inspect_write_lock(cli);
     if (stat(cli->args[0], &st) != 0) {
         hg_fail(&err, HG_STATUS_NOT_FOUND, "%.150s: no such folder or file", cli->args[0]);
         return hg_cli_fail("inspect", &err);

@@ -131,10 +131,17 @@ void hg_doctor_check(struct hg_doctor_model *m, bool complete)
 {
     struct lines l = {.m = m};
     struct hg_error err = {0};
-    struct hg_model_options o = {.path = m->place.card, .weights = m->place.root};
+    struct hg_model_lock_report lock;
+    struct hg_model_options o = {
+        .path = m->place.card, .weights = m->place.root, .lock = m->d->config.lock};
     if (!complete || m->late) {
         compare_what_is_there(m, &l);
         return;
     }
     hg_model_check(&o, m->d->deadline_ns, finding, &l, &err);
+    if (strcmp(o.lock, "off") != 0 &&
+        hg_model_lock_verify(&o, false, &lock, &err) == HG_STATUS_OK && lock.exists)
+        HG_DOCTOR_OK_NOTE(m->d, "lock",
+                          "model.lock holds: names, sizes, shapes, small files; "
+                          "contents are compared at load");
 }

@@ -80,8 +80,8 @@ static void count_vision(const struct hg_vision_config *v, struct hg_inspect_sum
 {
     int64_t d = v->dim, side = v->image_side / v->patch, f = v->ffn_dim;
     int64_t layer = 4 * (d * d + d) + 4 * d + 2 * d * f + f + d;
-    s->n_elements += d + d * 3 * v->patch * v->patch + (side * side + 1) * d + 4 * d +
-                     v->n_layers * layer;
+    s->n_elements +=
+        d + d * 3 * v->patch * v->patch + (side * side + 1) * d + 4 * d + v->n_layers * layer;
 }
 
 static void read_vision(const struct hg_model_card *c, struct hg_vision_config *v)

@@ -211,6 +211,20 @@ static void put_memory(const json_t *memory, struct hg_buf *out)
             int_of(memory, "kv_tokens"));
 }
 
+static void put_lock(const json_t *lock, struct hg_buf *out)
+{
+    const char *state = text_of(lock, "state");
+    if (!lock || strcmp(state, "none") == 0)
+        return;
+    hg_buf_printf(
+        out, "\nmodel.lock %s (%s compared%s): %s\n",
+        strcmp(state, "holds") == 0 ? "holds" : "DOES NOT HOLD", text_of(lock, "compared"),
+        strcmp(text_of(lock, "compared"), "contents") == 0 ? "" : "; --checksums compares contents",
+        text_of(lock, "file"));
+    if (*text_of(lock, "error"))
+        hg_buf_printf(out, "  %s\n", text_of(lock, "error"));
+}
+
 void hg_inspect_print(const json_t *doc)
 {
     struct hg_buf out = {0};
@@ -220,6 +234,7 @@ void hg_inspect_print(const json_t *doc)
     put_files(doc, &out);
     put_memory(json_object_get(doc, "memory"), &out);
     put_lines(json_object_get(doc, "warnings"), "not as the card expects", &out);
+    put_lock(json_object_get(doc, "lock"), &out);
     put_lines(missing, "missing or wrong", &out);
     hg_terminal_write(stdout, out.data ? out.data : "", out.len);
     hg_buf_deinit(&out);

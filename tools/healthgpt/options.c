@@ -67,6 +67,8 @@ static const struct option_row rows[] = {
      AT(tensors), 0, 0},
     {"checksums", "", "read all tensors and list the CRC-32C of each", " inspect ", KIND_FLAG,
      AT(checksums), 0, 0},
+    {"lock", "", "read all files of a model and write model.lock beside them", " inspect ",
+     KIND_FLAG, AT(write_lock), 0, 0},
     {"tokenizer", "PATH", "instead of a model: a tokenizer's folder, a tiktoken or GGUF file",
      " tokenize detokenize ", KIND_TEXT, AT(tokenizer), 0, 0},
     {"regex", "NAME", "how words are cut: gpt2, qwen2, cl100k (rank files: default cl100k)",
@@ -93,6 +95,10 @@ static const struct option_row rows[] = {
      KIND_TEXT, AT(dtype), 0, 0},
     {"kv-dtype", "TYPE", "KV cache: auto, f32, f16, bf16, int8 (default auto)", ENGINE, KIND_TEXT,
      AT(kv_dtype), 0, 0},
+    {"lock", "MODE", "model.lock: auto (verified when it is there), require, off", ENGINE,
+     KIND_TEXT, AT(lock), 0, 0},
+    {"quant-cache", "DIR", "folder that keeps weights of int8, fp8, int4 for the next start",
+     ENGINE, KIND_TEXT, AT(quant_cache), 0, 0},
     {"plugin-dtype", "TYPE", "plug-ins: auto, f32, f16, bf16, int8 (default auto)", ENGINE,
      KIND_TEXT, AT(plugin_dtype), 0, 0},
     {"numerics", "MODE", "default, or strict: the reference's FP16 rounding, on ref (slow)", ENGINE,
@@ -151,27 +157,6 @@ static enum hg_status set_number(struct hg_cli *c, const struct option_row *r, c
     return HG_STATUS_OK;
 }
 
-static enum hg_status set_option(struct hg_cli *c, const struct option_row *r, const char *value,
-                                 struct hg_error *err)
-{
-    const bool yes = true;
-    switch (r->kind) {
-    case KIND_TEXT:
-        memcpy((char *)c + r->offset, &value, sizeof value);
-        return HG_STATUS_OK;
-    case KIND_FLAG:
-        memcpy((char *)c + r->offset, &yes, sizeof yes);
-        return HG_STATUS_OK;
-    case KIND_IMAGE:
-        if (c->n_images == HG_CLI_MAX_IMAGES)
-            return hg_fail(err, HG_STATUS_BAD_REQUEST, "--image: at most %d", HG_CLI_MAX_IMAGES);
-        c->images[c->n_images++] = value;
-        return HG_STATUS_OK;
-    default:
-        return set_number(c, r, value, err);
-    }
-}
-
 /* A type that the server's configuration knows, before any long work. */
 static enum hg_status check_type(const struct option_row *r, const char *value,
                                  struct hg_error *err)
@@ -186,6 +171,28 @@ static enum hg_status check_type(const struct option_row *r, const char *value,
     return hg_fail(err, HG_STATUS_BAD_REQUEST, "--%s: expected one of %s, got \"%.40s\"%s%s%s",
                    r->name, row->choices, value, near ? "; did you mean " : "", near ? near : "",
                    near ? "?" : "");
+}
+
+static enum hg_status set_option(struct hg_cli *c, const struct option_row *r, const char *value,
+                                 struct hg_error *err)
+{
+    const bool yes = true;
+    switch (r->kind) {
+    case KIND_TEXT:
+        HG_TRY(check_type(r, value, err));
+        memcpy((char *)c + r->offset, &value, sizeof value);
+        return HG_STATUS_OK;
+    case KIND_FLAG:
+        memcpy((char *)c + r->offset, &yes, sizeof yes);
+        return HG_STATUS_OK;
+    case KIND_IMAGE:
+        if (c->n_images == HG_CLI_MAX_IMAGES)
+            return hg_fail(err, HG_STATUS_BAD_REQUEST, "--image: at most %d", HG_CLI_MAX_IMAGES);
+        c->images[c->n_images++] = value;
+        return HG_STATUS_OK;
+    default:
+        return set_number(c, r, value, err);
+    }
 }
 
 /* One option at argv[*i]; advances *i past a separate value. */
@@ -210,7 +217,6 @@ static enum hg_status take_option(const struct hg_cli_command *command, int argc
             return hg_fail(err, HG_STATUS_BAD_REQUEST, "--%s: expected %s", r->name, r->argument);
         value = argv[++*i];
     }
-    HG_TRY(check_type(r, value, err));
     return set_option(out, r, value, err);
 }
 

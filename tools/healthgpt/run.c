@@ -13,6 +13,8 @@ struct hg_model_options hg_run_options(const struct hg_cli *cli, int max_batch)
                                      .backend = cli->backend,
                                      .dtype = cli->dtype,
                                      .kv_dtype = cli->kv_dtype,
+                                     .lock = cli->lock,
+                                     .quant_cache = cli->quant_cache,
                                      .plugin_dtype = cli->plugin_dtype,
                                      .numerics = cli->numerics,
                                      .n_threads = (int)cli->threads,

@@ -282,97 +282,99 @@ static void collect(void *ctx, const char *line)
     l->n++;
 }
 
-/* The three cards beside the table of reference.md 1, 2.3 and 7. */
+/* reference.md 1, 2.3 and 7. */
+static const struct {
+    const char *file;
+    struct hg_llm_config llm;
+    int com_rank, gen_rank, tokenizer, first_image, with_images;
+} published[] = {
+    {"m3",
+     {.dim = 3072,
+      .n_layers = 32,
+      .n_heads = 32,
+      .n_kv_heads = 32,
+      .head_dim = 96,
+      .ffn_dim = 8192,
+      .vocab = 32064,
+      .norm_eps = 1e-5F,
+      .rope_theta = 1e4,
+      .max_positions = 4096,
+      .sliding_window = 2048,
+      .fused = true,
+      .stop_ids = {32000, 32001, 32007},
+      .n_stop = 3,
+      .repetition_penalty = 1},
+     64,
+     256,
+     32011,
+     32012,
+     40206},
+    {"l14",
+     {.dim = 5120,
+      .n_layers = 40,
+      .n_heads = 40,
+      .n_kv_heads = 10,
+      .head_dim = 128,
+      .ffn_dim = 17920,
+      .vocab = 100352,
+      .norm_eps = 1e-5F,
+      .rope_theta = 2.5e5,
+      .max_positions = 16384,
+      .fused = true,
+      .stop_ids = {100257, 100265},
+      .n_stop = 2,
+      .repetition_penalty = 1},
+     32,
+     128,
+     100352,
+     100353,
+     108547},
+    {"xl32",
+     {.dim = 5120,
+      .n_layers = 64,
+      .n_heads = 40,
+      .n_kv_heads = 8,
+      .head_dim = 128,
+      .ffn_dim = 27648,
+      .vocab = 152064,
+      .norm_eps = 1e-6F,
+      .rope_theta = 1e6,
+      .max_positions = 32768,
+      .stop_ids = {151645, 151643},
+      .n_stop = 2,
+      .repetition_penalty = 1.05F},
+     32,
+     0,
+     151665,
+     0,
+     0},
+};
+
+/* The three cards beside the table. */
 static void published_cards_hold_the_constants_of_the_reference(void **state)
 {
     (void)state;
-    static const struct {
-        const char *file;
-        struct hg_llm_config llm;
-        int com_rank, gen_rank, tokenizer, first_image, with_images;
-    } rows[] = {
-        {"m3",
-         {.dim = 3072,
-          .n_layers = 32,
-          .n_heads = 32,
-          .n_kv_heads = 32,
-          .head_dim = 96,
-          .ffn_dim = 8192,
-          .vocab = 32064,
-          .norm_eps = 1e-5F,
-          .rope_theta = 1e4,
-          .max_positions = 4096,
-          .sliding_window = 2048,
-          .fused = true,
-          .stop_ids = {32000, 32001, 32007},
-          .n_stop = 3,
-          .repetition_penalty = 1},
-         64,
-         256,
-         32011,
-         32012,
-         40206},
-        {"l14",
-         {.dim = 5120,
-          .n_layers = 40,
-          .n_heads = 40,
-          .n_kv_heads = 10,
-          .head_dim = 128,
-          .ffn_dim = 17920,
-          .vocab = 100352,
-          .norm_eps = 1e-5F,
-          .rope_theta = 2.5e5,
-          .max_positions = 16384,
-          .fused = true,
-          .stop_ids = {100257, 100265},
-          .n_stop = 2,
-          .repetition_penalty = 1},
-         32,
-         128,
-         100352,
-         100353,
-         108547},
-        {"xl32",
-         {.dim = 5120,
-          .n_layers = 64,
-          .n_heads = 40,
-          .n_kv_heads = 8,
-          .head_dim = 128,
-          .ffn_dim = 27648,
-          .vocab = 152064,
-          .norm_eps = 1e-6F,
-          .rope_theta = 1e6,
-          .max_positions = 32768,
-          .stop_ids = {151645, 151643},
-          .n_stop = 2,
-          .repetition_penalty = 1.05F},
-         32,
-         0,
-         151665,
-         0,
-         0},
-    };
     const struct hg_vision_config vision = {
         .dim = 1024, .n_layers = 24, .image_side = 336, .patch = 14};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    for (size_t i = 0; i < sizeof published / sizeof *published; i++) {
         char path[100];
         struct hg_model_card c;
         struct hg_error err = {0};
         struct lines l = {{0}, 0};
-        struct hg_expect_facts f = {.llm = &rows[i].llm,
+        struct hg_expect_facts f = {.llm = &published[i].llm,
                                     .vision = &vision,
-                                    .tokenizer_size = rows[i].tokenizer,
-                                    .first_image_id = rows[i].first_image,
-                                    .size_with_images = rows[i].with_images,
+                                    .tokenizer_size = published[i].tokenizer,
+                                    .first_image_id = published[i].first_image,
+                                    .size_with_images = published[i].with_images,
                                     .n_codes = 8192,
-                                    .rank = {rows[i].com_rank, rows[i].gen_rank},
+                                    .rank = {published[i].com_rank, published[i].gen_rank},
                                     .experts = {4, 4}};
-        snprintf(path, sizeof path, "config/models/healthgpt-%s.json", rows[i].file);
+        snprintf(path, sizeof path, "config/models/healthgpt-%s.json", published[i].file);
         HG_TEST_OK(hg_model_card_read(hg_test_file(path), &c, &err), err);
         assert_true(c.n_expect >= 18);
         if (hg_expect_compare(&c, &f, collect, &l) != 0)
             fail_msg("%s: %s", path, l.text);
-        struct hg_llm_config other = rows[i].llm;
+        struct hg_llm_config other = published[i].llm;
         other.dim = 64;
         other.sliding_window = 9;
         other.repetition_penalty = 1.5F;

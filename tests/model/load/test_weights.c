@@ -114,11 +114,14 @@ static void names_are_normalised(void **state)
         {"base_model.model.mm_projector.2.bias", "model.mm_projector.2.bias"},
         {"base_model.model.model.mm_projector.2.weight", "model.mm_projector.2.weight"},
         {"module.lm_head.weight", "lm_head.weight"},
+        {"model.model.mm_projector.4.weight", "model.mm_projector.4.weight"},
+        {"base_model.model.model.model.layers.5.mlp.down_proj.lora_A.default.weight",
+         "model.layers.5.mlp.down_proj.lora_A.weight"},
         {"model.defaults.weight", "model.defaults.weight"},
         {"vision_model.embeddings.class_embedding", "vision_model.embeddings.class_embedding"},
     };
     struct hg_error err = {0};
-    const char *list[16] = {NULL};
+    const char *list[24] = {NULL};
     struct hg_weights *w = create();
     size_t n = sizeof names / sizeof names[0];
     for (size_t i = 0; i < n; i++)
@@ -190,6 +193,40 @@ static void surplus_tensors_are_named(void **state)
                   "tensor z: not expected by this model (1 such)");
     HG_TEST_OK(hg_weights_get(w, "z", 1, &two, &t, &err), err);
     HG_TEST_OK(hg_weights_check_all_used(w, &err), err);
+    hg_weights_free(w);
+}
+
+static void surplus_of_a_plugin_is_a_warning_unless_it_is_an_adapter(void **state)
+{
+    (void)state;
+    struct hg_error err = {0};
+    struct hg_weights *w = create();
+    write_vectors("extra", (const char *[]){"model.vision_tower.x", "epoch", NULL}, 1);
+    write_vectors(
+        "adapter",
+        (const char *[]){"base_model.model.model.layers.9.mlp.up_proj.lora_A.weight", NULL}, 1);
+    HG_TEST_OK(hg_weights_add_file(w, in_dir("extra"), &err), err);
+    HG_TEST_OK(hg_weights_warn_unused(w, true, &err), err);
+    HG_TEST_OK(hg_weights_add_file(w, in_dir("adapter"), &err), err);
+    HG_TEST_FAILS(hg_weights_warn_unused(w, false, &err), HG_STATUS_BAD_FILE, err,
+                  "layers.9.mlp.up_proj.lora_A.weight: not expected by this model");
+    hg_weights_free(w);
+}
+
+static void a_folder_of_llava_is_a_plugin(void **state)
+{
+    (void)state;
+    struct hg_error err = {0};
+    struct hg_weights *w = create();
+    HG_TEST_FAILS(hg_weights_add_file(w, dir, &err), HG_STATUS_NOT_FOUND, err, "adapter_model");
+    write_vectors("non_lora_trainables.bin",
+                  (const char *[]){"model.model.mm_projector.0.weight", NULL}, 2);
+    write_vectors(
+        "adapter_model.bin",
+        (const char *[]){"base_model.model.model.layers.0.mlp.down_proj.lora_A.weight", NULL}, 1);
+    HG_TEST_OK(hg_weights_add_file(w, dir, &err), err);
+    assert_true(value_of(w, "model.mm_projector.0.weight") == 2);
+    assert_true(value_of(w, "model.layers.0.mlp.down_proj.lora_A.weight") == 1);
     hg_weights_free(w);
 }
 
@@ -349,6 +386,9 @@ int main(void)
                                         remove_dir),
         cmocka_unit_test_setup_teardown(get_names_tensor_expected_and_found, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(surplus_tensors_are_named, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(surplus_of_a_plugin_is_a_warning_unless_it_is_an_adapter,
+                                        make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(a_folder_of_llava_is_a_plugin, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_folder_is_one_file_or_shards, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(wrong_indices_are_refused, make_dir, remove_dir),
         cmocka_unit_test_setup_teardown(a_torch_folder_is_read, make_dir, remove_dir),

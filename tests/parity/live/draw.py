@@ -51,15 +51,16 @@ def answers(data):
 
 def unit_gain(module, g):
     """Parameters at which a deep random model has activations near 1 and lively logits."""
+    tied = getattr(module.config, "tie_word_embeddings", False)
     with torch.no_grad():
         for name, p in module.named_parameters():
             n = torch.randn(p.shape, generator=g)
             if p.ndim == 1:
                 p.copy_(1 + 0.1 * n if "norm" in name and name.endswith("weight") else 0.1 * n)
-            elif "embed_tokens" in name:
+            elif "embed_tokens" in name and not tied:
                 p.copy_(n)
             else:
-                p.copy_(n * (2.3 if "lm_head" in name else 1.0) * p[0].numel() ** -0.5)
+                p.copy_(n * (2.3 if "lm_head" in name or "embed_tokens" in name else 1.0) * p[0].numel() ** -0.5)
 
 
 def round_to(state, kind, rng):
@@ -143,6 +144,25 @@ def write_card(folder, name, tasks):
     card = {"format": 1, "name": name, "architecture": "healthgpt", "llm": "llm", "vision": None, "vqgan": None,
             "template": "phi3_instruct", "rope_inv_freq": "fp32", "license": "none", "notice": "random weights", "tasks": cards}
     (folder / "healthgpt.json").write_text(json.dumps(card))
+
+
+class double_sums:
+    """Half products summed in double, as ours are: what then differs is a rounding point, and no order of additions."""
+
+    def __enter__(self):
+        f = torch.nn.functional
+        self.kept = linear, matmul, attend = f.linear, torch.matmul, f.scaled_dot_product_attention
+
+        def wide(x, *others):
+            return [t if t is None else t.double() for t in (x, *others)] if x.dtype == torch.float16 else None
+
+        f.linear = lambda x, w, b=None: linear(*wide(x, w, b)).float().half() if wide(x) else linear(x, w, b)
+        torch.matmul = lambda a, b: matmul(*wide(a, b)).float().half() if wide(a) else matmul(a, b)
+        f.scaled_dot_product_attention = lambda q, k, v, **how: attend(*wide(q, k, v), **how).float().half()
+
+    def __exit__(self, *_):
+        f = torch.nn.functional
+        f.linear, torch.matmul, f.scaled_dot_product_attention = self.kept
 
 
 class Tally:
