@@ -1,4 +1,5 @@
 """tools/eval: runs against a server that makes trouble, resumption, scores and tables, and the demo model."""
+import base64
 import email.utils
 import hashlib
 import importlib.util
@@ -204,6 +205,28 @@ def check_killed_runs_go_on(build):
             f.write(read(out)[:50])     # of the header
         s.run(quiet.url, "torn")
         equal(results_of(s.path("torn")), first, "results after a torn header")
+
+
+def check_what_is_sent(build):
+    seen = []
+
+    def keeps(body, times):
+        seen.append(body)
+        return right(body, times) if "question" in body else \
+            (200, {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}, ())
+    with Set(MIXED) as s, FakeServer(keeps) as server:
+        picture = base64.b64encode(read(s.path("p.png"))).decode()
+        s.run(server.url, "a", "--limit", "3", "--seed", "7", "--concurrency", "1")
+        choice = "Question 2?\nA. brain\nB. lung\nC. heart\nAnswer with the option's letter from the given choices directly."
+        equal(seen, [{"question": q, "image": [picture], "temperature": 0.0, "seed": 7 + i} for i, q in
+                     enumerate(["Question 0?", "Question 1?", choice])], "requests")
+        del seen[:]
+        s.run(server.url, "b", "--limit", "1", "--route", "chat", "--system", "Be brief.", "--template", "{x} {question}!", "--max-tokens", "5",
+              "--temperature", "0.5")
+        equal(seen, [{"model": "fake", "temperature": 0.5, "seed": 0, "max_tokens": 5, "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + picture}},
+                                         {"type": "text", "text": "{x} Question 0?!"}]}]}], "a chat")
 
 
 def heed_ctrl_c():

@@ -40,6 +40,9 @@ def check_every_format_has_an_example_that_loads(build):
     equal((pmc.answers, pmc.options["A"]), (("B",), "liver"), "a choice with its letter")
     equal(load_bytes(found["vqa-med-2019"], "vqa-med-2019").items[0].answers, ("spine and contents", "skull and contents"), "answers")
     equal(load_bytes(found["jsonl"], "jsonl").items[1].images, ("a.png", "b.png"), "pictures")
+    for letter in (b",b,", b",B: lung,", b",Lung,"):
+        pmc, = load_bytes(found["pmc-vqa"].replace(b",B,", letter), "pmc-vqa").items
+        equal(pmc.answers, ("B",), "the right choice as %r" % letter)
     report, = load_bytes(found["chexpert"], "chexpert", "report").items
     equal(sum(report.labels.values()), 3, "positive labels")
 
