@@ -45,8 +45,8 @@ struct hg_model_options {
     bool forget;              /* keep nothing of a sequence for those that come after it */
     bool any_values;          /* tests: weights that are NaN or Inf are loaded too */
     int max_batch_tokens;     /* tokens of one step; 0: 1024, or less when the context is smaller */
-    int64_t kv_tokens; /* KV cache size in tokens; 0: max_seqs contexts, at most 65536 tokens, or
-                          on a card as many of those contexts as the memory takes */
+    int64_t kv_tokens; /* KV cache size in tokens; 0: hg_model_default_kv_tokens, or on a card as
+                          many of max_seqs contexts as the memory takes */
     double gpu_memory_utilization; /* share of the card's free memory that is taken; 0:
                                       $HEALTHGPT_GPU_MEMORY_UTILIZATION, or 0.90 */
 };
@@ -115,6 +115,10 @@ enum hg_status hg_model_lock_write(const struct hg_model_options *o,
 enum hg_status hg_model_lock_verify(const struct hg_model_options *o, bool contents,
                                     struct hg_model_lock_report *out, struct hg_error *err);
 
+/* [any] KV tokens where none are asked for: max_seqs contexts, at most 65536 tokens and half of the
+ * memory that is free (bytes; 0: not known) beside the weights, but one context at least. */
+int64_t hg_model_default_kv_tokens(int64_t max_seqs, int64_t context, size_t token_bytes,
+                                   uint64_t memory_free);
 /* [any] How far the load of this process has come, 0..1 of the bytes of its weights; *left_s:
  * seconds at the pace so far, 0 when not known. */
 double hg_model_load_share(double *left_s);

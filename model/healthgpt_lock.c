@@ -191,8 +191,10 @@ static enum hg_status on_files(const struct hg_model_options *o, bool write, boo
     int64_t begin = hg_now_ns();
     *out = (struct hg_model_lock_report){0};
     plain.lock = "off";
-    if (!f || !m)
-        HG_TRY_OUT(hg_fail(err, HG_STATUS_NO_MEMORY, "model.lock: out of memory"));
+    if (!f || !m) {
+        status = hg_fail(err, HG_STATUS_NO_MEMORY, "model.lock: out of memory");
+        goto out;
+    }
     HG_TRY_OUT(hg_model_files_open(m, &plain, f, err));
     HG_TRY_OUT(lock_path(m, out->path, err));
     out->exists = hg_file_exists(out->path);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/machine.h"
 #include "model/internal.h"
 
 enum { MAX_DEFAULT_KV_TOKENS = 65536, MAX_KV_TOKENS = 1 << 30 };
@@ -121,6 +122,36 @@ enum hg_status hg_model_explain_memory(const struct hg_model *m, enum hg_status 
 /* ---- the cache ---------------------------------------------------------------------------------
  */
 
+int64_t hg_model_default_kv_tokens(int64_t max_seqs, int64_t context, size_t token_bytes,
+                                   uint64_t memory_free)
+{
+    int64_t tokens = max_seqs * context;
+    tokens = tokens < MAX_DEFAULT_KV_TOKENS ? tokens : MAX_DEFAULT_KV_TOKENS;
+    int64_t half = (int64_t)(memory_free / 2 / (token_bytes ? token_bytes : 1));
+    if (memory_free != 0 && half < tokens)
+        tokens = half;
+    return tokens > context ? tokens : context;
+}
+
+/* On a backend without a pool. */
+static int64_t default_tokens(const struct hg_model *m, const struct hg_kv_desc *desc)
+{
+    struct hg_kv_desc one = *desc;
+    struct hg_machine machine;
+    one.n_blocks = 1;
+    hg_machine_read("", &machine);
+    uint64_t memory_free = hg_machine_memory_free(&machine);
+    int64_t context = m->llm_config.max_positions;
+    size_t token = hg_kv_desc_bytes(&one) / HG_BLOCK_TOKENS;
+    int64_t tokens = hg_model_default_kv_tokens(m->max_seqs, context, token, memory_free);
+    int64_t most = hg_model_default_kv_tokens(m->max_seqs, context, token, 0);
+    if (tokens < most)
+        hg_log(HG_LOG_INFO,
+               "memory: %.1f MB are free, so the KV cache has %lld tokens, not %lld (--kv-tokens)",
+               mb(memory_free), (long long)tokens, (long long)most);
+    return tokens;
+}
+
 /* Blocks for `tokens`, which were asked for, or as many as the memory allows up to one context per
  * sequence. */
 static enum hg_status count_blocks(const struct hg_model *m, int64_t tokens,
@@ -130,7 +161,7 @@ static enum hg_status count_blocks(const struct hg_model *m, int64_t tokens,
     struct hg_backend_memory have = memory_of(m);
     int64_t context = m->llm_config.max_positions, all = (int64_t)m->max_seqs * context;
     if (tokens == 0 && have.limit == 0)
-        tokens = all < MAX_DEFAULT_KV_TOKENS ? all : MAX_DEFAULT_KV_TOKENS;
+        tokens = default_tokens(m, desc);
     if (tokens != 0) {
         if (tokens < HG_BLOCK_TOKENS || tokens > MAX_KV_TOKENS)
             return hg_fail(err, HG_STATUS_BAD_REQUEST, "kv_tokens: expected %d..%d, got %lld",

@@ -196,7 +196,7 @@ static enum hg_status try_canary(const struct hg_config *c, struct hg_model *mod
         return HG_STATUS_OK;
     HG_TRY(hg_canary_create(model, heart, out, err));
     HG_TRY(hg_canary_expect(*out, rounded, err));
-    return hg_canary_run(*out, err);
+    return hg_canary_start(*out, hg_canary_is_long(*out), err);
 }
 
 /* In a thread of its own, so that the main thread goes on taking signals. */

@@ -178,7 +178,7 @@ void cpu_panels_set(struct cpu_panels *p, int row0, int n_rows, const struct hg_
     for (int r = 0; r < n_rows;) {
         int n = CPU_PAIR - (row0 + r) % CPU_PAIR;
         n = n < n_rows - r ? n : n_rows - r;
-        set_rows(p, row0 + r, n, t, (size_t)(first + r), &s);
+        set_rows(p, row0 + r, n, t, (size_t)first + (size_t)r, &s);
         r += n;
     }
 }

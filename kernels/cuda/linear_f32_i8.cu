@@ -1,4 +1,5 @@
-/* kernels/cuda/linear_f32_i8.cu - linears of F32 weights with adapters of I8: see linear_kernel.cuh. */
+/* kernels/cuda/linear_f32_i8.cu - linears of F32 weights with adapters of I8: see
+ * linear_kernel.cuh. */
 #include "kernels/cuda/linear_kernel.cuh"
 
 enum hg_status cuda_product_f32_i8(struct cuda_backend *c, struct Product *p)

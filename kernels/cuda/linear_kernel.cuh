@@ -81,10 +81,13 @@ DEV Prepared ready_rows(const Product &p, int token0, char *own, float *scratch)
         return x;
     x.rows = own;
     float *scales = (float *)(own + p.n_tokens * (x.pitch + x.pitch2));
-    x.rows2 = x.rows2 ? own + p.n_tokens * x.pitch : nullptr;
     x.scale = x.scale ? scales : nullptr;
-    x.scale2 = x.scale2 ? scales + OwnScales<type>::fixed + OwnScales<type>::per_step * p.w.steps
-                        : nullptr;
+    if constexpr (Inputs<type, plugin>::own) {
+        x.rows2 = x.rows2 ? own + p.n_tokens * x.pitch : nullptr;
+        x.scale2 = x.scale2
+                       ? scales + OwnScales<type>::fixed + OwnScales<type>::per_step * p.w.steps
+                       : nullptr;
+    }
     x.scale_pitch = 8;
     for (int row = 0; row < p.n_tokens; row++) {
         prepare_source<type, plugin>(p.from, x, row, scratch);

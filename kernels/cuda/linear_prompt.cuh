@@ -65,7 +65,7 @@ template <int NT> struct Patch : Grid<1, NT> {
         : Grid<1, NT>(memory, first_tile, first_token)
     {
     }
-    template <int type>
+    template <int type, int most>
     MEMBER void product(const cuda_matrix &m, int tile0, const Rows<type> &rows,
                         const Columns &columns)
     {
@@ -122,6 +122,7 @@ template <int type, class Team, int plugin>
 __global__ void __launch_bounds__(BLOCK_THREADS, (Blocks<type, Team>::least))
     hlora_prompt(const Product p)
 {
+    enum { AT_ONCE = plugin == HG_DTYPE_I8 ? 1 : (int)TILES_AT_ONCE };
     DYN_SMEM(float, shared);
     int token0 = (int)blockIdx.x % p.token_tiles * Team::tokens, end = p.first_tile + p.n_tiles;
     Team team(shared, p.first_tile + (int)blockIdx.x / p.token_tiles * Team::tiles, token0);
@@ -140,7 +141,7 @@ __global__ void __launch_bounds__(BLOCK_THREADS, (Blocks<type, Team>::least))
             if (!(slots >> s & 1) || !e.rank)
                 continue;
             const float *z_scale = plugin == HG_DTYPE_BF16 ? nullptr : p.zp_scale + i;
-            team.template product<plugin>(
+            team.template product<plugin, AT_ONCE>(
                 e.b, e.tile0, Rows<plugin>(p.zp + e.z_byte, p.zp_pitch, token0, p.n_tokens),
                 Columns{z_scale, HG_MAX_PARTS, p.slot_of, s, p.n_tokens});
         }

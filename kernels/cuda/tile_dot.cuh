@@ -419,10 +419,12 @@ template <int MT, int NT> struct Grid {
                     v[m][t][i] = 0;
     }
 
-    template <int type, class Source>
+    /* most: tiles at once, fewer where registers are short; the additions behind an output are the
+     * same. */
+    template <int type, int most = TILES_AT_ONCE, class Source>
     MEMBER void product(const cuda_matrix &m, int tile0, Source source, const Columns &columns)
     {
-        enum { A = MT < TILES_AT_ONCE ? MT : TILES_AT_ONCE };
+        enum { A = MT < most ? MT : most };
         UNROLL_FOR (int i = 0; i < MT; i += A)
             part<type, A>(m, tile - tile0 + i, v + i, source, columns);
     }

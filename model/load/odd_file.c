@@ -21,7 +21,8 @@ enum hg_odd_file hg_odd_file_of(const void *head, size_t n, int64_t *real_bytes)
 {
     char text[HEAD_CAP];
     n = n < HEAD_CAP - 1 ? n : HEAD_CAP - 1;
-    memcpy(text, head, n);
+    if (n) /* an empty file has no bytes at all */
+        memcpy(text, head, n);
     text[n] = '\0';
     if (real_bytes)
         *real_bytes = 0;

@@ -56,7 +56,8 @@ enum { HG_CONFIG_TEXT_CAP = 1024, HG_CONFIG_MAX_BYTES = 1 << 20, HG_CONFIG_MAX_E
       "strict: round where the reference's FP16 run rounds; slow, on the ref backend")             \
     N(threads, 0, 0, 64, "threads of the CPU backend; 0: all processors")                          \
     N(kv_tokens, 0, 0, 1073741824,                                                                 \
-      "KV cache in tokens; 0: max_batch contexts, at most 65536 or what a card takes")             \
+      "KV cache in tokens; 0: max_batch contexts, at most 65536 and half of the free memory, or "  \
+      "what a card takes")                                                                         \
     R(gpu_memory_utilization, 0.9, 0.01, 1, "share of the card's free memory to take at start")    \
     B(forget, "keep nothing of a request after it: no cache of prompts and pictures")              \
     G("Load")                                                                                      \

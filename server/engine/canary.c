@@ -204,6 +204,34 @@ enum hg_status hg_canary_run(struct hg_canary *c, struct hg_error *err)
     return HG_STATUS_OK;
 }
 
+enum hg_status hg_canary_start(struct hg_canary *c, bool brief, struct hg_error *err)
+{
+    bool done = false;
+    double begin = hg_now_ms();
+    if (!brief)
+        return hg_canary_run(c, err);
+    while (!done && c->at == 0)
+        HG_TRY(hg_canary_piece(c, &done, err));
+    hg_log(HG_LOG_INFO, "canary: text right, %.0f ms; the rest as soon as nobody asks",
+           hg_now_ms() - begin);
+    return HG_STATUS_OK;
+}
+
+/* 2^38 multiply-adds take 1 to 2 s on two cores with int8 dot products. */
+bool hg_canary_is_long(const struct hg_canary *c)
+{
+    const int64_t long_work = (int64_t)1 << 38;
+    const struct hg_model_info *i = &c->info;
+    int64_t n_tokens = i->n_image_rows + (int64_t)HG_CANARY_CASES * HG_CANARY_TOKENS;
+    int64_t work = n_tokens * i->token_work + i->vision_work + i->render_work;
+    return i->card_bytes == 0 && work > long_work;
+}
+
+bool hg_canary_is_complete(const struct hg_canary *c)
+{
+    return c->has_first;
+}
+
 bool hg_canary_is_blind(const struct hg_canary *c)
 {
     bool blind = true;

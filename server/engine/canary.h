@@ -66,6 +66,13 @@ enum hg_status hg_canary_piece(struct hg_canary *c, bool *done, struct hg_error 
 void hg_canary_give_up(struct hg_canary *c); /* the run under way, if there is one */
 /* A whole run, with a line in the log. */
 enum hg_status hg_canary_run(struct hg_canary *c, struct hg_error *err);
+/* The run before the first request: whole, or its text case only when `brief`. The pieces that
+ * follow go on from there; the first run is complete when these have been. */
+enum hg_status hg_canary_start(struct hg_canary *c, bool brief, struct hg_error *err);
+/* Would a whole run keep a processor busy for seconds? By the work of the model's shapes, on
+ * backends without a card: the same on a fast and on a busy machine. */
+bool hg_canary_is_long(const struct hg_canary *c);
+bool hg_canary_is_complete(const struct hg_canary *c); /* there has been a whole run */
 /* No case could be tried (said in the log of the first run). */
 bool hg_canary_is_blind(const struct hg_canary *c);
 

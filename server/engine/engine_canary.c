@@ -1,6 +1,7 @@
 /* server/engine/engine_canary.c - when the engine tries its canary.
  *
- * By time: when the engine has been idle and the interval is over. After a numeric fault: as soon
+ * By time: when the engine has been idle and the interval is over. As soon as it is idle, when the
+ * start has left a part (hg_canary_start). After a numeric fault: as soon
  * as it is idle, until no block is in quarantine; and at once, requests waiting meanwhile (a dozen
  * steps and a vision pass), when the faults come thick or the quarantine holds blocks that a
  * request needs. A canary that is wrong ends every request and the process: its numbers are not to
@@ -21,14 +22,15 @@ static void plan_next(struct hg_scheduler *s)
     s->canary.next_ns = interval > 0 ? hg_now_ns() + interval : INT64_MAX;
 }
 
-void hg_engine_canary_init(struct hg_scheduler *s)
-{
-    plan_next(s);
-}
-
 static bool has_canary(const struct hg_scheduler *s)
 {
     return s->options.canary && !hg_canary_is_blind(s->options.canary);
+}
+
+void hg_engine_canary_init(struct hg_scheduler *s)
+{
+    plan_next(s);
+    s->canary.due = has_canary(s) && !hg_canary_is_complete(s->options.canary);
 }
 
 void hg_engine_numeric_fault(struct hg_scheduler *s)

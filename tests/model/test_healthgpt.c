@@ -382,6 +382,17 @@ static void memory_is_what_the_model_says(void **state)
     hg_model_free(m);
 }
 
+static void a_cache_of_no_given_size_takes_half_of_what_is_free(void **state)
+{
+    (void)state;
+    const int64_t context = 4096;
+    assert_int_equal(hg_model_default_kv_tokens(4, context, 1000, 0), 4 * context);
+    assert_int_equal(hg_model_default_kv_tokens(64, context, 1000, 0), 65536);
+    assert_int_equal(hg_model_default_kv_tokens(64, context, 1000, 20000000), 10000);
+    assert_int_equal(hg_model_default_kv_tokens(64, context, 1000, 1), context);
+    assert_int_equal(hg_model_default_kv_tokens(1, 131072, 1000, 20000000), 131072);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -403,6 +414,7 @@ int main(void)
         cmocka_unit_test(a_request_larger_than_the_cache_is_refused_at_once),
         cmocka_unit_test(a_thousand_requests_leave_no_memory_behind),
         cmocka_unit_test(memory_is_what_the_model_says),
+        cmocka_unit_test(a_cache_of_no_given_size_takes_half_of_what_is_free),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -243,6 +243,46 @@ static void requests_do_not_notice_it(void **state)
     }
 }
 
+static void print(struct hg_canary *c, struct hg_buf *out)
+{
+    assert_true(hg_canary_is_complete(c));
+    assert_int_equal(hg_canary_write(c, out), HG_STATUS_OK);
+    hg_canary_free(c);
+}
+
+/* What a brief start leaves comes as soon as the engine is idle, and it is the same run. */
+static void a_brief_start_is_completed_when_nobody_asks(void **state)
+{
+    (void)state;
+    struct hg_model *m = load("cpu", 0);
+    struct hg_canary *whole = NULL, *brief = NULL;
+    struct hg_scheduler *s = NULL;
+    struct hg_scheduler_stats stats = {0};
+    struct hg_scheduler_options o = {.max_batch = 4, .max_queue = 4, .timeout_ms = 600000};
+    struct hg_buf want = {0}, got = {0};
+    struct hg_error err = {0};
+    HG_TEST_OK(hg_canary_create(m, NULL, &whole, &err), err);
+    assert_false(hg_canary_is_long(whole));
+    HG_TEST_OK(hg_canary_start(whole, false, &err), err);
+    print(whole, &want);
+    HG_TEST_OK(hg_canary_create(m, NULL, &brief, &err), err);
+    HG_TEST_OK(hg_canary_start(brief, true, &err), err);
+    assert_false(hg_canary_is_complete(brief));
+    o.canary = brief;
+    HG_TEST_OK(hg_scheduler_create(m, &o, &s, &err), err);
+    while (stats.n_canaries < 1) {
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+        hg_scheduler_stats(s, &stats);
+    }
+    hg_scheduler_free(s);
+    print(brief, &got);
+    assert_int_equal(got.len, want.len);
+    assert_memory_equal(got.data, want.data, want.len);
+    hg_buf_deinit(&want);
+    hg_buf_deinit(&got);
+    hg_model_free(m);
+}
+
 int main(void)
 {
     hg_log_set(HG_LOG_ERROR, 0);
@@ -254,6 +294,7 @@ int main(void)
         cmocka_unit_test(what_differs_is_named),
         cmocka_unit_test(the_file_holds_what_was_printed),
         cmocka_unit_test(requests_do_not_notice_it),
+        cmocka_unit_test(a_brief_start_is_completed_when_nobody_asks),
     };
     return cmocka_run_group_tests_name("server/engine/canary", tests, NULL, NULL);
 }

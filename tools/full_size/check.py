@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -20,7 +20,7 @@ import harness
 import models
 import session
 import vocabularies
-from harness import Fail, Skip, equal, require
+from harness import Skip, equal, require
 from session import Session
 
 RESULTS = []
@@ -181,7 +181,7 @@ def run_m3(ctx):
     for dtype in ctx.dtypes:
         one = Session(ctx, folder, dtype, 3072, NEED[dtype])
         try:
-            if not check("m3 %s: loads from the disk" % dtype, one.start, True):
+            if not check("m3 %s: loads from the disk" % dtype, one.start, "cold"):
                 continue
             check("m3 %s: peak memory within 3 %% of its parts" % dtype, one.check_memory)
             check("m3 %s: a question about an X-ray, twice the same" % dtype, one.check_answer, xray)
@@ -194,11 +194,25 @@ def run_m3(ctx):
             one.stop()
         warm = Session(ctx, folder, dtype, 3072, NEED[dtype])
         try:
-            if check("m3 %s: loads again" % dtype, warm.start, False):
+            if check("m3 %s: loads again" % dtype, warm.start, "warm"):
                 check("m3 %s: a new process answers the same" % dtype, warm.check_same, one)
         finally:
             warm.stop()
+        if dtype == "int8":
+            run_cache(ctx, folder, one)
     remove(ctx, folder)
+
+
+def run_cache(ctx, folder, one):
+    """M3 in int8 with its quantised weights from a file."""
+    with tempfile.TemporaryDirectory(dir=ctx.dir) as cache:
+        for read in (False, True):
+            s = Session(ctx, folder, "int8", 3072, NEED["int8"], "--quant-cache", cache)
+            try:
+                if check("m3 int8: loads from its cache", s.start_from_cache) if read else check("m3 int8: writes a cache", s.start, "writing"):
+                    check("m3 int8: answers the same %s the cache" % ("from" if read else "beside"), s.check_same, one)
+            finally:
+                s.stop()
 
 
 def run_l14(ctx):
@@ -210,7 +224,7 @@ def run_l14(ctx):
     check("l14: doctor", check_doctor, ctx, "l14", folder)
     one = Session(ctx, folder, "int4", 2048, 11 * GB)
     try:
-        if check("l14 int4: loads from the disk", one.start, True):
+        if check("l14 int4: loads from the disk", one.start, "cold"):
             check("l14 int4: a question about an X-ray, twice the same", one.check_answer, xray)
             check("l14 int4: refuses to draw", one.check_no_drawing)
             check("l14 int4: peak memory within 3 % of its parts, and within 24 GB", one.check_memory, 0.03, 24 * GB)
@@ -234,7 +248,7 @@ def run_xl32(ctx):
             continue
         one = Session(ctx, cut, dtype, 2048, 7 * GB)
         try:
-            if not check("xl32 %s: loads from the disk" % dtype, one.start, True):
+            if not check("xl32 %s: loads from the disk" % dtype, one.start, "cold"):
                 continue
             check("xl32 %s: a question about an X-ray, twice the same" % dtype, one.check_answer, xray)
             check("xl32 %s: refuses to draw" % dtype, one.check_no_drawing)
@@ -252,7 +266,7 @@ def report(ctx):
             json.dump({"machine": {"cpu": session.cpu_name(), "cores": os.cpu_count(), "memory_gb": round(session.memory("MemTotal") / GB, 1),
                                    "system": platform.system()}, "checks": RESULTS, "measured": session.MEASURED}, f, indent=1)
             f.write("\n")
-    columns = (("cold load", "cold_s", "%.1f s"), ("warm load", "warm_s", "%.1f s"), ("ready", "ready_warm_s", "%.1f s"),
+    columns = (("cold load", "cold_s", "%.1f s"), ("warm load", "warm_s", "%.1f s"), ("from cache", "cached_s", "%.1f s"), ("ready", "ready_warm_s", "%.1f s"),
                ("parts", "parts_gb", "%.2f GB"), ("peak", "peak_gb", "%.2f GB"), ("first token", "first_token_s", "%.1f s"),
                ("token", "token_ms", "%.0f ms"), ("picture", "picture_s", "%.0f s"))
     rows = [(name, m) for name, m in session.MEASURED.items() if m]

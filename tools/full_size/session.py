@@ -42,7 +42,8 @@ def forget_pages(folder):
 
 
 class Session:
-    def __init__(self, ctx, folder, dtype, kv_tokens, need):
+    def __init__(self, ctx, folder, dtype, kv_tokens, need, *more):
+        self.more = more  # arguments of the daemon
         self.ctx, self.folder, self.dtype, self.kv_tokens, self.need = ctx, folder, dtype, kv_tokens, need
         self.daemon, self.answer, self.picture, self.image = None, None, None, None
         self.row = MEASURED.setdefault("%s %s" % (os.path.basename(folder), dtype), {})
@@ -58,22 +59,30 @@ class Session:
                 raise Skip("%.1f GB of memory wanted, %.1f available" % (self.need / GB, memory("MemAvailable") / GB))
             time.sleep(5)
 
-    def start(self, cold):
+    def start(self, kind):
+        """kind: cold (nothing of it in the page cache), warm, writing or cached (--quant-cache)."""
         self.wait_for_memory()
-        if cold:
+        if kind == "cold":
             forget_pages(self.folder)
         begin = time.monotonic()
         self.daemon = Daemon(self.ctx.build, "--model", card_of(self.folder), "--weights", self.folder, "--dtype", self.dtype, "--backend",
-                             "cpu", "--kv-tokens", str(self.kv_tokens), "--max-batch", "4", "--timeout-s", str(TIMEOUT_S), "--step-timeout-s", "900")
+                             "cpu", "--kv-tokens", str(self.kv_tokens), "--max-batch", "4", "--timeout-s", str(TIMEOUT_S), "--step-timeout-s", "900", *self.more)
         ready = time.monotonic() - begin
         load = float(re.search(r"loaded: .* in ([\d.]+) s", self.daemon.log_text()).group(1))
         with open("/proc/%d/stat" % self.daemon.process.pid) as f:
             fields = f.read().rsplit(")", 1)[1].split()
         cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         for key, value in (("", load), ("ready_", ready), ("cpu_", cpu)):
-            self.row["%s%s_s" % (key, "cold" if cold else "warm")] = value
+            self.row["%s%s_s" % (key, kind)] = value
         busy = os.getloadavg()[0]
         return "loaded in %.1f s, ready after %.1f s, %.1f s of CPU time, load average %.1f" % (load, ready, cpu, busy)
+
+    def start_from_cache(self):
+        """The second of two: the first wrote the file."""
+        note = self.start("cached")
+        m = re.search(r"quant cache: (read .+?): ", self.daemon.log_text())
+        require(m, "no word about the cache: %s" % self.daemon.log_text()[-800:])
+        return "%s; %s" % (note, m.group(1))
 
     def stop(self):
         if self.daemon and self.daemon.process.poll() is None:

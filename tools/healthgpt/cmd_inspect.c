@@ -21,12 +21,10 @@
 #include "tools/healthgpt/inspect_text.h"
 #include "tools/healthgpt/terminal.h"
 
-/* The KV cache that healthgptd takes when it is told nothing: 16 contexts, at most 65536 tokens. */
 enum {
     PATH_CAP = 4096,
     MAX_FILES = 512,
     DEFAULT_SEQS = 16,
-    DEFAULT_KV_TOKENS = 65536,
     MAX_BAD_TENSORS = 8,
     WORK_BYTES = 1000000000
 };
@@ -224,8 +222,7 @@ static void put_memory(struct inspect *in, const struct hg_llm_config *config)
     if (config) {
         int64_t rows = (int64_t)config->n_layers * config->n_kv_heads * 2;
         int64_t per_token = rows * config->head_dim * 2;
-        int64_t tokens = (int64_t)DEFAULT_SEQS * config->max_positions;
-        tokens = tokens < DEFAULT_KV_TOKENS ? tokens : DEFAULT_KV_TOKENS;
+        int64_t tokens = hg_model_default_kv_tokens(DEFAULT_SEQS, config->max_positions, 0, 0);
         hg_out_int(o, "kv_bytes_per_token_f16", per_token);
         hg_out_int(o, "kv_bytes_per_token_int8", rows * (config->head_dim + 4)); /* and a scale */
         hg_out_int(o, "kv_tokens", tokens);

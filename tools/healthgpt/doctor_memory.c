@@ -12,7 +12,7 @@
 #include "tools/healthgpt/estimate.h"
 
 /* As model/healthgpt.c and model/healthgpt_memory.c have them. */
-enum { BATCH_TOKENS = 1024, MAX_KV_TOKENS = 65536, ACT = 4 };
+enum { BATCH_TOKENS = 1024, ACT = 4 };
 
 struct need {
     int64_t kv, kv_context, kv_tokens, workspace;
@@ -90,8 +90,9 @@ static struct need need_of(const struct hg_doctor_model *m)
 {
     const struct hg_config *c = &m->d->config;
     struct need n;
-    int64_t all = c->max_batch * m->llm.max_positions;
-    n.kv_tokens = c->kv_tokens ? c->kv_tokens : all < MAX_KV_TOKENS ? all : MAX_KV_TOKENS;
+    n.kv_tokens = c->kv_tokens
+                      ? c->kv_tokens
+                      : hg_model_default_kv_tokens(c->max_batch, m->llm.max_positions, 0, 0);
     n.kv = kv_bytes(m, n.kv_tokens);
     n.kv_context = kv_bytes(m, m->llm.max_positions);
     int64_t rows = m->llm.vocab;
@@ -193,6 +194,27 @@ static bool on_card(const struct hg_doctor *d)
            (strcmp(d->config.backend, "auto") == 0 || strcmp(d->config.backend, "cuda") == 0);
 }
 
+/* Weights of that type, workspace and cache on this machine. A cache of no given size takes what
+ * memory has left. */
+static int64_t host_need(const struct hg_doctor_model *m, const struct need *n, const char *dtype,
+                         int64_t left)
+{
+    const struct hg_config *c = &m->d->config;
+    int64_t rest = hg_inspect_model_bytes(&m->part, dtype) + n->workspace;
+    if (c->kv_tokens != 0)
+        return rest + n->kv;
+    size_t token = (size_t)(kv_bytes(m, HG_BLOCK_TOKENS) / HG_BLOCK_TOKENS);
+    uint64_t free_then = left > rest ? (uint64_t)(left - rest) : 1;
+    return rest + kv_bytes(m, hg_model_default_kv_tokens(c->max_batch, m->llm.max_positions, token,
+                                                         free_then));
+}
+
+static int64_t need_with(const struct hg_doctor_model *m, const struct need *n, const char *dtype,
+                         int64_t left)
+{
+    return on_card(m->d) ? card_need(m, n, dtype) : host_need(m, n, dtype, left);
+}
+
 static void judge(const struct hg_doctor_model *m, const struct need *n)
 {
     struct hg_doctor *d = m->d;
@@ -202,10 +224,9 @@ static void judge(const struct hg_doctor_model *m, const struct need *n)
     int64_t left = (int64_t)hg_machine_memory_free(&d->machine);
     if (card)
         there = left = (int64_t)((double)d->card_free * d->config.gpu_memory_utilization);
-    int64_t rest = n->workspace + (card ? n->kv_context + n->scratch : n->kv);
-    int64_t all = hg_inspect_model_bytes(&m->part, dtype) + rest;
+    int64_t all = need_with(m, n, dtype, left);
     for (int i = 1; i < N_TYPES && !best; i++) /* nobody is told to take f32 */
-        if (hg_inspect_model_bytes(&m->part, types[i]) + rest <= left)
+        if (need_with(m, n, types[i], left) <= left)
             best = types[i];
     char next[96] = "a smaller --kv-tokens, or a machine with more", want[32], has[32], now[32];
     if (best && strcmp(best, dtype) != 0)

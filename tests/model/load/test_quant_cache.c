@@ -123,7 +123,7 @@ static struct outcome load(enum hg_dtype type, const uint32_t *lock)
     for (int t = 0; t < N_TENSORS; t++) {
         const struct hg_tensor *x = hg_weights_find(
             w, hg_tensor_file_at(hg_weights_file_at(w, 0).tensors, (size_t)t)->name);
-        struct hg_host_tensor got, plain = {.data = x->data, .type = HG_DTYPE_F32};
+        struct hg_host_tensor got, plain = {.data = values[t], .type = HG_DTYPE_F32};
         uint8_t codes[ROWS * COLS];
         float scale[ROWS * 2];
         uint32_t sum;
@@ -311,7 +311,7 @@ static void a_load_that_fails_leaves_no_file(void **state)
     for (int complete = 0; complete < 2; complete++) { /* 1: a source that is not done */
         HG_TEST_OK(hg_quant_cache_open(in_dir("q"), HG_DTYPE_I8, w, 1, &c, &err), err);
         const struct hg_tensor *x = hg_weights_at(w, 0, NULL);
-        struct hg_host_tensor plain = {.data = x->data, .type = HG_DTYPE_F32};
+        struct hg_host_tensor plain = {.data = values[0], .type = HG_DTYPE_F32};
         assert_true(hg_quant_cache_add(c, x, &plain, codes, scale));
         hg_quant_cache_close(c, complete);
         assert_null(cache_file("."));

@@ -171,6 +171,32 @@ static void a_missing_byte_without_an_unknown_token_is_refused(void **state)
                    HG_STATUS_BAD_FILE, "byte 0x00");
 }
 
+/* What a user can type: a byte that the vocabulary lacks must not end a text, and the token of a
+ * byte must not be an added one. */
+static void plain_bytes_never_stand_for_control_tokens(void **state)
+{
+    (void)state;
+    expect_refused(
+        FILES("{\"tokenizer_class\":\"GPT2Tokenizer\"}", "{\"a\":0,\"<|endoftext|>\":1}", "\n"),
+        HG_STATUS_BAD_FILE, "begins or ends a text");
+    expect_refused(
+        (struct folder){.config = CONFIG, .vocab = VOCAB, .merges = "\n", .added = "{\"a\":0}"},
+        HG_STATUS_BAD_FILE, "byte 0x61 and is an added token");
+}
+
+/* With another vocabulary file and no decoder the list of tokenizer.json counts, with its flags. */
+static void added_tokens_of_tokenizer_json_stand_beside_another_vocabulary(void **state)
+{
+    (void)state;
+    struct folder f = {.config = CONFIG,
+                       .vocab = VOCAB,
+                       .merges = "#version\na b\n",
+                       .json = "{\"added_tokens\":[{\"id\":4,\"content\":\"<x>\","
+                               "\"lstrip\":true,\"rstrip\":true}]}",
+                       .added = "{\"<x>\":4,\"<y>\":5}"};
+    expect_ids(f, "ab <x> b<y>", "2 4 1 5");
+}
+
 /* added_tokens.json counts only where the config has no added_tokens_decoder. */
 static void older_added_tokens_files_are_read(void **state)
 {
@@ -236,6 +262,8 @@ int main(void)
         cmocka_unit_test(clean_up_is_read_from_the_config),
         cmocka_unit_test(configs_that_are_not_understood_are_refused_by_name),
         cmocka_unit_test(a_missing_byte_without_an_unknown_token_is_refused),
+        cmocka_unit_test(plain_bytes_never_stand_for_control_tokens),
+        cmocka_unit_test(added_tokens_of_tokenizer_json_stand_beside_another_vocabulary),
         cmocka_unit_test(older_added_tokens_files_are_read),
         cmocka_unit_test(tokenizer_json_is_read_and_refused_by_name),
     };

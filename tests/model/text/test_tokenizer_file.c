@@ -194,7 +194,8 @@ static struct hg_buf llama_gguf(void)
     put_string_key(&w, "general.architecture", "phi3");
     put_string_key(&w, "tokenizer.ggml.model", "llama");
     begin_array(&w, "an.unknown.key", 6, 3);
-    put_number(&w, 0, 12);
+    for (int i = 0; i < 3; i++)
+        put_number(&w, 0, 4);
     begin_array(&w, "tokenizer.ggml.tokens", 8, N);
     put_string(&w, "<unk>");
     put_string(&w, "<s>");
