@@ -16,9 +16,9 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct fault faults[HG_FAULT_COUNT];
 static bool armed;
 
-static const char *const names[HG_FAULT_COUNT] = {"step_hang",  "step_err",  "nan_row",
-                                                  "kv_exhaust", "slow_step", "load_corrupt",
-                                                  "open_gate",  "overread",  "crash"};
+static const char *const names[HG_FAULT_COUNT] = {
+    "step_hang",  "step_err",     "nan_row",   "kv_exhaust", "slow_step",
+    "any_values", "load_corrupt", "open_gate", "overread",   "crash"};
 
 struct word {
     const char *text;
@@ -89,7 +89,8 @@ static enum hg_status plant(char *text, int this_start, struct hg_error *err)
          o = strtok_r(NULL, ",", &next))
         if (!read_option(&f, point, o, &start))
             return hg_fail(err, HG_STATUS_BAD_REQUEST, "HG_FAULT: %s: option \"%.32s\"", text, o);
-    f.early = point == HG_FAULT_LOAD_CORRUPT || (point == HG_FAULT_STEP_HANG && f.value == 2);
+    f.early = point == HG_FAULT_LOAD_CORRUPT || point == HG_FAULT_ANY_VALUES ||
+              (point == HG_FAULT_STEP_HANG && f.value == 2);
     if (start == this_start)
         faults[point] = f;
     return HG_STATUS_OK;

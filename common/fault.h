@@ -9,13 +9,15 @@
  *   nan_row       the sampler finds a number that is not finite
  *   kv_exhaust    the KV cache has no block free
  *   slow_step     a step takes ms=N more milliseconds
+ *   any_values    weights that are NaN or Inf are loaded too
  *   load_corrupt  a bit of a tensor is flipped on its way to the device
  *   open_gate     every header passes that libmicrohttpd lets through (server/http/http_gate.h)
  *   overread      a body with "\ud800" in it is read one byte too far
  *   crash         a request's thread writes to address 0 at such a body
  * after=N: the first N passes go well (0). count=N: then so many fail (1), 0: all that follow.
  * start=N: only in the process that is the N-th restart of a supervisor (any).
- * All but load_corrupt and piece=load sleep until hg_fault_arm(), so that numbers count from there.
+ * All but any_values, load_corrupt and piece=load sleep until hg_fault_arm(), so that numbers count
+ * from there.
  *
  * hg_fault_plant: BAD_REQUEST for what it cannot read: a fault that is not planted tests nothing.
  */
@@ -33,6 +35,7 @@ enum hg_fault_point {
     HG_FAULT_NAN_ROW,
     HG_FAULT_KV_EXHAUST,
     HG_FAULT_SLOW_STEP,
+    HG_FAULT_ANY_VALUES,
     HG_FAULT_LOAD_CORRUPT,
     HG_FAULT_OPEN_GATE,
     HG_FAULT_OVERREAD,

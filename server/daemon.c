@@ -180,6 +180,7 @@ static enum hg_status load_model(const struct hg_config *c, struct hg_model **mo
                                  .max_seqs = (int)c->max_batch,
                                  .kv_tokens = c->kv_tokens,
                                  .forget = c->forget,
+                                 .any_values = hg_fault(HG_FAULT_ANY_VALUES, NULL),
                                  .gpu_memory_utilization = c->gpu_memory_utilization};
     return hg_model_load(&o, model, err);
 }

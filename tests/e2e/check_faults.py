@@ -130,7 +130,7 @@ def check_three_numeric_faults_call_the_canary_at_once(build):
     """NaN in the row of a token that one answer meets, and the canary does not."""
     ids, _ = answer_ids(build, ABOUT["question"])
     with tempfile.TemporaryDirectory() as top:
-        with Daemon(build, "--model", model_with_nan(top, ids[5]), "--backend", "cpu") as d:
+        with Faulty(build, "any_values", "--model", model_with_nan(top, ids[5]), "--backend", "cpu") as d:
             for _ in range(3):
                 require("canary: wanted at once" not in d.log_text(), "too early")
                 status, _, reply = d.post(ASK, ABOUT)
