@@ -312,6 +312,7 @@ void hg_weights_vouch(struct hg_weights *w, const struct hg_tensor *t, uint32_t 
     if (!x || x->t != t || x->done)
         return;
     sum_is(w, x, crc32c);
+    hg_tensor_file_forget(w->files[x->file], t); /* pages that were looked at before */
     if (!w->meter)
         return;
     w->meter->total += bytes - bytes_of(t);
